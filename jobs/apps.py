@@ -1,0 +1,165 @@
+"""Client ids with their secrets, and where the API is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from jobs.errors import Problem, UserError
+from jobs.model import App
+from jobs.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+DEFAULT_BASE_URL = "https://services.leadconnectorhq.com"
+_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_KEYS = {"client_id", "client_secret", "client_secret_env", "client_secret_file", "name", "redirect_uri", "scopes"}
+_SECRETS = ("client_secret", "client_secret_env", "client_secret_file")
+_READABLE_BY_OTHERS = 0o077
+
+
+@dataclass(frozen=True)
+class Apps:
+    """The configured apps by client id; `missing` are those whose secret is named but not there; `warnings` for people."""
+
+    known: dict[str, App] = field(default_factory=dict)
+    missing: dict[str, Problem] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def only(self) -> str:
+        """The client id that a row may leave out, or an empty text where several apps are configured."""
+        ids = [*self.known, *self.missing]
+        return ids[0] if len(ids) == 1 else ""
+
+
+def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
+    """The app of the environment and those of config/apps.toml. Raises UserError with every problem found."""
+    apps = Apps()
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    file = project / "config" / "apps.toml"
+    for place, entry in _entries(file, problems):
+        _add(apps, entry, place, project, environment, problems, warnings)
+    client_id = environment.get("HIGHLEVEL_CLIENT_ID", "").strip()
+    secret = environment.get("HIGHLEVEL_CLIENT_SECRET", "").rstrip("\r\n")
+    if client_id or secret:
+        entry = {"client_id": client_id, "client_secret": secret}
+        entry["redirect_uri"] = environment.get("HIGHLEVEL_REDIRECT_URI", "").strip()
+        if not client_id:
+            problems.append(Problem("is not set", "HIGHLEVEL_CLIENT_ID", "set it beside HIGHLEVEL_CLIENT_SECRET"))
+        elif not secret:
+            problems.append(Problem("is not set", "HIGHLEVEL_CLIENT_SECRET", "set it beside HIGHLEVEL_CLIENT_ID"))
+        elif client_id not in apps.known and client_id not in apps.missing:
+            _add(apps, entry, "HIGHLEVEL_CLIENT_ID", project, environment, problems, warnings)
+    elif not apps.known and not apps.missing and not problems:
+        todo = "set both in the environment or in .env (`make demo` needs none)"
+        problems.append(Problem("are not set", "HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET", todo))
+    warnings += [w for secrets in (file, project / ".env") if (w := _too_open(secrets))]
+    if problems:
+        raise UserError(*problems)
+    return Apps(apps.known, apps.missing, tuple(warnings))
+
+
+def _too_open(file: Path) -> str:
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return ""
+    return f"{file} holds secrets and others may read it: chmod 600 it" if mode & _READABLE_BY_OTHERS else ""
+
+
+def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        problems.append(Problem(f"cannot be read ({type(error).__name__})", str(file), "mend the file"))
+        return []
+    entries = values.get("apps")
+    if set(values) - {"apps"} or not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+        problems.append(Problem("holds something else than [[apps]]", str(file), "see config/apps.example.toml"))
+        return []
+    return [(f"{file.name}, app {number}", entry) for number, entry in enumerate(entries, start=1)]
+
+
+def _add(
+    apps: Apps,
+    entry: dict[str, Any],
+    place: str,
+    project: Path,
+    environment: Mapping[str, str],
+    problems: list[Problem],
+    warnings: list[str],
+) -> None:
+    wrong = [f"{key} is unknown" for key in sorted(set(entry) - _KEYS)]
+    wrong += [f"{key} is no text" for key, value in entry.items() if key in _KEYS and not isinstance(value, str)]
+    client_id = entry.get("client_id", "")
+    if not wrong and not _CLIENT_ID.fullmatch(client_id):
+        wrong.append("client_id does not look like one")
+    if not wrong and client_id in (apps.known | apps.missing):
+        wrong.append("client_id is there twice")
+    if sum(key in entry for key in _SECRETS) != 1:
+        wrong.append(f"exactly one of {', '.join(_SECRETS)} is needed")
+    if wrong:
+        problems.extend(Problem(what, place, "correct it; see config/apps.example.toml") for what in wrong)
+        return
+    secret, lacking = _secret(entry, place, project, environment, warnings)
+    if lacking:
+        apps.missing[client_id] = lacking
+        return
+    more = {key: entry.get(key, "") for key in ("name", "redirect_uri", "scopes")}
+    apps.known[client_id] = App(client_id, Secret(secret), **more)
+
+
+def _secret(
+    entry: dict[str, Any], place: str, project: Path, environment: Mapping[str, str], warnings: list[str]
+) -> tuple[str, Problem | None]:
+    if "client_secret_env" in entry:
+        name = entry["client_secret_env"]
+        secret = environment.get(name, "").rstrip("\r\n")
+        return secret, None if secret else Problem(f"the variable {name} is not set", place, "set it to the secret")
+    if "client_secret_file" in entry:
+        file = project / entry["client_secret_file"]
+        try:
+            secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeError):
+            return "", Problem(f"the file {file} cannot be read", place, "put the secret there")
+        warnings += [w for w in (_too_open(file),) if w]
+        return secret, None if secret else Problem(f"the file {file} is empty", place, "put the secret there")
+    secret = entry["client_secret"].rstrip("\r\n")
+    return secret, None if secret else Problem("client_secret is empty", place, "put the secret there")
+
+
+def base_url(environment: Mapping[str, str]) -> str:
+    """Where the API is, in one spelling. Raises UserError for what is no such address, or not encrypted."""
+    given = environment.get("HIGHLEVEL_BASE_URL", "").strip() or DEFAULT_BASE_URL
+    try:
+        parts = urlsplit(given)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        host, port, parts = "", None, urlsplit("")
+    where = "HIGHLEVEL_BASE_URL"
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or parts.username:
+        raise UserError(Problem("is no address of an API", where, f"give it like {DEFAULT_BASE_URL}"))
+    if parts.scheme == "http" and not is_loopback(host):
+        raise UserError(Problem("is not encrypted", where, "use https:// (http:// is for this machine alone)"))
+    shown = f"[{host}]" if ":" in host else host
+    if port and port != {"http": 80, "https": 443}[parts.scheme]:
+        shown += f":{port}"
+    return f"{parts.scheme}://{shown}{parts.path.rstrip('/')}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name is this machine's own."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,80 @@
+"""One install: the steps of a try, and how long to wait before the next one, where one may help."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenacity import DoSleep, RetryCallState, Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
+
+from jobs.causes import ADVICE, diagnose
+from jobs.highlevel import CallFailed
+from jobs.model import Answer, App, Cause, Install, Tokens
+from jobs.pace import Stopped
+
+if TYPE_CHECKING:
+    from jobs.highlevel import HighLevel
+
+Tried = Tokens | Answer | None
+"""How a try ended: with a pair, with an answer that gave none, or not at all, since the run stops."""
+
+
+def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
+    """A new pair by reconnect and exchange. The code is sent at most once: any retry starts from here again."""
+    code = api.reconnect(app, install)
+    return api.exchange(app, install, code)
+
+
+def attempt(api: HighLevel, app: App, install: Install) -> Tried:
+    """One try. It returns how it ended; what it raises is a bug."""
+    try:
+        return by_reconnect(api, app, install)
+    except CallFailed as failed:
+        return failed.answer
+    except Stopped:
+        return None
+
+
+def is_refused_by_pace(tried: Tried) -> bool:
+    """Whether the try met a 429, which is the pace's matter and uses up none of the install's tries."""
+    return isinstance(tried, Answer) and diagnose(tried) is Cause.RATE_LIMITED
+
+
+def _may_help(tried: Tried) -> bool:
+    return isinstance(tried, Answer) and ADVICE[diagnose(tried)].again
+
+
+class Persistence:
+    """How often and after which waits an install is tried: exponential, with full jitter between the two waits.
+
+    `attempts` are tries in all; the waits are seconds.
+    """
+
+    def __init__(self, attempts: int, min_wait: float, max_wait: float) -> None:
+        lowest = min(min_wait, max_wait)
+        self._wait = wait_random_exponential(multiplier=2 * lowest or 1, min=lowest, max=max_wait)
+        self._retrying = Retrying(
+            stop=stop_after_attempt(attempts),
+            wait=self._wait,
+            retry=retry_if_result(_may_help),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        self._retrying.begin()
+
+    def begin(self) -> RetryCallState:
+        """The state of an install that was not tried yet in this run."""
+        return RetryCallState(self._retrying, fn=None, args=(), kwargs={})
+
+    def wait_after(self, state: RetryCallState, tried: Tried) -> float | None:
+        """Seconds until the next try, or None where this one was the last. `state` moves on to the next try."""
+        state.set_result(tried)
+        do = self._retrying.iter(retry_state=state)
+        if not isinstance(do, DoSleep):
+            return None
+        state.prepare_for_next_attempt()
+        return float(do)
+
+    def backoff(self, refusals: int) -> float:
+        """Seconds to hold everybody back after that many 429 in a row that named none."""
+        state = self.begin()
+        state.attempt_number = refusals
+        return self._wait(state)

@@ -1,0 +1,122 @@
+"""The output folder: who holds it, and files replaced whole, with their modes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pwd
+import secrets
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from jobs.errors import Exit, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+LOCK = ".lock"
+_PRIVATE = 0o600
+_LEFT_BEHIND = ".new-"
+
+
+def make_folder(path: Path) -> Path:
+    """The folder at `path`, private to its owner, made where it is missing. Raises UserError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
+            path.chmod(0o700)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError
+    except OSError as error:
+        reason = error.strerror or "it may not be written"
+        raise refuse(f"cannot be used ({reason})", str(path), "give another --output, or mend the folder") from None
+    return path.resolve()
+
+
+@contextmanager
+def hold(file: Path, what: str, holder: str) -> Iterator[None]:
+    """Hold the lock `file` for the block. Raises UserError with exit 11 where another process has it.
+
+    The system lets go of it when its holder dies, however it dies.
+    """
+    try:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
+    except OSError as error:
+        raise refuse(f"cannot be locked ({error.strerror})", str(file), "mend the folder") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = os.pread(handle, 500, 0).decode(errors="replace").strip() or "another run"
+            raise refuse(f"is held by {other}", what, "wait for it to end", Exit.HELD) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, holder.encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def app_lock(environment: Mapping[str, str], base_url: str, client_id: str) -> Path:
+    """The lock file of an app of an API, for all runs of this user on this machine. Raises UserError.
+
+    The state folder comes first: cron has no runtime folder, and both must find the same file.
+    """
+    home = environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    state = environment.get("XDG_STATE_HOME") or str(Path(home) / ".local" / "state")
+    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    name = hashlib.sha256(f"{base_url}\0{client_id}".encode()).hexdigest()[:32] + ".lock"
+    for place in (Path(state), Path(runtime)):
+        folder = place / "highlevel-recovery"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder / name
+    raise refuse("no folder for the lock of the app", state, "set XDG_STATE_HOME to a folder of yours")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends well: whole, synced, private from its first byte.
+
+    A link in its place is replaced, not followed. Raises OSError.
+    """
+    new = path.with_name(f"{_LEFT_BEHIND}{path.name}-{secrets.token_hex(4)}")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def clear_left_behind(folder: Path) -> None:
+    """Remove the half-written files of a run that was killed; they hold tokens."""
+    for file in folder.glob(f"{_LEFT_BEHIND}*"):
+        file.unlink(missing_ok=True)
+
+
+def make_private_file(path: Path) -> None:
+    """Create `path` for its owner alone, where it is missing: SQLite gives its side files the same mode."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _PRIVATE))
+    except FileExistsError:
+        return
+    sync_folder(path.parent)

@@ -1,0 +1,331 @@
+"""What is known of every install and of every run, on disk; the only state of the job.
+
+Every method that writes is one transaction, synced when it returns. One thread writes. What is read for a report
+comes through a connection of its own, so that a report can be rendered while a run writes.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import bindparam, case, delete, func, insert, literal, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from jobs import outcomes, schema
+from jobs.causes import ADVICE
+from jobs.model import (
+    Broken,
+    Cause,
+    Counts,
+    Failed,
+    Install,
+    InstallKey,
+    Level,
+    Outcome,
+    Recovered,
+    Row,
+    Run,
+    Stage,
+    Status,
+    Unfinished,
+)
+from jobs.records import run_from_text, run_to_text
+from jobs.schema import broken, installs, layouts, listed, pairs, runs, todo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Engine
+
+_BATCH = 2_000
+_BY_THEMSELVES = [cause.value for cause, advice in ADVICE.items() if advice.again]
+_KEY = (installs.c.client_id, installs.c.level, installs.c.account_id)
+_LISTED_KEY = (listed.c.client_id, listed.c.level, listed.c.account_id)
+
+
+def in_batches(items: Iterable[Any], size: int = _BATCH) -> Iterator[list[Any]]:
+    """`items` in lists of at most `size`."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+class StagedGroup(NamedTuple):
+    """Staged installs that stand alike; `status` is None for those never seen before."""
+
+    client_id: str
+    level: str
+    status: str | None
+    cause: str | None
+    how_many: int
+
+
+class Ledger:
+    """The ledger behind one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._connection: Connection = engine.connect()
+        self._broken: list[dict[str, object]] = []
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+        self.engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._connection.begin():
+            yield self._connection
+
+    # -- the manifest ------------------------------------------------------------------------------------------
+
+    def stage(self, rows: Iterable[Row | Broken]) -> int:
+        """Read the manifest into a temporary table, so that nothing is touched while it may still prove unusable.
+
+        Returns the number of rows. Raises what `rows` raises.
+        """
+        count = 0
+        self._broken = []
+        with self._transaction() as connection:
+            schema.temporary.create_all(connection)
+            connection.execute(delete(listed))
+            for batch in in_batches(enumerate(rows, start=1)):
+                count += len(batch)
+                good = [_listed(position, row) for position, row in batch if isinstance(row, Row)]
+                self._broken += [_broken(position, row) for position, row in batch if isinstance(row, Broken)]
+                if good:
+                    connection.execute(insert(listed), good)
+        return count
+
+    def duplicate_lines(self) -> tuple[int, list[int]]:
+        """How many staged lines repeat an install, and the first of their line numbers."""
+        first = listed.alias()
+        same = [mine == theirs for mine, theirs in zip(_LISTED_KEY, _columns(first), strict=True)]
+        earlier = select(first.c.position).where(*same, first.c.position < listed.c.position).exists()
+        query = select(listed.c.line).where(earlier).order_by(listed.c.position)
+        count = self._connection.scalar(select(func.count()).select_from(query.subquery())) or 0
+        lines = list(self._connection.scalars(query.limit(20)))
+        self._connection.rollback()
+        return count, lines
+
+    def staged(self) -> list[StagedGroup]:
+        """How the staged installs stand, counted."""
+        joined = listed.outerjoin(installs, _same_key())
+        query = select(*_LISTED_KEY, installs.c.status, installs.c.cause).select_from(joined).distinct().subquery()
+        columns = (query.c.client_id, query.c.level, query.c.status, query.c.cause)
+        rows = self._connection.execute(select(*columns, func.count()).group_by(*columns)).all()
+        self._connection.rollback()
+        return [StagedGroup(*row) for row in rows]
+
+    @property
+    def broken_lines(self) -> int:
+        """How many staged lines cannot be used."""
+        return len(self._broken)
+
+    def enrol(self, columns: Sequence[str], seen_at: str) -> None:
+        """Make the staged manifest the newest: every install of it is known, broken lines replace the earlier ones."""
+        with self._transaction() as connection:
+            layout = self._layout(connection, columns)
+            torn = self._layout(connection, (*columns, "row_as_read")) if self._broken else layout
+            connection.execute(update(installs).where(installs.c.position.is_not(None)).values(position=None))
+            source = select(
+                *_LISTED_KEY, listed.c.company_id, listed.c.line, listed.c.position, literal(layout), listed.c.cells
+            ).order_by(listed.c.position)
+            names = ["client_id", "level", "account_id", "company_id", "line", "position", "layout", "cells"]
+            # `where` also keeps SQLite from reading ON CONFLICT as a join's ON.
+            statement = upsert(installs).from_select(names, source.where(listed.c.position > 0))
+            taken: dict[str, Any] = {name: statement.excluded[name] for name in names[4:]}
+            taken["company_id"] = case(
+                (statement.excluded.company_id != "", statement.excluded.company_id), else_=installs.c.company_id
+            )
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=_KEY, set_=taken, where=installs.c.position.is_(None))
+            )
+            connection.execute(delete(broken))
+            for batch in in_batches(self._broken):
+                wide = len(columns) + 1
+                rows = [
+                    row | {"layout": torn if len(json.loads(str(row["cells"]))) == wide else layout} for row in batch
+                ]
+                connection.execute(insert(broken), [row | {"seen_at": seen_at} for row in rows])
+
+    @staticmethod
+    def _layout(connection: Connection, columns: Sequence[str]) -> int:
+        names = json.dumps(list(columns), ensure_ascii=False)
+        connection.execute(upsert(layouts).values(columns=names).on_conflict_do_nothing())
+        found: int = connection.execute(select(layouts.c.id).where(layouts.c.columns == names)).scalar_one()
+        return found
+
+    def refuse_unknown_apps(self, known: Iterable[str], at: str) -> int:
+        """Listed installs of an app without a configured secret fail, without a try. Returns how many."""
+        mine = ~installs.c.client_id.in_(list(known)) & installs.c.position.is_not(None)
+        change = update(installs).where(mine, installs.c.status != Status.RECOVERED)
+        with self._transaction() as connection:
+            changed = connection.execute(
+                change.values(
+                    status=Status.FAILED,
+                    cause=Cause.UNKNOWN_APP,
+                    stage=Stage.MANIFEST,
+                    message="no secret is configured for this client id",
+                    http_status=0,
+                    trace_id="",
+                    first_failed_at=case((installs.c.first_failed_at == "", at), else_=installs.c.first_failed_at),
+                    last_tried_at=at,
+                )
+            )
+            return int(changed.rowcount)
+
+    # -- what is to do -----------------------------------------------------------------------------------------
+
+    def line_up(self, known: Iterable[str], *, force: bool, causes: Sequence[Cause]) -> dict[str, int]:
+        """Put the installs of this run in their order. Returns how many each app (client id) has."""
+        wanted: list[ColumnElement[bool]] = [installs.c.position.is_not(None), installs.c.client_id.in_(list(known))]
+        if causes:
+            wanted.append(installs.c.cause.in_([cause.value for cause in causes]))
+        if not force:
+            wanted.append(installs.c.status != Status.RECOVERED)
+        turn = case((installs.c.status == Status.PENDING, 0), (installs.c.cause.in_(_BY_THEMSELVES), 1), else_=2)
+        order = (case((installs.c.level == Level.AGENCY, 0), else_=1), turn, installs.c.position)
+        query = select(installs.c.client_id, installs.c.id).where(*wanted).order_by(*order)
+        with self._transaction() as connection:
+            connection.execute(delete(todo))
+            connection.execute(insert(todo).from_select(["client_id", "install"], query))
+            counted = connection.execute(select(todo.c.client_id, func.count()).group_by(todo.c.client_id))
+            return {row[0]: row[1] for row in counted}
+
+    def todo(self, client_id: str) -> Iterator[Install]:
+        """The lined-up installs of an app, in order, a page at a time."""
+        last = 0
+        page = (
+            select(todo.c.seq, *_KEY, installs.c.company_id)
+            .join(installs, installs.c.id == todo.c.install)
+            .where(todo.c.client_id == client_id, todo.c.seq > bindparam("last"))
+            .order_by(todo.c.seq)
+            .limit(500)
+        )
+        while True:
+            rows = self._connection.execute(page, {"last": last}).all()
+            self._connection.rollback()
+            if not rows:
+                return
+            for last, client, level, account, company in rows:  # noqa: B007 - the last one begins the next page
+                yield Install(InstallKey(client, Level(level), account), company)
+
+    # -- outcomes ----------------------------------------------------------------------------------------------
+
+    def record(self, ended: Sequence[tuple[Install, Outcome]]) -> None:
+        """Write outcomes down, in one synced transaction."""
+        back = [outcomes.back(install, outcome) for install, outcome in ended if isinstance(outcome, Recovered)]
+        failed = [outcomes.failed(install, outcome) for install, outcome in ended if isinstance(outcome, Failed)]
+        tried = [
+            {**outcomes.where(install), "tries": outcome.attempts}
+            for install, outcome in ended
+            if isinstance(outcome, Unfinished) and outcome.attempts
+        ]
+        with self._transaction() as connection:
+            if back:
+                connection.execute(outcomes.RECOVER, back)
+                marks = [{"fingerprint": mark["mark"]} for mark in back]
+                connection.execute(upsert(pairs).on_conflict_do_nothing(), marks)
+            if failed:
+                connection.execute(outcomes.FAIL, failed)
+            if tried:
+                connection.execute(outcomes.COUNT, tried)
+
+    def knows_pairs(self, fingerprints: Sequence[str]) -> bool:
+        """Whether every one of these pairs was recorded here."""
+        query = select(func.count()).where(pairs.c.fingerprint.in_(fingerprints))
+        known = self._connection.scalar(query)
+        self._connection.rollback()
+        return known == len(set(fingerprints))
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def save_run(self, run: Run) -> None:
+        """Remember a run as it stands."""
+        values = {"run_id": run.run_id, "run": run_to_text(run)}
+        with self._transaction() as connection:
+            statement = upsert(runs).values(**values)
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["run_id"], set_={"run": statement.excluded.run})
+            )
+
+    def last_run(self) -> Run | None:
+        """The newest run, if there was one."""
+        found = self._connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
+        self._connection.rollback()
+        return run_from_text(found) if found else None
+
+    def standing(self, rows: int) -> tuple[Counts, int, dict[str, int]]:
+        """How INPUT's installs stand, how many another run may bring back, and the failures by cause."""
+        query = select(installs.c.status, installs.c.cause, func.count()).where(installs.c.position.is_not(None))
+        found = self._connection.execute(query.group_by(installs.c.status, installs.c.cause)).all()
+        torn = self._connection.scalar(select(func.count()).select_from(broken)) or 0
+        self._connection.rollback()
+        by_status = {status.value: 0 for status in Status}
+        by_cause = {Cause.INVALID_ROW.value: torn} if torn else {}
+        retryable = 0
+        for status, cause, count in found:
+            by_status[status] += count
+            if status == Status.FAILED:
+                by_cause[cause] = by_cause.get(cause, 0) + count
+            if status == Status.PENDING or (status == Status.FAILED and ADVICE[Cause(cause)].again):
+                retryable += count
+        known = sum(by_status.values()) + torn
+        counts = Counts(
+            rows or known,
+            known,
+            max(0, rows - known),
+            by_status["recovered"],
+            by_status["failed"] + torn,
+            by_status["pending"],
+        )
+        return counts, retryable, by_cause
+
+    def new_failures(self, since: str) -> int:
+        """How many listed installs failed since then that had not failed before."""
+        query = select(func.count()).where(
+            installs.c.position.is_not(None), installs.c.status == Status.FAILED, installs.c.first_failed_at >= since
+        )
+        count = self._connection.scalar(query) or 0
+        self._connection.rollback()
+        return count
+
+    def recovery_ages(self) -> tuple[str, str]:
+        """When the oldest and the newest recovery of a listed install was, as UTC ISO 8601."""
+        query = select(func.min(installs.c.recovered_at), func.max(installs.c.recovered_at)).where(
+            installs.c.position.is_not(None), installs.c.status == Status.RECOVERED
+        )
+        oldest, newest = self._connection.execute(query).one()
+        self._connection.rollback()
+        return oldest or "", newest or ""
+
+
+def _columns(table: Any) -> tuple[Any, ...]:
+    return table.c.client_id, table.c.level, table.c.account_id
+
+
+def _same_key() -> Any:
+    mine, theirs = _LISTED_KEY, _KEY
+    return (mine[0] == theirs[0]) & (mine[1] == theirs[1]) & (mine[2] == theirs[2])
+
+
+def _listed(position: int, row: Row) -> dict[str, object]:
+    return {
+        "position": position,
+        "line": row.line,
+        "client_id": row.client_id,
+        "level": row.level.value,
+        "account_id": row.account_id,
+        "company_id": row.company_id,
+        "cells": json.dumps(row.cells, ensure_ascii=False),
+    }
+
+
+def _broken(position: int, row: Broken) -> dict[str, object]:
+    return asdict(row) | {"position": position, "cells": json.dumps(row.cells, ensure_ascii=False)}

@@ -1,0 +1,85 @@
+"""Opening a ledger, and keeping what only an earlier report still knows."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import TYPE_CHECKING
+
+from sqlalchemy import inspect, select, text
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from jobs import schema
+from jobs.errors import UserError, refuse
+from jobs.folder import make_private_file
+from jobs.ledger import Ledger, in_batches
+from jobs.records import fingerprint
+from jobs.schema import meta
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LEDGER = "ledger.sqlite3"
+RESULTS = "results.csv"
+
+
+def open_ledger(folder: Path, base_url: str) -> Ledger:
+    """The ledger of an output folder, made where it is missing. Raises UserError where it must not be used."""
+    path = folder / LEDGER
+    try:
+        make_private_file(path)
+        engine = schema.open_file(path)
+        with engine.begin() as connection:
+            version = connection.scalar(text("PRAGMA user_version"))
+            if version == 0 and not inspect(connection).get_table_names():
+                schema.metadata.create_all(connection)
+                connection.execute(upsert(meta).values(name="base_url", value=base_url).on_conflict_do_nothing())
+                connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
+                version = schema.VERSION
+            if version != schema.VERSION:
+                raise _newer(path, version)
+            bound = connection.scalar(select(meta.c.value).where(meta.c.name == "base_url"))
+        if base_url and bound != base_url:
+            todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
+            raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
+        return Ledger(engine)
+    except OSError as error:
+        raise refuse(
+            f"cannot be opened ({error.strerror})", str(path), "mend the folder or give another --output"
+        ) from None
+    except OperationalError as error:
+        raise refuse(f"cannot be opened ({error.orig})", str(path), "make room, or mend the folder's rights") from None
+    except DatabaseError:
+        raise refuse("is damaged", str(path), "restore it, or move it away and give another --output") from None
+
+
+def _newer(path: Path, version: object) -> UserError:
+    what = f"has the version {version}, and this job knows {schema.VERSION}"
+    return refuse(what, str(path), "use the newer release of the job, or give another --output")
+
+
+def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:
+    """Raise UserError where results.csv holds tokens that the ledger does not know: they would be lost."""
+    path = folder / RESULTS
+    if not path.is_file():
+        if path.is_dir() and not path.is_symlink():
+            raise refuse("is a folder", str(path), "move it away")
+        return
+    try:
+        for batch in in_batches(_pairs(path)):
+            if not ledger.knows_pairs(batch):
+                todo = "move it to a safe place, then run again"
+                raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise refuse(f"cannot be read ({type(error).__name__})", str(path), "move it to a safe place") from None
+
+
+def _pairs(path: Path) -> Iterator[str]:
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            access, refresh = row.get("access_token") or "", row.get("refresh_token") or ""
+            if access or refresh:
+                yield fingerprint(access, refresh)

@@ -1,0 +1,95 @@
+"""How outcomes are written: a statement for each kind, and the values of one outcome for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import bindparam, case, update
+
+from jobs.model import Failed, Install, Recovered, Status
+from jobs.records import fingerprint, tokens_to_text
+from jobs.schema import installs
+
+
+def where(install: Install) -> dict[str, object]:
+    """The install that a statement is about."""
+    client_id, level, account_id = install.key
+    return {"client": client_id, "at_level": level.value, "account": account_id}
+
+
+def back(install: Install, outcome: Recovered) -> dict[str, object]:
+    """The values of `RECOVER`."""
+    tokens = outcome.tokens
+    return where(install) | {
+        "tries": outcome.attempts,
+        "new_tokens": tokens_to_text(tokens),
+        "new_route": outcome.route,
+        "trace": tokens.trace_id,
+        "at": outcome.at,
+        "mark": fingerprint(tokens.access_token.reveal(), tokens.refresh_token.reveal()),
+    }
+
+
+def failed(install: Install, outcome: Failed) -> dict[str, object]:
+    """The values of `FAIL`."""
+    return where(install) | {
+        "tries": outcome.attempts,
+        "why": outcome.cause.value,
+        "at_stage": outcome.stage.value,
+        "words": outcome.message,
+        "answered": outcome.http_status,
+        "trace": outcome.trace_id,
+        "at": outcome.at,
+    }
+
+
+_THE_ONE = (
+    installs.c.client_id == bindparam("client"),
+    installs.c.level == bindparam("at_level"),
+    installs.c.account_id == bindparam("account"),
+)
+_TRIED = installs.c.attempts + bindparam("tries")
+COUNT = update(installs).where(*_THE_ONE).values(attempts=_TRIED)
+RECOVER = (
+    update(installs)
+    .where(*_THE_ONE)
+    .values(
+        status=Status.RECOVERED.value,
+        attempts=_TRIED,
+        tokens=bindparam("new_tokens"),
+        route=bindparam("new_route"),
+        cause=None,
+        stage=None,
+        message="",
+        http_status=0,
+        trace_id=bindparam("trace"),
+        first_failed_at="",
+        last_tried_at=bindparam("at"),
+        recovered_at=bindparam("at"),
+    )
+)
+
+
+def _unless_recovered(new: Any, column: Any) -> Any:
+    """A forced try that fails keeps the pair there is."""
+    return case((installs.c.tokens.is_(None), new), else_=column)
+
+
+FAIL = (
+    update(installs)
+    .where(*_THE_ONE)
+    .values(
+        attempts=_TRIED,
+        last_tried_at=bindparam("at"),
+        status=_unless_recovered(Status.FAILED.value, installs.c.status),
+        cause=_unless_recovered(bindparam("why"), installs.c.cause),
+        stage=_unless_recovered(bindparam("at_stage"), installs.c.stage),
+        message=_unless_recovered(bindparam("words"), installs.c.message),
+        http_status=_unless_recovered(bindparam("answered"), installs.c.http_status),
+        trace_id=_unless_recovered(bindparam("trace"), installs.c.trace_id),
+        first_failed_at=_unless_recovered(
+            case((installs.c.first_failed_at == "", bindparam("at")), else_=installs.c.first_failed_at),
+            installs.c.first_failed_at,
+        ),
+    )
+)

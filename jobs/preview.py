@@ -1,0 +1,69 @@
+"""The commands beside a run: `plan`, which writes nothing, and `report`, which renders again what the ledger holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from jobs import schema
+from jobs.apps import load_apps
+from jobs.errors import UserError, refuse
+from jobs.ledger import Ledger
+from jobs.opening import LEDGER, open_ledger
+from jobs.plan import make_plan, needed_apps, with_apps
+from jobs.rendering import render
+from jobs.start import environment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from jobs.plan import Plan
+    from jobs.start import Start
+
+
+def preview(start: Start, output: Path) -> Plan:
+    """What a run would do. Raises UserError where it could not start."""
+    needed = needed_apps(with_apps(start.manifest.rows(), start.apps), start.apps)
+    ledger = _to_read(output / LEDGER)
+    try:
+        count = ledger.stage(with_apps(start.manifest.rows(), start.apps))
+        groups = ledger.staged()
+        return make_plan(count, ledger.duplicate_lines(), ledger.broken_lines, groups, needed, force=False, causes=())
+    except DatabaseError:
+        raise refuse(
+            "cannot be read", str(output / LEDGER), "is it damaged, or did a run just begin? try again"
+        ) from None
+    finally:
+        ledger.close()
+
+
+def _to_read(path: Path) -> Ledger:
+    if not path.exists():
+        engine = schema.open_memory()
+        schema.metadata.create_all(engine)
+        return Ledger(engine)
+    # Where no run is under way there is no WAL file, and SQLite would make one even to read.
+    how = "mode=ro" if path.with_name(f"{LEDGER}-wal").exists() else "immutable=1"
+    return Ledger(create_engine(f"sqlite:///file:{path}?{how}&uri=true", poolclass=NullPool))
+
+
+def report_again(folder: Path, project: Path, environment: Mapping[str, str]) -> None:
+    """Render the reports of `folder`. Raises UserError where it holds no ledger."""
+    if not (folder / LEDGER).is_file():
+        raise refuse("holds no ledger", str(folder), "give the output folder of a run")
+    try:
+        apps = load_apps(project, environment_of(project, environment)).known
+    except UserError:
+        apps = {}  # The reports need them for the reinstall links alone.
+    ledger = open_ledger(folder, "")
+    try:
+        run = ledger.last_run()
+        if run is None:
+            raise refuse("holds no run yet", str(folder), "run the job first")
+        render(folder, ledger, run, apps)
+    finally:
+        ledger.close()

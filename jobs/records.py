@@ -1,0 +1,163 @@
+"""What the ledger holds, read back as values: records in the order of the manifest, token pairs, runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Select, select
+
+from jobs.model import Cause, Counts, Level, Record, Run, Stage, Status, ThisRun, Tokens
+from jobs.schema import broken, installs, layouts
+from jobs.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy import Connection, Engine
+
+_PAGE = 1_000
+
+
+def fingerprint(access_token: str, refresh_token: str) -> str:
+    """What a pair is recognised by without being kept."""
+    return hashlib.sha256(f"{access_token}\0{refresh_token}".encode()).hexdigest()
+
+
+def tokens_to_text(tokens: Tokens) -> str:
+    """A pair as the ledger keeps it: one value."""
+    values = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
+    return json.dumps({name: v.reveal() if isinstance(v, Secret) else v for name, v in values.items()})
+
+
+def tokens_from_text(text: str) -> Tokens:
+    """The pair that `tokens_to_text` wrote."""
+    values = json.loads(text)
+    return Tokens(
+        **{
+            **values,
+            "access_token": Secret(values["access_token"]),
+            "refresh_token": Secret(values["refresh_token"]),
+        }
+    )
+
+
+def run_to_text(run: Run) -> str:
+    """A run as the ledger keeps it."""
+    return json.dumps(asdict(run))
+
+
+def run_from_text(text: str) -> Run:
+    """The run that `run_to_text` wrote."""
+    values = json.loads(text)
+    return Run(**{**values, "counts": Counts(**values["counts"]), "this_run": ThisRun(**values["this_run"])})
+
+
+def user_columns(engine: Engine) -> tuple[str, ...]:
+    """The user's columns over all records: the newest manifest's first, then what earlier ones had more."""
+    used = select(installs.c.layout).union(select(broken.c.layout)).subquery()
+    with engine.connect() as connection:
+        newest = connection.scalar(
+            select(installs.c.layout)
+            .where(installs.c.position.is_not(None))
+            .order_by(installs.c.layout.desc())
+            .limit(1)
+        )
+        found = connection.execute(select(layouts.c.id, layouts.c.columns).where(layouts.c.id.in_(select(used.c[0]))))
+        names = {number: json.loads(text) for number, text in found}
+    union: list[str] = []
+    for number in sorted(names, key=lambda number: (number != newest, number)):
+        more = Counter(names[number]) - Counter(union)
+        for name in names[number]:
+            if more[name] > 0:
+                more[name] -= 1
+                union.append(name)
+    return tuple(union)
+
+
+def records(engine: Engine) -> Iterator[Record]:
+    """Every install ever seen and every broken line, in manifest order; what is no longer listed comes last."""
+    listed = installs.c.position.is_not(None)
+    yield from _merged(engine, select(installs).where(listed).order_by(installs.c.position), with_broken=True)
+    yield from _merged(engine, select(installs).where(~listed).order_by(installs.c.id), with_broken=False)
+
+
+def failures(engine: Engine, cause: Cause | None = None) -> Iterator[Record]:
+    """The installs that failed (with one cause), and the broken lines, in manifest order."""
+    query = select(installs).where(installs.c.status == Status.FAILED)
+    if cause is not None:
+        query = query.where(installs.c.cause == cause.value)
+    listed = installs.c.position.is_not(None)
+    with_broken = cause in (None, Cause.INVALID_ROW)
+    yield from _merged(engine, query.where(listed).order_by(installs.c.position), with_broken=with_broken)
+    yield from _merged(engine, query.where(~listed).order_by(installs.c.id), with_broken=False)
+
+
+def _merged(engine: Engine, query: Select[Any], *, with_broken: bool) -> Iterator[Record]:
+    with engine.connect() as connection:
+        names = {
+            number: json.loads(text) for number, text in connection.execute(select(layouts.c.id, layouts.c.columns))
+        }
+        torn = iter(_broken_lines(connection, names) if with_broken else ())
+        waiting = next(torn, None)
+        for row in connection.execution_options(yield_per=_PAGE).execute(query).mappings():
+            while waiting is not None and waiting[0] < row["position"]:
+                yield waiting[1]
+                waiting = next(torn, None)
+            yield _record(dict(row), names)
+        while waiting is not None:
+            yield waiting[1]
+            waiting = next(torn, None)
+
+
+def _broken_lines(connection: Connection, names: Mapping[int, list[str]]) -> Iterator[tuple[int, Record]]:
+    for row in connection.execute(select(broken).order_by(broken.c.position)).mappings():
+        yield (
+            row["position"],
+            Record(
+                status=Status.FAILED,
+                location_id=row["location_id"],
+                company_id=row["company_id"],
+                client_id=row["client_id"],
+                level=None,
+                line=row["line"],
+                listed=True,
+                cells=tuple(zip(names[row["layout"]], json.loads(row["cells"]), strict=False)),
+                cause=Cause.INVALID_ROW,
+                stage=Stage.MANIFEST,
+                message=row["why"],
+                first_failed_at=row["seen_at"],
+                last_tried_at=row["seen_at"],
+            ),
+        )
+
+
+def _record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
+    tokens = tokens_from_text(row["tokens"]) if row["tokens"] else None
+    level = Level(row["level"])
+    of_location = level is Level.SUB_ACCOUNT
+    company = row["company_id"] or (tokens.company_id if tokens else "")
+    return Record(
+        status=Status(row["status"]),
+        location_id=row["account_id"] if of_location else "",
+        company_id=company if of_location else row["account_id"],
+        client_id=row["client_id"],
+        level=level,
+        line=row["line"],
+        listed=row["position"] is not None,
+        cells=tuple(zip(names[row["layout"]], json.loads(row["cells"]), strict=False)),
+        tokens=tokens,
+        route=row["route"],
+        cause=Cause(row["cause"]) if row["cause"] else None,
+        stage=Stage(row["stage"]) if row["stage"] else None,
+        message=row["message"],
+        http_status=row["http_status"],
+        trace_id=row["trace_id"],
+        attempts=row["attempts"],
+        first_failed_at=row["first_failed_at"],
+        last_tried_at=row["last_tried_at"],
+        recovered_at=row["recovered_at"],
+    )

@@ -1,0 +1,31 @@
+"""The link with which a customer installs the app again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from jobs.model import Cause
+
+if TYPE_CHECKING:
+    from jobs.model import App, Record
+
+INSTALL_PAGE = "https://marketplace.gohighlevel.com/v2/oauth/chooselocation"
+HELPS_WITH = frozenset({Cause.NOT_INSTALLED, Cause.RECONNECT_REMOVED})
+
+
+def reinstall_url(app: App | None, record: Record) -> str:
+    """The install page of the record's app, where installing again helps and the app's link is known; else ''.
+
+    Without `version_id` a draft app's page answers `error.noversionid` (measured 2026-08-20).
+    """
+    if app is None or record.cause not in HELPS_WITH or not app.redirect_uri or not app.scopes:
+        return ""
+    query = {
+        "response_type": "code",
+        "client_id": app.client_id,
+        "redirect_uri": app.redirect_uri,
+        "scope": app.scopes,
+        "version_id": app.client_id.partition("-")[0],
+    }
+    return f"{INSTALL_PAGE}?{urlencode(query)}"

@@ -1,0 +1,19 @@
+"""summary.json: a run for a program."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from jobs.model import Run
+
+_NOT_TOLD = {"met"}
+
+
+def write(file: BinaryIO, run: Run) -> None:
+    """The run, under the names that programs rely on; what is not known yet is null."""
+    told = {name: value for name, value in asdict(run).items() if name not in _NOT_TOLD}
+    told["finished_at"] = run.finished_at or None
+    file.write(json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n")

@@ -1,0 +1,52 @@
+"""results.csv, to load, and failures.csv, to act on and to feed back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from typing import TYPE_CHECKING, BinaryIO
+
+from jobs.cells import guard
+from jobs.reports.columns import FAILURES, RESULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from jobs.model import App, Record
+
+
+def write_results(file: BinaryIO, columns: Sequence[str], records: Iterable[Record]) -> None:
+    """Every install, tokens included, the user's `columns` behind ours; cells as they are, for a program."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow([*(column.name for column in RESULTS), *columns])
+    for record in records:
+        writer.writerow([*(column.of(record, {}) for column in RESULTS), *own_cells(record, columns)])
+    text.detach()
+
+
+def write_failures(file: BinaryIO, columns: Sequence[str], failures: Iterable[Record], apps: Mapping[str, App]) -> None:
+    """What was not recovered, without a secret; with a BOM and harmless cells, for a spreadsheet."""
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow([*(column.name for column in FAILURES), *map(guard, columns)])
+    for record in failures:
+        cells = [*(column.of(record, apps) for column in FAILURES), *own_cells(record, columns)]
+        writer.writerow([guard(cell) for cell in cells])
+    text.detach()
+
+
+def own_cells(record: Record, columns: Sequence[str]) -> list[str]:
+    """The user's cells of a record under `columns`; of two columns with one name each keeps its own."""
+    seen: Counter[str] = Counter()
+    cells: dict[tuple[str, int], str] = {}
+    for name, cell in record.cells:
+        cells[name, seen[name]] = cell
+        seen[name] += 1
+    asked: Counter[str] = Counter()
+    row = []
+    for name in columns:
+        row.append(cells.get((name, asked[name]), ""))
+        asked[name] += 1
+    return row

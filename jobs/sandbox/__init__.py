@@ -1,0 +1,4 @@
+"""A local HighLevel over real HTTP, to rehearse with and to test against.
+
+It imports nothing of the job, so that it cannot share the job's mistakes.
+"""

@@ -1,0 +1,106 @@
+"""How an install can behave: one table. A fault answers a call instead of the server, or bends its good answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RECONNECT = "reconnect"
+TOKEN = "token"  # noqa: S105 - the name of a call
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as it goes out. `length` lies about the body's length; `drop` closes the connection instead."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    length: int | None = None
+    drop: bool = False
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """At which call it shows. `reply` stands for the whole answer, `bend` changes the good one (the code is spent)."""
+
+    call: str = ""
+    reply: Callable[[dict[str, str]], Reply] | None = None
+    bend: Callable[[dict[str, Any]], Reply] | None = None
+
+
+def as_json(status: int, body: object) -> Reply:
+    """A JSON answer."""
+    return Reply(status, json.dumps(body).encode())
+
+
+def error(status: int, message: object, name: str = "Bad Request") -> Reply:
+    """HighLevel's own shape of an error."""
+    return as_json(status, {"statusCode": status, "message": message, "error": name, "traceId": "sandbox-trace-1"})
+
+
+def _at(call: str, reply: Reply) -> Behaviour:
+    return Behaviour(call, reply=lambda _: reply)
+
+
+def _bent(change: Callable[[dict[str, Any]], dict[str, Any]], status: int = 200) -> Behaviour:
+    return Behaviour(TOKEN, bend=lambda answer: as_json(status, change(answer)))
+
+
+def _camel(answer: dict[str, Any]) -> dict[str, Any]:
+    def name(snake: str) -> str:
+        first, *rest = snake.split("_")
+        return first + "".join(part.title() for part in rest)
+
+    return {name(key): value for key, value in answer.items()}
+
+
+def _agency(answer: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key != "locationId"} | {"userType": "Company"}
+
+
+def _echo(sent: dict[str, str]) -> Reply:
+    secrets = " ".join(sent.values())
+    return as_json(400, {"statusCode": 400, "message": f"cannot read {secrets}", "error": secrets, "traceId": secrets})
+
+
+def _cut(answer: dict[str, Any]) -> Reply:
+    body = json.dumps(answer).encode()
+    return Reply(200, body[:200], length=len(body))
+
+
+_NO_GRANT = {"error": "invalid_grant", "error_description": "Invalid grant: authorization code is invalid"}
+
+BEHAVIOURS: dict[str, Behaviour] = {
+    "recovered": Behaviour(),
+    "recovered_camel_case": _bent(_camel),
+    "recovered_201": _bent(dict, 201),
+    "not_installed": _at(RECONNECT, error(400, "No installation found for this location")),
+    "location_inactive": _at(TOKEN, error(400, "Location is not active")),
+    "reconnect_removed": _at(RECONNECT, error(400, "API endpoint has been removed")),
+    "reconnect_gone": _at(RECONNECT, Reply(404, b"<pre>Cannot POST /oauth/reconnect</pre>", "text/html")),
+    "credentials_rejected": _at(RECONNECT, error(401, "Invalid client credentials!", "UnAuthorized!")),
+    "request_refused": _at(TOKEN, error(422, ["property userType should not exist"], "Unprocessable Entity")),
+    "bad_version": _at(RECONNECT, error(401, "version header was not found.", "UnAuthorized!")),
+    "code_rejected": _at(TOKEN, as_json(400, _NO_GRANT)),
+    "code_not_found": _at(TOKEN, error(401, "Authorization code not found", "UnAuthorized!")),
+    "code_expired": Behaviour(RECONNECT),
+    "wrong_account": _bent(lambda answer: answer | {"locationId": "SomebodyElse00000001"}),
+    "wrong_company": _bent(lambda answer: answer | {"companyId": "SomebodyElse00000001"}),
+    "wrong_user_type": _bent(_agency),
+    "malformed_html": _at(TOKEN, Reply(200, b"<html>Please wait</html>", "text/html")),
+    "malformed_empty": _at(TOKEN, as_json(200, {})),
+    "malformed_token": _bent(lambda answer: answer | {"access_token": "bad\x1b[31mtoken"}),
+    "malformed_cut": Behaviour(TOKEN, bend=_cut),
+    "server_error": _at(RECONNECT, error(500, "Internal server error", "Internal Server Error")),
+    "bad_gateway": _at(TOKEN, Reply(502, b"<html>Bad gateway</html>", "text/html")),
+    "drop_before": _at(RECONNECT, Reply(drop=True)),
+    "drop_after": Behaviour(TOKEN, bend=lambda _: Reply(drop=True)),
+    "rate_limited": _at(RECONNECT, Reply(429, b'{"message":"Too many requests"}', headers=(("Retry-After", "1"),))),
+    "echo_secrets": Behaviour(TOKEN, reply=_echo),
+}

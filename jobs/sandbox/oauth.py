@@ -1,0 +1,137 @@
+"""The grants, by Authlib; answers in HighLevel's shapes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from authlib.integrations.flask_oauth2 import AuthorizationServer
+from authlib.oauth2.rfc6749 import ClientMixin
+from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from jobs.sandbox.world import World
+
+_PADDING = secrets.token_urlsafe(600)
+
+
+@dataclass(frozen=True)
+class Client(ClientMixin):  # type: ignore[misc]
+    """A registered app."""
+
+    client_id: str
+    client_secret: str
+
+    def get_client_id(self) -> str:
+        return self.client_id
+
+    def check_client_secret(self, client_secret: str) -> bool:
+        return secrets.compare_digest(self.client_secret, client_secret)
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
+        return (method, endpoint) == ("client_secret_post", "token")
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        return grant_type in {"authorization_code", "refresh_token"}
+
+    def get_allowed_scope(self, scope: str) -> str:
+        return scope
+
+
+@dataclass(frozen=True)
+class Code:
+    """An authorization code that was handed out."""
+
+    client_id: str
+    account_id: str
+    level: str
+    expires: float
+
+    def get_redirect_uri(self) -> str:
+        return ""
+
+    def get_scope(self) -> str:
+        return "contacts.readonly contacts.write"
+
+
+@dataclass
+class Codes:
+    """The codes that live, and every one that was ever sent; a code works once."""
+
+    live: dict[str, Code] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hand_out(self, code: Code) -> str:
+        """A new code."""
+        value = secrets.token_hex(20)
+        with self.lock:
+            self.live[value] = code
+        return value
+
+    def spend(self, value: str) -> Code | None:
+        """The code, which works no more after this."""
+        with self.lock:
+            self.sent.append(value)
+            code = self.live.pop(value, None)
+        return code if code and code.expires > time.monotonic() else None
+
+
+def server_for(app: Flask, world: World, codes: Codes) -> AuthorizationServer:
+    """Authlib's server over the clients of `world`."""
+    os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # Loopback only; Authlib knows no other switch.
+    clients = {client_id: Client(client_id, secret) for client_id, secret in world.clients.items()}
+
+    class Grant(AuthorizationCodeGrant):  # type: ignore[misc]
+        TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_post",)
+
+        def query_authorization_code(self, code: str, client: Client) -> Code | None:
+            found = codes.spend(code)
+            return found if found and found.client_id == client.client_id else None
+
+        def delete_authorization_code(self, authorization_code: Code) -> None:
+            """It is spent when it is looked up."""
+
+        def authenticate_user(self, authorization_code: Code) -> Code:
+            return authorization_code
+
+    def keep(token: dict[str, Any], request: Any) -> None:
+        code: Code = request.authorization_code
+        token.update(_fields(code, world))
+
+    app.config["OAUTH2_REFRESH_TOKEN_GENERATOR"] = lambda **_: ""
+    server = AuthorizationServer(app, query_client=clients.get, save_token=keep)
+    server.register_grant(Grant)
+    return server
+
+
+def _fields(code: Code, world: World) -> dict[str, Any]:
+    company = world.place(code.account_id).company_id or f"Company{code.account_id[:12]}"
+    of_location = code.level == "Location"
+    claims = {"authClass": code.level, "authClassId": code.account_id, "sourceId": code.client_id}
+    answer = {
+        "access_token": _jwt(claims | {"exp": int(time.time()) + 86_399}),
+        "refresh_token": _jwt(claims | {"exp": int(time.time()) + 31_536_000}),
+        "token_type": "Bearer",
+        "expires_in": 86_399,
+        "userType": code.level,
+        "companyId": company if of_location else code.account_id,
+        "userId": "SandboxUser000000001",
+        "traceId": secrets.token_hex(8),
+    }
+    return answer | ({"locationId": code.account_id} if of_location else {})
+
+
+def _jwt(claims: dict[str, Any]) -> str:
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    return f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims | {'jti': secrets.token_hex(8)})}.{_PADDING}"

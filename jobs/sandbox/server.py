@@ -1,0 +1,200 @@
+"""The two calls over real HTTP: what each request meets on its way, and the record of it all."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections import Counter, deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, request
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from jobs.sandbox.behaviours import BEHAVIOURS, RECONNECT, TOKEN, Behaviour, Reply, as_json, error
+from jobs.sandbox.oauth import Code, Codes, server_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobs.sandbox.world import World
+
+_FORM = {"client_id", "client_secret", "grant_type", "code", "refresh_token", "user_type", "redirect_uri"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as the server saw it; `at` is monotonic seconds."""
+
+    at: float
+    call: str
+    account_id: str
+    status: int
+
+
+@dataclass
+class Sandbox:
+    """A running sandbox: where it is, what it plays (may be replaced), and all that it saw."""
+
+    world: World
+    url: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    codes: Codes = field(default_factory=Codes)
+    tries: Counter[str] = field(default_factory=Counter)
+    recent: deque[float] = field(default_factory=deque)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def codes_sent_twice(self) -> list[str]:
+        """Codes that were sent more than once."""
+        return [code for code, times in Counter(self.codes.sent).items() if times > 1]
+
+
+class _Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - as its base has it
+        """Say nothing: `seen` has it all."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        skew = getattr(self.server, "clock_skew_seconds", 0.0)
+        return super().date_time_string((timestamp or time.time()) + skew)
+
+
+def make_app(sandbox: Sandbox) -> Flask:
+    """The web application of a sandbox."""
+    app = Flask("sandbox")
+    oauth = server_for(app, sandbox.world, sandbox.codes)
+
+    @app.post("/oauth/reconnect")
+    def reconnect() -> Response:
+        sent = request.get_json(silent=True)
+        sent = sent if isinstance(sent, dict) else {}
+        account = str(sent.get("locationId") or sent.get("companyId") or "")
+        return _answered(sandbox, RECONNECT, account, _reconnect(sandbox, sent, account))
+
+    @app.post("/oauth/token")
+    def token() -> Response:
+        code = sandbox.codes.live.get(request.form.get("code", ""))
+        account = code.account_id if code else ""
+        return _answered(sandbox, TOKEN, account, _token(sandbox, oauth, account))
+
+    @app.errorhandler(404)
+    def unknown(_: object) -> Response:
+        return _out(error(404, f"Cannot {request.method} {request.path}", "Not Found"))
+
+    return app
+
+
+def _answered(sandbox: Sandbox, call: str, account: str, reply: Reply) -> Response:
+    if sandbox.world.latency_seconds:
+        time.sleep(sandbox.world.latency_seconds)
+    with sandbox.lock:
+        sandbox.seen.append(Seen(time.monotonic(), call, account, 0 if reply.drop else reply.status))
+    return _out(reply)
+
+
+def _reconnect(sandbox: Sandbox, sent: dict[str, Any], account: str) -> Reply:
+    world = sandbox.world
+    if refused := _over_limit(sandbox):
+        return refused
+    ids = [name for name in ("locationId", "companyId") if sent.get(name)]
+    if len(ids) != 1:
+        return error(400, "Missing parameter: one of locationId, companyId")
+    if world.clients.get(sent.get("clientKey", "")) != sent.get("clientSecret"):
+        return error(401, "Invalid client credentials!", "UnAuthorized!")
+    with sandbox.lock:
+        sandbox.tries[account] += 1
+    behaviour = _behaviour(sandbox, account)
+    if behaviour.call == RECONNECT and behaviour.reply:
+        return behaviour.reply({"secret": str(sent["clientSecret"])})
+    lifetime = 0.0 if behaviour.call == RECONNECT else world.code_lifetime_seconds
+    level = "Location" if ids == ["locationId"] else "Company"
+    code = sandbox.codes.hand_out(Code(sent["clientKey"], account, level, time.monotonic() + lifetime))
+    expires = datetime.now(UTC) + timedelta(seconds=lifetime + world.clock_skew_seconds)
+    shown = expires.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return as_json(200, {"authorizationCode": code, "expiresAt": shown, "traceId": f"trace-{account}"})
+
+
+def _token(sandbox: Sandbox, oauth: Any, account: str) -> Reply:  # noqa: PLR0911 - one for each answer
+    if refused := _over_limit(sandbox):
+        return refused
+    unknown = sorted(set(request.form) - _FORM)
+    if unknown:
+        return error(422, [f"property {name} should not exist" for name in unknown], "Unprocessable Entity")
+    missing = sorted({"client_id", "client_secret", "grant_type", "code", "user_type"} - set(request.form))
+    if missing:
+        return error(400, f"Missing parameter: {missing[0]}")
+    behaviour = _behaviour(sandbox, account) if account else Behaviour()
+    if behaviour.call == TOKEN and behaviour.reply:
+        sandbox.codes.spend(request.form["code"])
+        return behaviour.reply({"secret": request.form["client_secret"], "code": request.form["code"]})
+    answer = oauth.create_token_response()
+    body = answer.get_json()
+    if body.get("error") == "invalid_client":
+        return error(401, "Invalid client credentials!", "UnAuthorized!")
+    if answer.status_code >= 400:  # noqa: PLR2004 - the client errors begin here
+        return as_json(400, {**body, "error_description": "Invalid grant: authorization code is invalid"})
+    return behaviour.bend(body) if behaviour.bend else as_json(200, body)
+
+
+def _behaviour(sandbox: Sandbox, account: str) -> Behaviour:
+    place = sandbox.world.place(account)
+    healed = place.heals_after is not None and sandbox.tries[account] > place.heals_after
+    return BEHAVIOURS["recovered" if healed else place.behaviour]
+
+
+def _over_limit(sandbox: Sandbox) -> Reply | None:
+    limit, now = sandbox.world.limit, time.monotonic()
+    if limit is None:
+        return None
+    with sandbox.lock:
+        while sandbox.recent and sandbox.recent[0] <= now - limit.seconds:
+            sandbox.recent.popleft()
+        if len(sandbox.recent) < limit.requests:
+            sandbox.recent.append(now)
+            return None
+        wait = sandbox.recent[0] + limit.seconds - now
+    headers = {
+        "": (),
+        "seconds": (("Retry-After", str(int(wait) + 1)),),
+        "date": (("Retry-After", format_datetime(datetime.now(UTC) + timedelta(seconds=wait + 1), usegmt=True)),),
+    }[limit.retry_after]
+    body = json.dumps({"statusCode": 429, "message": "Too many requests"}).encode()
+    return Reply(429, body, headers=headers)
+
+
+def _out(reply: Reply) -> Response:
+    if reply.drop:
+        connection: socket.socket = request.environ["werkzeug.socket"]
+        connection.shutdown(socket.SHUT_RDWR)
+    response = Response(reply.body, reply.status, [*reply.headers], content_type=reply.content_type)
+    if reply.length is not None:
+        response.headers["Content-Length"] = str(reply.length)
+        response.headers["Connection"] = "close"
+    return response
+
+
+@contextmanager
+def running(world: World, port: int = 0) -> Iterator[Sandbox]:
+    """A sandbox on this machine's loopback, for the block. Raises OSError where the port is taken."""
+    sandbox = Sandbox(world)
+    server = make_server("127.0.0.1", port, make_app(sandbox), threaded=True, request_handler=_Handler)
+    server.clock_skew_seconds = world.clock_skew_seconds  # type: ignore[attr-defined]
+    server.daemon_threads = True  # type: ignore[attr-defined]
+    server.block_on_close = False  # type: ignore[attr-defined]
+    sandbox.url = f"http://127.0.0.1:{server.port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield sandbox
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

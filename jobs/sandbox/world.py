@@ -1,0 +1,67 @@
+"""The world of a sandbox: its clients, its installs and how each behaves, its limit, its clock."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobs.sandbox.behaviours import BEHAVIOURS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """An install as HighLevel sees it. It behaves badly for `heals_after` tries, or for ever (None)."""
+
+    behaviour: str = "recovered"
+    level: str = "Location"
+    company_id: str = ""
+    heals_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """So many requests in so many seconds; above it 429, with a Retry-After in `seconds` or as a `date`, or none."""
+
+    requests: int
+    seconds: float
+    retry_after: str = ""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that a sandbox plays. `default` is the behaviour of ids that `installs` does not name."""
+
+    clients: dict[str, str]
+    installs: dict[str, Place] = field(default_factory=dict)
+    default: str = "not_installed"
+    limit: Limit | None = None
+    latency_seconds: float = 0.0
+    code_lifetime_seconds: float = 60.0
+    clock_skew_seconds: float = 0.0
+
+    def place(self, account_id: str) -> Place:
+        """How this account behaves."""
+        return self.installs.get(account_id) or Place(self.default)
+
+
+def load_world(file: Path) -> World:
+    """The world that a JSON file describes. Raises ValueError, in one line, for what it does not understand."""
+    try:
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        values.pop("about", None)
+        clients = {client["client_id"]: client["client_secret"] for client in values.pop("clients")}
+        installs = {account: Place(**place) for account, place in values.pop("installs", {}).items()}
+        limit = values.pop("limit", None)
+        world = World(clients, installs, limit=Limit(**limit) if limit else None, **values)
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}): give a world file") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file}: is no world ({error}): see data/sandbox.example.json") from None
+    for account, place in [*world.installs.items(), ("default", Place(world.default))]:
+        if place.behaviour not in BEHAVIOURS:
+            raise ValueError(f"{file}: {account} has the unknown behaviour {place.behaviour}: see BEHAVIOURS") from None
+    return world

@@ -1,0 +1,135 @@
+"""The tables of the ledger, and how its SQLite file is opened.
+
+`installs` is the truth; `broken` holds the lines of the newest manifest that cannot be used; `layouts` the user's
+columns; `todo` the order of the run under way; `pairs` the
+fingerprints of every pair ever recorded; `listed` (temporary) the manifest while it is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    Column,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+from sqlalchemy.pool import NullPool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION = 1
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+
+layouts = Table(
+    "layouts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("columns", Text, nullable=False, unique=True),
+)
+
+installs = Table(
+    "installs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("company_id", Text, nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("position", Integer, index=True),
+    Column("layout", Integer, ForeignKey("layouts.id"), nullable=False),
+    Column("cells", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="pending"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("tokens", Text),
+    Column("route", Text, nullable=False, server_default=""),
+    Column("cause", Text),
+    Column("stage", Text),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("http_status", Integer, nullable=False, server_default="0"),
+    Column("trace_id", Text, nullable=False, server_default=""),
+    Column("first_failed_at", Text, nullable=False, server_default=""),
+    Column("last_tried_at", Text, nullable=False, server_default=""),
+    Column("recovered_at", Text, nullable=False, server_default=""),
+    UniqueConstraint("client_id", "level", "account_id"),
+)
+Index("failed_by_cause", installs.c.cause, sqlite_where=installs.c.cause.is_not(None))
+
+broken = Table(
+    "broken",
+    metadata,
+    Column("position", Integer, primary_key=True),
+    Column("line", Integer, nullable=False),
+    Column("location_id", Text, nullable=False),
+    Column("company_id", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("layout", Integer, nullable=False),
+    Column("cells", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("seen_at", Text, nullable=False),
+)
+
+todo = Table(
+    "todo",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("install", Integer, nullable=False),
+    Index("todo_of_app", "client_id", "seq"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Text, nullable=False, unique=True),
+    Column("run", Text, nullable=False),
+)
+
+pairs = Table("pairs", metadata, Column("fingerprint", Text, primary_key=True), sqlite_with_rowid=False)
+
+temporary = MetaData()
+listed = Table(
+    "listed",
+    temporary,
+    Column("position", Integer, primary_key=True),
+    Column("line", Integer, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("company_id", Text, nullable=False),
+    Column("cells", Text, nullable=False),
+    Index("listed_key", "client_id", "level", "account_id", "position"),
+    prefixes=["TEMPORARY"],
+)
+
+
+def open_file(path: Path) -> Engine:
+    """The engine of a ledger's file, which exists; every commit is synced before it returns."""
+    return _prepared(create_engine(f"sqlite:///{path}", poolclass=NullPool), "wal")
+
+
+def open_memory() -> Engine:
+    """A ledger that is nowhere, for a plan without one."""
+    return _prepared(create_engine("sqlite://"), "memory")
+
+
+def _prepared(engine: Engine, journal: str) -> Engine:
+    def connected(connection: Any, _record: Any) -> None:
+        for pragma in (f"journal_mode={journal}", "synchronous=FULL", "temp_store=FILE", "busy_timeout=10000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", connected)
+    return engine

@@ -1,0 +1,85 @@
+"""A value that shows stars, and the scrubbing of texts that a server or a bug may have filled with secrets."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STARS = "****"
+# Ids, client ids (33) and trace ids (36) are shorter; codes (40 hex), JWTs and their parts are not.
+_TOKEN_LIKE = re.compile(r"[A-Za-z0-9_\-+/=~.%]{40,}|eyJ[A-Za-z0-9_\-.]{8,}")
+# Paths and addresses of our own have short parts between their slashes and dots.
+_OPAQUE = re.compile(r"[A-Za-z0-9_\-+~]{40,}|eyJ[A-Za-z0-9_\-.]{8,}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_MIN_SECRET = 4
+
+
+class Secret:
+    """A secret text; only `reveal` shows it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that sends or stores it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return STARS
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+def _forms(secret: str) -> set[str]:
+    """Every way in which a server may write a secret into its answer."""
+    in_json = json.dumps(secret)[1:-1]
+    return {
+        secret,
+        in_json,
+        in_json.replace("/", "\\/"),
+        quote(secret, safe=""),
+        quote(secret),
+        quote_plus(secret),
+        html.escape(secret),
+        html.escape(secret, quote=False),
+        repr(secret)[1:-1],
+    }
+
+
+def scrub(text: str, secrets: Iterable[Secret] = ()) -> str:
+    """A server's `text` with the given secrets, and whatever looks like a token or a code, as stars."""
+    return _TOKEN_LIKE.sub(STARS, _without(text, secrets))
+
+
+def scrub_own(text: str, secrets: Iterable[Secret] = ()) -> str:
+    """The same for a text of our own, in which paths and addresses stay readable: the second net."""
+    return _OPAQUE.sub(STARS, _without(text, secrets))
+
+
+def _without(text: str, secrets: Iterable[Secret]) -> str:
+    for secret in secrets:
+        value = secret.reveal()
+        if len(value) >= _MIN_SECRET:
+            for form in sorted(_forms(value), key=len, reverse=True):
+                text = text.replace(form, STARS)
+    return text
+
+
+def plain(text: str, limit: int) -> str:
+    """`text` on one line, without control or direction characters, at most `limit` characters."""
+    line = " ".join(_CONTROL.sub(" ", text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,203 @@
+"""One HTTP request with limits that hold: on the time of the whole answer, and on its size. It retries nothing."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from jobs.apps import is_loopback
+from jobs.errors import refuse
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from requests import PreparedRequest
+
+_CHUNK = 65_536
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+_call = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one request, in seconds and bytes."""
+
+    connect_seconds: float
+    read_seconds: float
+    total_seconds: float
+    max_answer_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What came back: `whole` is False for a body that was cut off, too large, or could not be read (`fault`)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool
+    fault: type[BaseException] | None = None
+
+
+class _UntilDeadline(io.RawIOBase):
+    """The socket's bytes, until the call's time is over: a drip of bytes renews no time limit."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float, read_seconds: float) -> None:
+        super().__init__()
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+        self._read_seconds = read_seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            message = "the whole answer took too long"
+            raise TimeoutError(message)
+        self._sock.settimeout(min(left, self._read_seconds))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw: Any = self.fp.detach()
+        self.fp = io.BufferedReader(_UntilDeadline(raw, sock, _call.deadline, _call.read_seconds))
+
+
+class _Plain(HTTPConnection):
+    response_class = _Response
+
+
+class _Encrypted(HTTPSConnection):
+    response_class = _Response
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _EncryptedPool(HTTPSConnectionPool):
+    ConnectionCls = _Encrypted
+
+
+_POOLS = {"http": _PlainPool, "https": _EncryptedPool}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+class Transport:
+    """Sends prepared requests to one address; each thread keeps a connection of its own."""
+
+    def __init__(self, base_url: str, limits: Limits, environment: Mapping[str, str]) -> None:
+        self._limits = limits
+        self._proxies = _proxies(base_url, environment)
+        self._verify = _verify(environment)
+        self._mine = threading.local()
+        self._adapters: list[_Adapter] = []
+
+    def send(self, request: PreparedRequest) -> Raw:
+        """The answer to `request`, however bad. Raises what the libraries raise where none came."""
+        limits = self._limits
+        _call.deadline = time.monotonic() + limits.total_seconds
+        _call.read_seconds = limits.read_seconds
+        adapter = self._adapter()
+        try:
+            response = adapter.send(
+                request,
+                stream=True,
+                timeout=(min(limits.connect_seconds, limits.total_seconds), limits.read_seconds),
+                verify=self._verify,
+                proxies=self._proxies,
+            )
+        except BaseException:
+            adapter.close()
+            raise
+        body, whole, fault = b"", True, None
+        try:
+            while len(body) <= limits.max_answer_bytes and (chunk := response.raw.read(_CHUNK, decode_content=True)):
+                body += chunk
+            whole = len(body) <= limits.max_answer_bytes
+        except Exception as error:  # noqa: BLE001 - whatever ends a body early, its caller judges it by class
+            whole, fault = False, type(error)
+        raw = Raw(response.status_code, response.headers, body if whole else b"", whole, fault)
+        if not whole or raw.status not in range(200, 600) or raw.status in range(202, 400):
+            self.close_mine()
+        return raw
+
+    def close_mine(self) -> None:
+        """Close this thread's connection: after an answer that was not whole and expected, its rest may still come."""
+        self._adapter().close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for adapter in self._adapters:
+            adapter.close()
+
+    def _adapter(self) -> _Adapter:
+        adapter: _Adapter | None = getattr(self._mine, "adapter", None)
+        if adapter is None:
+            adapter = self._mine.adapter = _Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+            self._adapters.append(adapter)
+        return adapter
+
+
+def _proxies(base_url: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The proxy for `base_url`, as the environment names it; never for loopback, secret and all."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    lower = {name.lower(): value for name, value in sorted(environment.items()) if value}
+    if is_loopback(host) or _is_direct(host, lower.get("no_proxy", "")):
+        return {}
+    named = {"https": lower.get("https_proxy") or lower.get("all_proxy", "")}
+    proxy = select_proxy(base_url, {scheme: value for scheme, value in named.items() if value})
+    if not proxy:
+        return {}
+    if "://" in proxy and urlsplit(proxy).scheme not in {"http", "https"}:
+        raise refuse("is no proxy that can be used", "HTTPS_PROXY", "name one that begins with http:// or https://")
+    return {"https": proxy if "://" in proxy else f"http://{proxy}"}
+
+
+def _is_direct(host: str, no_proxy: str) -> bool:
+    names = [name.strip().lstrip(".").lower() for name in no_proxy.split(",") if name.strip()]
+    return any(name in {"*", host} or host.endswith(f".{name}") for name in names)
+
+
+def _verify(environment: Mapping[str, str]) -> bool | str:
+    """Where the certificates to trust are: what the environment names, else those that `requests` brings."""
+    for variable in _CA_VARIABLES:
+        place = environment.get(variable)
+        if place:
+            if not Path(place).exists() or not os.access(place, os.R_OK):
+                raise refuse(f"names {place}, which cannot be read", variable, "correct or unset it")
+            return place
+    return True

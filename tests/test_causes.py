@@ -1,0 +1,88 @@
+"""The meaning of every answer."""
+
+from __future__ import annotations
+
+import http.client
+
+import pytest
+import requests.exceptions as rq
+import urllib3.exceptions as u3
+
+from jobs.causes import ADVICE, RULES, diagnose
+from jobs.faults import EXCEPTIONS, judge
+from jobs.model import Answer, Cause, Stage
+
+ANSWERS = [
+    (400, "API endpoint has been removed | Bad Request", Cause.RECONNECT_REMOVED),
+    (404, "Cannot POST /oauth/reconnect", Cause.RECONNECT_REMOVED),
+    (405, "", Cause.RECONNECT_REMOVED),
+    (410, "", Cause.RECONNECT_REMOVED),
+    (404, "Not Found", Cause.RECONNECT_REMOVED),
+    (404, "Location not found", Cause.NOT_INSTALLED),
+    (400, "No installation found for this location", Cause.NOT_INSTALLED),
+    (400, "App is not installed in this company", Cause.NOT_INSTALLED),
+    (400, "Location is not active", Cause.LOCATION_INACTIVE),
+    (401, "Invalid client credentials! | UnAuthorized!", Cause.CREDENTIALS_REJECTED),
+    (401, "UnAuthorized!", Cause.CREDENTIALS_REJECTED),
+    (401, "", Cause.CREDENTIALS_REJECTED),
+    (401, "Authorization code not found | UnAuthorized!", Cause.CODE_REJECTED),
+    (400, "Invalid grant: authorization code is invalid | invalid_grant", Cause.CODE_REJECTED),
+    (400, "Invalid grant: authorization code has expired", Cause.CODE_REJECTED),
+    (401, "version header was not found.", Cause.REQUEST_REFUSED),
+    (401, "version header is invalid", Cause.REQUEST_REFUSED),
+    (400, "Invalid API version segment v9", Cause.REQUEST_REFUSED),
+    (400, "... This endpoint was removed in version v3 ...", Cause.REQUEST_REFUSED),
+    (400, "Missing parameter: code", Cause.REQUEST_REFUSED),
+    (422, "property userType should not exist", Cause.REQUEST_REFUSED),
+    (429, "Location is not active", Cause.RATE_LIMITED),
+    (408, "", Cause.SERVER_ERROR),
+    (500, "", Cause.SERVER_ERROR),
+    (503, "Service Unavailable", Cause.SERVER_ERROR),
+    (204, "", Cause.MALFORMED_ANSWER),
+    (302, "", Cause.MALFORMED_ANSWER),
+    (999, "", Cause.MALFORMED_ANSWER),
+    (0, "", Cause.NETWORK_ERROR),
+]
+
+
+@pytest.mark.parametrize(("status", "says", "cause"), ANSWERS)
+def test_an_answer_has_its_cause(status, says, cause):
+    assert diagnose(Answer(Stage.RECONNECT, status, says)) is cause
+
+
+def test_what_the_reader_judged_stays():
+    assert diagnose(Answer(Stage.EXCHANGE, 200, "", cause=Cause.WRONG_ACCOUNT)) is Cause.WRONG_ACCOUNT
+
+
+def test_every_cause_has_advice_and_every_rule_leads_to_one():
+    assert set(ADVICE) == set(Cause)
+    assert {rule.cause for rule in RULES} == {cause for _, status, cause in ANSWERS} - {
+        Cause.MALFORMED_ANSWER,
+        Cause.NETWORK_ERROR,
+    }
+
+
+def test_only_causes_that_may_pass_are_tried_again():
+    assert {cause.value for cause in Cause if ADVICE[cause].again} == {
+        "code_rejected", "malformed_answer", "rate_limited", "server_error", "network_error"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [rq, u3])
+def test_every_exception_of_the_http_libraries_has_its_own_row(module):
+    own = {
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, Exception)
+        and not issubclass(kind, Warning)
+        and kind.__module__ == module.__name__
+    }
+    assert own - set(EXCEPTIONS) == set()
+
+
+def test_the_most_specific_row_decides_and_a_bug_is_no_network_error():
+    assert judge(rq.ConnectTimeout) is Cause.NETWORK_ERROR
+    assert judge(ConnectionResetError) is Cause.NETWORK_ERROR
+    assert judge(http.client.LineTooLong) is Cause.MALFORMED_ANSWER
+    assert judge(KeyError) is None
