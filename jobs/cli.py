@@ -162,6 +162,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         err.write(f"error: {error.format_message()} (see recover --help)\n")
         code = Exit.CANNOT_START
+    except OSError as error:
+        err.write(f"error: {error.filename or 'the disk'}: {error.strerror or error}: make room or mend its rights\n")
+        err.write(f"exit {int(Exit.STOPPED_EARLY)}: {EXIT_WORDS[Exit.STOPPED_EARLY]}\n")
+        code = Exit.STOPPED_EARLY
     except (click.Abort, KeyboardInterrupt):
         code = Exit.SIGINT
     except Exception:  # noqa: BLE001 - a bug keeps its traceback, scrubbed by the net

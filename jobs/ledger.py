@@ -1,6 +1,7 @@
 """What is known of every install and of every run, on disk; the only state of the job.
 
-Every method that writes is one transaction, synced when it returns. One thread writes. What is read for a report
+Every method that writes is one transaction, synced when it returns; OSError where the disk will not have it. One
+thread writes. What is read for a report
 comes through a connection of its own, so that a report can be rendered while a run writes.
 """
 
@@ -14,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, case, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import OperationalError
 
 from jobs import outcomes, schema
 from jobs.causes import ADVICE
 from jobs.model import (
     Broken,
     Cause,
-    Counts,
     Failed,
     Install,
     InstallKey,
@@ -79,8 +80,11 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._connection.begin():
-            yield self._connection
+        try:
+            with self._connection.begin():
+                yield self._connection
+        except OperationalError as error:
+            raise OSError(0, f"the ledger cannot be written ({error.orig})", str(self.engine.url.database)) from None
 
     # -- the manifest ------------------------------------------------------------------------------------------
 
@@ -260,50 +264,6 @@ class Ledger:
         found = self._connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
         self._connection.rollback()
         return run_from_text(found) if found else None
-
-    def standing(self, rows: int) -> tuple[Counts, int, dict[str, int]]:
-        """How INPUT's installs stand, how many another run may bring back, and the failures by cause."""
-        query = select(installs.c.status, installs.c.cause, func.count()).where(installs.c.position.is_not(None))
-        found = self._connection.execute(query.group_by(installs.c.status, installs.c.cause)).all()
-        torn = self._connection.scalar(select(func.count()).select_from(broken)) or 0
-        self._connection.rollback()
-        by_status = {status.value: 0 for status in Status}
-        by_cause = {Cause.INVALID_ROW.value: torn} if torn else {}
-        retryable = 0
-        for status, cause, count in found:
-            by_status[status] += count
-            if status == Status.FAILED:
-                by_cause[cause] = by_cause.get(cause, 0) + count
-            if status == Status.PENDING or (status == Status.FAILED and ADVICE[Cause(cause)].again):
-                retryable += count
-        known = sum(by_status.values()) + torn
-        counts = Counts(
-            rows or known,
-            known,
-            max(0, rows - known),
-            by_status["recovered"],
-            by_status["failed"] + torn,
-            by_status["pending"],
-        )
-        return counts, retryable, by_cause
-
-    def new_failures(self, since: str) -> int:
-        """How many listed installs failed since then that had not failed before."""
-        query = select(func.count()).where(
-            installs.c.position.is_not(None), installs.c.status == Status.FAILED, installs.c.first_failed_at >= since
-        )
-        count = self._connection.scalar(query) or 0
-        self._connection.rollback()
-        return count
-
-    def recovery_ages(self) -> tuple[str, str]:
-        """When the oldest and the newest recovery of a listed install was, as UTC ISO 8601."""
-        query = select(func.min(installs.c.recovered_at), func.max(installs.c.recovered_at)).where(
-            installs.c.position.is_not(None), installs.c.status == Status.RECOVERED
-        )
-        oldest, newest = self._connection.execute(query).one()
-        self._connection.rollback()
-        return oldest or "", newest or ""
 
 
 def _columns(table: Any) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from jobs.opening import open_ledger, refuse_unknown_tokens
 from jobs.pace import Pace
 from jobs.plan import make_plan, needed_apps, with_apps
 from jobs.rendering import render
+from jobs.standing import new_failures, recovery_ages, standing
 from jobs.stop import Stop, on_signals
 from jobs.workers import Means, outcomes
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from jobs.highlevel import HighLevel
     from jobs.ledger import Ledger
     from jobs.model import Broken, Cause, Install, Outcome, Row
     from jobs.plan import Plan
@@ -81,7 +83,9 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
         todo = ledger.line_up(needed, force=wishes.force, causes=wishes.causes)
         run = Run(uuid4().hex, str(start.manifest.path), start.base_url, now())
         ledger.save_run(run)
-        terminal.started(plan, start, folder, ledger.recovery_ages())
+        with ledger.engine.connect() as connection:
+            ages = recovery_ages(connection)
+        terminal.started(plan, start, folder, ages)
         held.enter_context(on_signals(stop))
         this_run = ThisRun(already_recovered=plan.recovered)
         if todo:
@@ -103,29 +107,12 @@ def _work(
     so_far: ThisRun,
 ) -> ThisRun:
     """Try what is lined up; every outcome is on disk before the next install is handed out."""
-    from jobs.highlevel import HighLevel, Limits
-
     settings = start.settings
-    persistence = Persistence(settings.retry.attempts, settings.retry.min_wait_seconds, settings.retry.max_wait_seconds)
-    pace = Pace(
-        settings.pace.requests_per_second,
-        settings.pace.patience_seconds,
-        clock=time.monotonic,
-        backoff=persistence.backoff,
-    )
-    http = settings.http
-    limits = Limits(
-        http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes
-    )
-    api = HighLevel(
-        base_url=start.base_url,
-        limits=limits,
-        gate=pace,
-        clock=time.monotonic,
-        now=lambda: datetime.now(UTC),
-        user_agent=f"highlevel-recovery/{__version__}",
-        environment=start.environment,
-    )
+    retry = settings.retry
+    persistence = Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
+    rate, patience = settings.pace.requests_per_second, settings.pace.patience_seconds
+    pace = Pace(rate, patience, clock=time.monotonic, backoff=persistence.backoff)
+    api = _api(start, pace)
     apps = start.apps.known
     breaker = Breaker(settings.stop.transient_installs)
 
@@ -149,7 +136,7 @@ def _work(
             stopping=stopping,
             clock=time.monotonic,
             now=now,
-            look_up=min(0.2, max(0.01, 1 / settings.pace.requests_per_second)),
+            look_up=min(0.2, max(0.01, 1 / rate)),
         )
         for ended in outcomes(_lanes(ledger, todo, wishes.limit), means):
             ledger.record(ended)
@@ -158,6 +145,24 @@ def _work(
     api.close()
     _why_stopped(stop, breaker, pace, todo, wishes, total)
     return so_far
+
+
+def _api(start: Start, pace: Pace) -> HighLevel:
+    from jobs.highlevel import HighLevel, Limits
+
+    http = start.settings.http
+    limits = Limits(
+        http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes
+    )
+    return HighLevel(
+        base_url=start.base_url,
+        limits=limits,
+        gate=pace,
+        clock=time.monotonic,
+        now=lambda: datetime.now(UTC),
+        user_agent=f"highlevel-recovery/{__version__}",
+        environment=start.environment,
+    )
 
 
 def _lanes(ledger: Ledger, todo: Mapping[str, int], limit: int | None) -> dict[str, Iterator[Install]]:
@@ -196,7 +201,9 @@ def _why_stopped(stop: Stop, breaker: Breaker, pace: Pace, todo: Mapping[str, in
 
 
 def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun) -> Run:
-    counts, retryable, by_cause = ledger.standing(plan.rows)
+    with ledger.engine.connect() as connection:
+        counts, retryable, by_cause = standing(connection, plan.rows)
+        fresh = new_failures(connection, run.started_at)
     code = stop.code
     if not stop.because:
         code = Exit.SOME_FAILED if counts.failed or this_run.failed else Exit.OK
@@ -210,7 +217,7 @@ def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun)
         met=stop.met,
         counts=counts,
         retryable=retryable,
-        this_run=replace(this_run, new_failures=ledger.new_failures(run.started_at)),
+        this_run=replace(this_run, new_failures=fresh),
         failures_by_cause=by_cause,
         failures_by_owner=_by_owner(by_cause),
     )

@@ -84,12 +84,16 @@ def play(tmp_path):
             world = World({CLIENT_ID: SECRET}, installs or {}, default, **more)
             sandbox = stack.enter_context(running(world))
             kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-            environment = kept | FAST | {
-                "HIGHLEVEL_BASE_URL": sandbox.url,
-                "HIGHLEVEL_CLIENT_ID": CLIENT_ID,
-                "HIGHLEVEL_CLIENT_SECRET": SECRET,
-                "XDG_STATE_HOME": str(tmp_path / "state"),
-            }
+            environment = (
+                kept
+                | FAST
+                | {
+                    "HIGHLEVEL_BASE_URL": sandbox.url,
+                    "HIGHLEVEL_CLIENT_ID": CLIENT_ID,
+                    "HIGHLEVEL_CLIENT_SECRET": SECRET,
+                    "XDG_STATE_HOME": str(tmp_path / "state"),
+                }
+            )
             return Job(tmp_path, sandbox, environment)
 
         yield start

@@ -54,9 +54,7 @@ def test_every_fault_ends_in_its_cause_and_no_code_is_ever_sent_twice(play):
     rows = [f"Loc-{name},{company}" for name in EXPECTED]
     # A good install between any two, so that no breaker ends the run.
     lines = [line for index, row in enumerate(rows) for line in (row, f"LocGood{index},")]
-    done = job.run(
-        job.manifest("\n".join(["location_id,company_id", "LocFirst,", *lines])), "--workers", "1"
-    )
+    done = job.run(job.manifest("\n".join(["location_id,company_id", "LocFirst,", *lines])), "--workers", "1")
     assert done.returncode == 1, done.stderr
     causes = {account.removeprefix("Loc-"): row["cause"] for account, row in job.results().items() if "Loc-" in account}
     assert causes == EXPECTED
@@ -223,7 +221,9 @@ def test_a_killed_run_loses_nothing_that_was_recorded_and_sends_no_code_twice(pl
     for more in (8, 30, 50):
         target = len(job.sandbox.seen) + more
         process = job.start("run", manifest, "--output", job.output, "--workers", "4")
-        _wait_until(lambda target=target, process=process: len(job.sandbox.seen) >= target or process.poll() is not None)
+        _wait_until(
+            lambda target=target, process=process: len(job.sandbox.seen) >= target or process.poll() is not None
+        )
         hits += process.poll() is None
         process.kill()
         process.communicate()
