@@ -4,6 +4,9 @@ VENV := .venv
 RUN_STAMP := $(VENV)/.run-stamp
 DEV_STAMP := $(VENV)/.dev-stamp
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
+# As they were given: a `$` in a file's name is no variable of make's.
+override INPUT := $(value INPUT)
+override OUTPUT := $(value OUTPUT)
 export INPUT OUTPUT RATE WORKERS
 
 # A checkout that was moved has an environment whose scripts point to the old place.
