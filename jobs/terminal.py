@@ -78,7 +78,7 @@ class Terminal:
             )
 
     def _tell(self, install: Install, outcome: Outcome) -> None:
-        ids = {"client_id": install.key.client_id, "level": install.key.level.value, "id": install.key.account_id}
+        ids = {"client_id": install.key.client_id, "user_type": install.key.level.value, "id": install.key.account_id}
         if isinstance(outcome, Recovered):
             self._logger.info("recovered", **ids, attempt=outcome.attempts, trace_id=outcome.tokens.trace_id)
         elif isinstance(outcome, Failed):
