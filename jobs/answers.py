@@ -116,19 +116,8 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install) -> Tokens:
     user_type = _field(body, "userType", "user_type")
     if not isinstance(user_type, str) or not user_type:
         raise malformed("user type")
-    level = install.key.level
-    if user_type != level.value:
-        shown = plain(scrub(user_type, heard.secrets), 40)
-        raise heard.failed(body, Cause.WRONG_USER_TYPE, f"the answer is for {shown}, not for {level.value}")
-    location = _text(body, "locationId", "location_id")
-    company = _text(body, "companyId", "company_id")
-    account = location if level is Level.SUB_ACCOUNT else company
-    if not account:
-        raise malformed("account id")
-    if account != install.key.account_id:
-        raise heard.failed(body, Cause.WRONG_ACCOUNT, "the answer names another account; it was thrown away")
-    if install.company_id and company and company != install.company_id:
-        raise heard.failed(body, Cause.WRONG_ACCOUNT, "the answer names another company; it was thrown away")
+    location, company = _text(body, "locationId", "location_id"), _text(body, "companyId", "company_id")
+    _check_account(heard, body, install, user_type, location, company)
     return Tokens(
         Secret(access),
         Secret(refresh),
@@ -141,6 +130,23 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install) -> Tokens:
         location,
         _trace_id(body, heard.raw.headers, (*heard.secrets, Secret(access), Secret(refresh))),
     )
+
+
+def _check_account(
+    heard: Heard, body: dict[str, Any], install: Install, user_type: str, location: str, company: str
+) -> None:
+    """Raise CallFailed where the answer is for another install than the one that was asked for."""
+    level = install.key.level
+    if user_type != level.value:
+        shown = plain(scrub(user_type, heard.secrets), 40)
+        raise heard.failed(body, Cause.WRONG_USER_TYPE, f"the answer is for {shown}, not for {level.value}")
+    account = location if level is Level.SUB_ACCOUNT else company
+    if not account:
+        raise heard.failed(body, Cause.MALFORMED_ANSWER, "HighLevel's answer held no usable account id")
+    if account != install.key.account_id:
+        raise heard.failed(body, Cause.WRONG_ACCOUNT, "the answer names another account; it was thrown away")
+    if install.company_id and company and company != install.company_id:
+        raise heard.failed(body, Cause.WRONG_ACCOUNT, "the answer names another company; it was thrown away")
 
 
 def _json(body: bytes) -> object:

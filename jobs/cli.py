@@ -76,9 +76,10 @@ def run(
 ) -> int:
     """Recover the installs that INPUT lists."""
     from jobs.logs import Net, set_up_logs
-    from jobs.recover import Wishes, recover
+    from jobs.recover import recover
     from jobs.start import PROJECT, output_for
     from jobs.terminal import Terminal
+    from jobs.wishes import Wishes
 
     start = _start(manifest, rate, workers)
     assert isinstance(sys.stdout, Net)

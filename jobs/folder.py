@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from jobs.errors import Exit, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 LOCK = ".lock"
+RESERVE = ".reserve"
 _PRIVATE = 0o600
 _LEFT_BEHIND = ".new-"
+# The answers of all workers at their largest usual size, a page of the ledger each, and a checkpoint.
+_ROOM = 8 << 20
 
 
 def make_folder(path: Path) -> Path:
@@ -111,6 +114,34 @@ def clear_left_behind(folder: Path) -> None:
     """Remove the half-written files of a run that was killed; they hold tokens."""
     for file in folder.glob(f"{_LEFT_BEHIND}*"):
         file.unlink(missing_ok=True)
+
+
+@contextmanager
+def reserve(folder: Path) -> Iterator[Callable[[], None]]:
+    """Keep room on the disk for what is in flight when it fills up, so that no token is minted that cannot be stored.
+
+    Yields what gives the room back. Raises UserError where there is no such room.
+    """
+    kept = folder / RESERVE
+    kept.unlink(missing_ok=True)
+
+    def give_back() -> None:
+        kept.unlink(missing_ok=True)
+
+    try:
+        handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
+        try:
+            os.posix_fallocate(handle, 0, _ROOM)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        give_back()
+        what = f"has no {_ROOM >> 20} MiB to spare ({error.strerror})"
+        raise refuse(what, str(folder), "make room, or give an --output on another disk") from None
+    try:
+        yield give_back
+    finally:
+        give_back()
 
 
 def make_private_file(path: Path) -> None:

@@ -1,6 +1,6 @@
 """What is known of every install and of every run, on disk; the only state of the job.
 
-Every method that writes is one transaction, synced when it returns; OSError where the disk will not have it. One
+Every method that writes is one transaction, synced when it returns; UnwritableError where the disk will not have it. One
 thread writes. What is read for a report
 comes through a connection of its own, so that a report can be rendered while a run writes.
 """
@@ -55,6 +55,10 @@ def in_batches(items: Iterable[Any], size: int = _BATCH) -> Iterator[list[Any]]:
         yield batch
 
 
+class UnwritableError(OSError):
+    """The disk will not have what is to be written."""
+
+
 class StagedGroup(NamedTuple):
     """Staged installs that stand alike; `status` is None for those never seen before."""
 
@@ -84,7 +88,7 @@ class Ledger:
             with self._connection.begin():
                 yield self._connection
         except OperationalError as error:
-            raise OSError(0, f"the ledger cannot be written ({error.orig})", str(self.engine.url.database)) from None
+            raise UnwritableError(0, f"the ledger cannot be written ({error.orig})") from None
 
     # -- the manifest ------------------------------------------------------------------------------------------
 

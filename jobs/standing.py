@@ -11,6 +11,8 @@ from jobs.model import Cause, Counts, Status
 from jobs.schema import broken, installs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
 
@@ -55,3 +57,12 @@ def recovery_ages(connection: Connection) -> tuple[str, str]:
     )
     oldest, newest = connection.execute(query).one()
     return oldest or "", newest or ""
+
+
+def owners(by_cause: Mapping[str, int]) -> dict[str, int]:
+    """The failures counted by who acts next."""
+    counted: dict[str, int] = {}
+    for cause, count in by_cause.items():
+        owner = ADVICE[Cause(cause)].owner.value
+        counted[owner] = counted.get(owner, 0) + count
+    return counted

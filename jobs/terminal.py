@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import structlog
 
     from jobs.logs import Net
-    from jobs.pace import Held
     from jobs.plan import Plan
     from jobs.start import Start
+    from jobs.work import Progress
 
 _HEARTBEAT_SECONDS = 60.0
 
@@ -57,11 +57,11 @@ class Terminal:
             self._say(f"the recoveries left alone are of {ages[0]} to {ages[1]}")
         self._say(f"files go to {folder}; Ctrl-C stops gently")
 
-    def ended(self, ended: list[tuple[Install, Outcome]], this_run: ThisRun, total: int, held: Held | None) -> None:
+    def ended(self, progress: Progress, this_run: ThisRun) -> None:
         """Say how installs ended, and each minute how far the run is."""
         if self._quiet:
             return
-        for install, outcome in ended:
+        for install, outcome in progress.ended:
             self._tell(install, outcome)
         moment = time.monotonic()
         if moment - self._beat >= _HEARTBEAT_SECONDS:
@@ -70,11 +70,11 @@ class Terminal:
             self._logger.info(
                 "progress",
                 done=this_run.attempted,
-                total=total,
+                total=progress.total,
                 recovered=this_run.recovered,
                 failed=this_run.failed,
                 requests_per_second=round(rate, 1),
-                held_back=held is not None,
+                held_back=progress.held is not None,
             )
 
     def _tell(self, install: Install, outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ def test_a_room_is_small_and_so_are_its_functions(room):
     assert len(text.splitlines()) <= 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno <= 50, node.name
+            assert node.end_lineno - node.lineno <= 40, node.name
 
 
 def test_the_sandbox_imports_nothing_of_the_job():

@@ -1,0 +1,145 @@
+"""The crew of a run: the parts that try installs, put together, and why they stop."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs import __version__
+from jobs.attempt import Persistence, attempt
+from jobs.breaker import Breaker
+from jobs.clock import utc_now
+from jobs.errors import Exit
+from jobs.highlevel import HighLevel, Limits
+from jobs.ledger import UnwritableError
+from jobs.pace import Pace
+from jobs.workers import Means, outcomes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from jobs.attempt import Tried
+    from jobs.ledger import Ledger
+    from jobs.model import App, Install, Outcome
+    from jobs.pace import Held
+    from jobs.start import Start
+    from jobs.stop import Stop
+    from jobs.wishes import Wishes
+
+MOST_WORKERS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What has just been written down, how many requests were made so far, and how many installs there are in all."""
+
+    ended: list[tuple[Install, Outcome]]
+    requests: int
+    total: int
+    held: Held | None
+
+
+def work(
+    start: Start,
+    ledger: Ledger,
+    todo: Mapping[str, int],
+    wishes: Wishes,
+    stop: Stop,
+    make_room: Callable[[], None],
+) -> Iterator[Progress]:
+    """Try what is lined up. Every outcome is on disk before the next install is handed out, and before it is yielded.
+
+    `make_room` frees what was kept for a full disk. Raises UnwritableError where that did not help.
+    """
+    retry, pacing = start.settings.retry, start.settings.pace
+    persistence = Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
+    backoff = persistence.backoff
+    pace = Pace(pacing.requests_per_second, pacing.patience_seconds, clock=time.monotonic, backoff=backoff)
+    breaker = Breaker(start.settings.stop.transient_installs)
+    slots = pacing.workers or MOST_WORKERS
+    total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
+    with closing(_api(start, pace)) as api, ThreadPoolExecutor(slots, thread_name_prefix="worker") as executor:
+        means = Means(
+            executor=executor,
+            slots=slots,
+            fixed=bool(pacing.workers),
+            try_once=partial(_try_once, api, start.apps.known),
+            persistence=persistence,
+            breaker=breaker,
+            pace_waiting=lambda: pace.waiting,
+            out_of_patience=lambda: pace.out_of_patience,
+            stopping=partial(_stopping, stop, pace),
+            clock=time.monotonic,
+            now=utc_now,
+            look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
+        )
+        for ended in outcomes(_lanes(ledger, todo, wishes.limit), means):
+            _write_down(ledger, ended, stop, make_room)
+            yield Progress(ended, pace.requests, total, pace.held)
+    _why_stopped(stop, breaker, pace, todo, wishes, total)
+
+
+def _try_once(api: HighLevel, apps: Mapping[str, App], install: Install) -> Tried:
+    return attempt(api, apps[install.key.client_id], install)
+
+
+def _stopping(stop: Stop, pace: Pace) -> bool:
+    if stop.asked():
+        pace.stop()
+    return bool(stop.because)
+
+
+def _write_down(
+    ledger: Ledger, ended: list[tuple[Install, Outcome]], stop: Stop, make_room: Callable[[], None]
+) -> None:
+    """Record outcomes; on a full disk what was kept for them is used, and the run stops."""
+    try:
+        ledger.record(ended)
+    except UnwritableError as full:
+        stop.ask("disk", Exit.STOPPED_EARLY, str(full))
+        make_room()
+        ledger.record(ended)
+
+
+def _api(start: Start, pace: Pace) -> HighLevel:
+    http = start.settings.http
+    limits = Limits(
+        http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes
+    )
+    return HighLevel(
+        base_url=start.base_url,
+        limits=limits,
+        gate=pace,
+        clock=time.monotonic,
+        now=lambda: datetime.now(UTC),
+        user_agent=f"highlevel-recovery/{__version__}",
+        environment=start.environment,
+    )
+
+
+def _lanes(ledger: Ledger, todo: Mapping[str, int], limit: int | None) -> dict[str, Iterator[Install]]:
+    budget = iter(range(limit)) if limit is not None else None
+
+    def lane(client_id: str) -> Iterator[Install]:
+        for install in ledger.todo(client_id):
+            if budget is not None and next(budget, None) is None:
+                return
+            yield install
+
+    return {client_id: lane(client_id) for client_id in todo}
+
+
+def _why_stopped(stop: Stop, breaker: Breaker, pace: Pace, todo: Mapping[str, int], wishes: Wishes, total: int) -> None:
+    for client_id in todo:
+        trip = breaker.tripped(client_id)
+        if trip is not None:
+            stop.ask(trip.because, Exit.STOPPED_EARLY, trip.met)
+    if pace.out_of_patience:
+        stop.ask("outage", Exit.STOPPED_EARLY, "HighLevel kept answering 429 (too many requests)")
+    if wishes.limit is not None and total < sum(todo.values()):
+        stop.ask("install_limit", Exit.STOPPED_AS_ASKED)
