@@ -150,7 +150,9 @@ def _why_no_id(name: str, value: str) -> str:
 def open_manifest(path: Path) -> Manifest:
     """The manifest at `path`. Raises UserError where it cannot be used at all."""
     csv.field_size_limit(sys.maxsize)
-    found = [(_header(path, separator), separator) for separator in _SEPARATORS]
+    found = [(header, separator) for separator in _SEPARATORS if (header := _header(path, separator)) is not None]
+    if not found:
+        raise refuse("has a first line that is no CSV", str(path), "mend its quotes")
     # The separator is the one by which the header names an id, and the most columns.
     header, separator = max(found, key=lambda one: (bool(_ids_of(one[0])), len(one[0])))
     if not any(header):
@@ -194,7 +196,8 @@ def _reader(file: TextIO, separator: str) -> _Reader:
     return csv.reader(file, delimiter=separator, strict=True)
 
 
-def _header(path: Path, separator: str) -> list[str]:
+def _header(path: Path, separator: str) -> list[str] | None:
+    """The first line that names anything, cut at `separator`; None where it cannot be: quotes show the wrong one."""
     try:
         with _opened(path) as file:
             if len(file.readline(_LONGEST_HEADER)) >= _LONGEST_HEADER:
@@ -206,8 +209,8 @@ def _header(path: Path, separator: str) -> list[str]:
                     return cells
     except UnicodeDecodeError:
         _not_utf8(path)
-    except csv.Error as error:
-        raise refuse(f"has a first line that is no CSV ({error})", str(path), "mend it") from None
+    except csv.Error:
+        return None
     return []
 
 

@@ -35,6 +35,15 @@ def test_separators_line_ends_and_header_spellings(read, separator, end, name):
     assert rows == [Row(2, "", Level.SUB_ACCOUNT, "LocA", "", ("gold",))]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_header_in_quotes_is_a_header(read, separator):
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, quoting=csv.QUOTE_ALL).writerows([["location_id", "a,b;c"], ["LocA", "x"]])
+    manifest, rows = read(text.getvalue())
+    assert manifest.columns == ("a,b;c",)
+    assert rows == [Row(2, "", Level.SUB_ACCOUNT, "LocA", "", ("x",))]
+
+
 def test_a_company_id_alone_is_an_agency_and_neither_is_broken(read):
     _, rows = read("location_id,company_id,n\nLocA,CoA,1\n,CoB,2\n,,3\n")
     assert [(type(row), getattr(row, "level", None)) for row in rows] == [
@@ -79,6 +88,7 @@ def test_two_columns_of_the_users_with_one_name_are_kept_and_report_columns_left
         (b"", "is empty"),
         (b"name\nx\n", "no column location_id"),
         (b"location_id,locationId\na,b\n", "two columns"),
+        (b'"location_id"x,name\na,b\n', "no CSV"),
         ("location_id\nLocA\n".encode("utf-16"), "UTF-16"),
         (b"location_id,name\nLocA,caf\xe9\n", "is not UTF-8 (line 2)"),
         (b'location_id,name\nLocA,x\nLocB,"open\nLocC,y\n', "line 3"),
