@@ -22,6 +22,9 @@ _CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEYS = {"client_id", "client_secret", "client_secret_env", "client_secret_file", "name", "redirect_uri", "scopes"}
 _SECRETS = ("client_secret", "client_secret_env", "client_secret_file")
 _READABLE_BY_OTHERS = 0o077
+_AT_LINE = re.compile(r"at (?:line \d+|end of document)")
+_HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
+_PATH = re.compile(r"[A-Za-z0-9/._~%-]*")
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,17 @@ def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
     if client_id or secret:
         entry = {"client_id": client_id, "client_secret": secret}
         entry["redirect_uri"] = environment.get("HIGHLEVEL_REDIRECT_URI", "").strip()
+        lacking = Problem("is not set", "HIGHLEVEL_CLIENT_SECRET", "set it beside HIGHLEVEL_CLIENT_ID")
         if not client_id:
             problems.append(Problem("is not set", "HIGHLEVEL_CLIENT_ID", "set it beside HIGHLEVEL_CLIENT_SECRET"))
-        elif not secret:
-            problems.append(Problem("is not set", "HIGHLEVEL_CLIENT_SECRET", "set it beside HIGHLEVEL_CLIENT_ID"))
-        elif client_id not in apps.known and client_id not in apps.missing:
+        elif client_id in apps.known or client_id in apps.missing:
+            pass  # config/apps.toml says more of it.
+        elif secret:
             _add(apps, entry, "HIGHLEVEL_CLIENT_ID", project, environment, problems, warnings)
+        elif apps.known or apps.missing:
+            apps.missing[client_id] = lacking
+        else:
+            problems.append(lacking)
     elif not apps.known and not apps.missing and not problems:
         todo = "set both in the environment or in .env (`make demo` needs none)"
         problems.append(Problem("are not set", "HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET", todo))
@@ -77,11 +85,14 @@ def _too_open(file: Path) -> str:
 
 def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, Any]]]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return []
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        problems.append(Problem(f"cannot be read ({type(error).__name__})", str(file), "mend the file"))
+        # Not the error's own words: they may hold a secret.
+        line = _AT_LINE.search(str(error))
+        why = line[0] if line else getattr(error, "strerror", None) or type(error).__name__
+        problems.append(Problem(f"cannot be read ({why})", str(file), "mend the file or its rights"))
         return []
     entries = values.get("apps")
     if set(values) - {"apps"} or not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -129,7 +140,7 @@ def _secret(
     if "client_secret_file" in entry:
         file = project / entry["client_secret_file"]
         try:
-            secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+            secret = file.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeError):
             return "", Problem(f"the file {file} cannot be read", place, "put the secret there")
         warnings += [w for w in (_too_open(file),) if w]
@@ -147,7 +158,8 @@ def base_url(environment: Mapping[str, str]) -> str:
     except ValueError:
         host, port, parts = "", None, urlsplit("")
     where = "HIGHLEVEL_BASE_URL"
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or parts.username:
+    spelled = _HOST.fullmatch(host) and _PATH.fullmatch(parts.path) and "@" not in parts.netloc
+    if parts.scheme not in {"http", "https"} or not spelled or parts.query or parts.fragment:
         raise UserError(Problem("is no address of an API", where, f"give it like {DEFAULT_BASE_URL}"))
     if parts.scheme == "http" and not is_loopback(host):
         raise UserError(Problem("is not encrypted", where, "use https:// (http:// is for this machine alone)"))

@@ -20,9 +20,10 @@ from jobs.errors import EXIT_WORDS, Exit, Problem, UserError, refuse
 from jobs.model import Cause
 
 if TYPE_CHECKING:
+    from jobs.logs import Net
     from jobs.start import Start
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _PR_SET_DUMPABLE = 4
 
 
@@ -95,8 +96,7 @@ def run(
 def _start(manifest: Path, rate: float | None, workers: int | None) -> Start:
     from jobs.start import PROJECT, make_start
 
-    overrides = {"RECOVERY_PACE__REQUESTS_PER_SECOND": rate, "RECOVERY_PACE__WORKERS": workers}
-    given = {name: str(value) for name, value in overrides.items() if value is not None}
+    given = {option: str(value) for option, value in (("--rate", rate), ("--workers", workers)) if value is not None}
     return make_start(PROJECT, os.environ, manifest, given)
 
 
@@ -158,22 +158,28 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         for problem in error.problems:
             err.write(f"error: {problem}\n")
-        err.write(f"exit {int(error.code)}: {EXIT_WORDS[error.code]}\n")
-        code = error.code
+        code = _said(err, error.code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        err.write(f"{error.format_message()}\n")
+        code = _said(err, Exit.CANNOT_START)
     except click.ClickException as error:
         err.write(f"error: {error.format_message()} (see recover --help)\n")
-        code = Exit.CANNOT_START
+        code = _said(err, Exit.CANNOT_START)
     except OSError as error:
         err.write(f"error: {error.filename or 'the disk'}: {error.strerror or error}: make room or mend its rights\n")
-        err.write(f"exit {int(Exit.STOPPED_EARLY)}: {EXIT_WORDS[Exit.STOPPED_EARLY]}\n")
-        code = Exit.STOPPED_EARLY
+        code = _said(err, Exit.STOPPED_EARLY)
     except (click.Abort, KeyboardInterrupt):
-        code = Exit.SIGINT
+        code = _said(err, Exit.SIGINT)
     except Exception:  # noqa: BLE001 - a bug keeps its traceback, scrubbed by the net
         err.write(traceback.format_exc())
-        err.write(f"exit {int(Exit.BUG)}: {EXIT_WORDS[Exit.BUG]}\n")
-        code = Exit.BUG
+        code = _said(err, Exit.BUG)
     sys.exit(int(code or 0))
+
+
+def _said(err: Net, code: Exit) -> Exit:
+    """The code, whose words are the last line."""
+    err.write(f"exit {int(code)}: {EXIT_WORDS[code]}\n")
+    return code
 
 
 def _no_core_dumps() -> None:

@@ -51,7 +51,7 @@ def needed_apps(rows: Iterable[Row | Broken], apps: Apps) -> set[str]:
 
     Raises UserError where the secret of one is missing.
     """
-    needed = {row.client_id for row in rows if isinstance(row, Row)}
+    needed = {row.client_id for row in with_apps(rows, apps) if isinstance(row, Row)}
     lacking: list[Problem] = [problem for client_id, problem in apps.missing.items() if client_id in needed]
     if lacking:
         raise UserError(*lacking)

@@ -13,7 +13,7 @@ from jobs.apps import load_apps
 from jobs.errors import UserError, refuse
 from jobs.ledger import Ledger
 from jobs.opening import LEDGER, open_ledger
-from jobs.plan import make_plan, needed_apps, with_apps
+from jobs.plan import make_plan, with_apps
 from jobs.rendering import render
 from jobs.start import environment_of
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 def preview(start: Start, output: Path) -> Plan:
     """What a run would do. Raises UserError where it could not start."""
-    needed = needed_apps(with_apps(start.manifest.rows(), start.apps), start.apps)
     ledger = _to_read(output / LEDGER)
     try:
         count = ledger.stage(with_apps(start.manifest.rows(), start.apps))
         groups = ledger.staged()
-        return make_plan(count, ledger.duplicate_lines(), ledger.broken_lines, groups, needed, force=False, causes=())
+        return make_plan(
+            count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed, force=False, causes=()
+        )
     except DatabaseError:
         raise refuse(
             "cannot be read", str(output / LEDGER), "is it damaged, or did a run just begin? try again"

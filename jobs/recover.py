@@ -14,7 +14,7 @@ from jobs.folder import LOCK, app_lock, clear_left_behind, hold, make_folder, re
 from jobs.ledger import UnwritableError
 from jobs.model import Failed, Recovered, Run, ThisRun
 from jobs.opening import open_ledger, refuse_unknown_tokens
-from jobs.plan import make_plan, needed_apps, with_apps
+from jobs.plan import make_plan, with_apps
 from jobs.rendering import render
 from jobs.standing import new_failures, owners, recovery_ages, standing
 from jobs.stop import Stop, on_signals
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.ledger import Ledger
-    from jobs.model import Broken, Row
     from jobs.plan import Plan
     from jobs.start import Start
     from jobs.terminal import Terminal
@@ -35,12 +34,11 @@ if TYPE_CHECKING:
 def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> Exit:
     """One run: hold the folder, read the manifest, plan, enrol, try, report. Raises UserError before anything is sent."""
     stop = Stop(time.monotonic, None if wishes.max_duration is None else time.monotonic() + wishes.max_duration)
-    needed = needed_apps(_rows(start), start.apps)
     with ExitStack() as held:
         folder = make_folder(output)
-        ledger, make_room = _take(start, folder, needed, held)
+        ledger, make_room = _take(start, folder, held)
         try:
-            plan, todo = _enrol(start, ledger, needed, wishes)
+            plan, todo = _enrol(start, ledger, wishes)
             run = Run(uuid4().hex, str(start.manifest.path), start.base_url, utc_now())
             ledger.save_run(run)
         except UnwritableError as full:
@@ -66,11 +64,7 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
     return Exit(run.exit_code or 0)
 
 
-def _rows(start: Start) -> Iterator[Row | Broken]:
-    return with_apps(start.manifest.rows(), start.apps)
-
-
-def _take(start: Start, folder: Path, needed: set[str], held: ExitStack) -> tuple[Ledger, Callable[[], None]]:
+def _take(start: Start, folder: Path, held: ExitStack) -> tuple[Ledger, Callable[[], None]]:
     """Take hold of the folder, of its ledger, of room on its disk, and of the apps."""
     holder = f"the run on {start.manifest.path} that began {utc_now()}"
     held.enter_context(hold(folder / LOCK, str(folder), holder))
@@ -79,21 +73,21 @@ def _take(start: Start, folder: Path, needed: set[str], held: ExitStack) -> tupl
     ledger = open_ledger(folder, start.base_url)
     held.callback(ledger.close)
     refuse_unknown_tokens(folder, ledger)
-    for client_id in sorted(needed):
+    for client_id in sorted(start.needed):
         lock = app_lock(start.environment, start.base_url, client_id)
         held.enter_context(hold(lock, f"the app {client_id}", holder))
     return ledger, make_room
 
 
-def _enrol(start: Start, ledger: Ledger, needed: set[str], wishes: Wishes) -> tuple[Plan, dict[str, int]]:
+def _enrol(start: Start, ledger: Ledger, wishes: Wishes) -> tuple[Plan, dict[str, int]]:
     """Make the manifest the newest, and line up what is to do: how many installs of each app."""
-    rows = ledger.stage(_rows(start))
+    rows = ledger.stage(with_apps(start.manifest.rows(), start.apps))
     duplicates, groups = ledger.duplicate_lines(), ledger.staged()
     broken = ledger.broken_lines
-    plan = make_plan(rows, duplicates, broken, groups, needed, force=wishes.force, causes=wishes.causes)
+    plan = make_plan(rows, duplicates, broken, groups, start.needed, force=wishes.force, causes=wishes.causes)
     ledger.enrol(start.manifest.columns, utc_now())
     ledger.refuse_unknown_apps(start.apps.known, utc_now())
-    return plan, ledger.line_up(needed, force=wishes.force, causes=wishes.causes)
+    return plan, ledger.line_up(start.needed, force=wishes.force, causes=wishes.causes)
 
 
 def _work(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+OPTIONS = {"--rate": ("pace", "requests_per_second"), "--workers": ("pace", "workers")}
 _PREFIX = "RECOVERY_"
 _Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 _Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
@@ -69,41 +70,68 @@ class Settings(_Section):
     log: LogSettings = LogSettings()
 
 
-def load_settings(file: Path, environment: Mapping[str, str]) -> Settings:
-    """The settings of `file` with those of the environment laid over. Raises UserError with every problem found."""
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        values = {}
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(Problem(f"cannot be read ({error})", str(file), "mend the file")) from None
-    names: dict[tuple[str, ...], str] = {}
+def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
+    """The settings of `file`, with those of the environment and then of the command line (`OPTIONS`) laid over.
+
+    Raises UserError with every problem found.
+    """
     problems: list[Problem] = []
-    for name, text in environment.items():
-        if name.startswith(_PREFIX):
-            section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
-            place = values.setdefault(section, {})
-            if not key or not isinstance(place, dict):
-                problems.append(Problem("is no setting", name, "the form is RECOVERY_<SECTION>__<KEY>"))
-                values.pop(section)
-                continue
-            place[key] = text
-            names[section, key] = name
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        problems += [
-            _problem(dict(found), names, file) for found in error.errors(include_url=False, include_context=False)
-        ]
-        raise UserError(*problems) from None
+    in_file = _read(file, problems)
+    problems += _problems(in_file, file.name, {}, strict=True)
+    over, names = _laid_over(environment, options, problems)
+    problems += _problems(over, "", names, strict=False)
     if problems:
         raise UserError(*problems)
-    return settings
+    return Settings.model_validate(
+        {section: in_file.get(section, {}) | over.get(section, {}) for section in in_file | over}
+    )
 
 
-def _problem(found: dict[str, object], names: Mapping[tuple[str, ...], str], file: Path) -> Problem:
-    place = tuple(str(part) for part in found["loc"])  # type: ignore[attr-defined]
-    where = names.get(place[:2]) or f"{file.name}, {'.'.join(place)}"
+def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        problems.append(Problem(f"cannot be read ({error})", str(file), "mend the file"))
+        return {}
+
+
+def _laid_over(
+    environment: Mapping[str, str], options: Mapping[str, str], problems: list[Problem]
+) -> tuple[dict[str, dict[str, str]], dict[tuple[str, ...], str]]:
+    """What is given outside the file, by section and key, and the name under which each was given."""
+    over: dict[str, dict[str, str]] = {}
+    names: dict[tuple[str, ...], str] = {}
+    for name, text in environment.items():
+        section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
+        if name.startswith(_PREFIX) and section and key:
+            over.setdefault(section, {})[key] = text
+            names[section, key] = name
+        elif name.startswith(_PREFIX):
+            problems.append(Problem("is no setting", name, "the form is RECOVERY_<SECTION>__<KEY>"))
+    for option, text in options.items():
+        section, key = OPTIONS[option]
+        over.setdefault(section, {})[key] = text
+        names[section, key] = option
+    return over, names
+
+
+def _problems(
+    values: dict[str, Any], file: str, names: Mapping[tuple[str, ...], str], *, strict: bool
+) -> list[Problem]:
+    """What is wrong with `values`; a file has types (`strict`), the environment only texts."""
+    try:
+        Settings.model_validate(values, strict=strict)
+    except ValidationError as error:
+        return [_problem(dict(found), file, names) for found in error.errors(include_url=False, include_context=False)]
+    return []
+
+
+def _problem(found: dict[str, Any], file: str, names: Mapping[tuple[str, ...], str]) -> Problem:
+    place = tuple(str(part) for part in found["loc"])
+    given_as = ", ".join(name for key, name in names.items() if key[: len(place)] == place[:2])
+    where = given_as or f"{file}, {'.'.join(place)}"
     if found["type"] == "extra_forbidden":
         return Problem("is an unknown setting", where, "correct its name or take it out")
     return Problem(f"has a value that does not fit ({found['msg']})", where, "correct the value")

@@ -5,16 +5,18 @@ All problems of a start are gathered, so that a person mends them in one go.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from jobs.apps import Apps, base_url, load_apps
 from jobs.errors import Problem, UserError, refuse
 from jobs.manifest import Manifest, open_manifest
 from jobs.opening import LEDGER
+from jobs.plan import needed_apps
 from jobs.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -26,24 +28,34 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Everything that is known before the first request."""
+    """Everything that is known before the first request. `needed` are the configured client ids that INPUT needs."""
 
     settings: Settings
     apps: Apps
     base_url: str
     manifest: Manifest
+    needed: frozenset[str]
     environment: Mapping[str, str]
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, laid over what the project's `.env` says."""
+    """The environment, laid over what the project's `.env` says. Raises UserError where that cannot be read."""
     file = project / ".env"
-    given = dotenv_values(file, interpolate=False) if file.is_file() else {}
-    return {name: value for name, value in given.items() if value is not None} | dict(environment)
+    try:
+        text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise refuse(f"cannot be read ({reason})", str(file), "mend the file or its rights") from None
+    lines = list(parse_stream(io.StringIO(text)))
+    if bad := [str(line.original.line) for line in lines if line.error]:
+        raise refuse(
+            f"holds what is no NAME=value (line {', '.join(bad)})", str(file), "mend it, with quotes if need be"
+        )
+    return {line.key: line.value for line in lines if line.key and line.value is not None} | dict(environment)
 
 
-def make_start(project: Path, environment: Mapping[str, str], manifest: Path, overrides: Mapping[str, str]) -> Start:
-    """Read all that a run needs. `overrides` are settings of the command line, as variables of the environment.
+def make_start(project: Path, environment: Mapping[str, str], manifest: Path, options: Mapping[str, str]) -> Start:
+    """Read all that a run needs, INPUT to its last line. `options` are settings of the command line, by option.
 
     Raises UserError with every problem found.
     """
@@ -56,23 +68,26 @@ def make_start(project: Path, environment: Mapping[str, str], manifest: Path, ov
             problems.extend(error.problems)
             return None
 
-    known = environment_of(project, environment)
-    settings = take(lambda: load_settings(project / "config" / "recovery.toml", known | dict(overrides)))
+    known = take(lambda: environment_of(project, environment)) or dict(environment)
+    settings = take(lambda: load_settings(project / "config" / "recovery.toml", known, options))
     apps = take(lambda: load_apps(project, known))
     url = take(lambda: base_url(known))
-    rows = take(lambda: open_manifest(manifest))
+    opened = take(lambda: open_manifest(manifest))
+    needed = take(lambda: needed_apps(opened.rows(), apps or Apps())) if opened else set()
     if problems:
         raise UserError(*problems)
-    return Start(settings, apps, url, rows, known)
+    return Start(settings, apps, url, opened, frozenset(needed), known)
 
 
 def output_for(project: Path, manifest: Path, given: Path | None) -> Path:
     """The output folder: the one that was given, the one the manifest lies in, or `data/<its stem>`."""
     if given is not None:
         return given
-    if (manifest.parent / LEDGER).exists():
-        return manifest.parent
-    stem = manifest.stem
+    for folder in (manifest.parent, manifest.resolve().parent):
+        if (folder / LEDGER).exists():
+            return folder
+    # Not `Path.stem`: it reads names that begin with dots in another way from Python 3.14 on.
+    stem = manifest.name.rpartition(".")[0] if "." in manifest.name else manifest.name
     if not stem.strip(". "):
         raise refuse("makes no name for the output folder", str(manifest), "give --output")
     return project / "data" / stem

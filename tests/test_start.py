@@ -1,0 +1,196 @@
+"""What a run needs before it may begin: settings, apps, the address of the API, and where its files go."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.apps import base_url
+from jobs.errors import UserError
+from jobs.start import make_start, output_for
+
+ONE_APP = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "secret-of-one"}
+APPS = """
+[[apps]]
+client_id = "app-1"
+client_secret_env = "SECRET_OF_ONE"
+
+[[apps]]
+client_id = "app-2"
+client_secret_file = "config/second"
+redirect_uri = "https://app.example.com/back"
+scopes = "a.readonly b.write"
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """`start(environment, "path"=text, ...)` makes a start in a project of these files; INPUT is `installs.csv`."""
+
+    def from_files(environment=None, options=None, **files):
+        texts = {"installs.csv": "location_id,client_id\nLocA,\n"} | {
+            name.replace("__", "/").replace("_toml", ".toml").replace("_csv", ".csv").replace("dotenv", ".env"): text
+            for name, text in files.items()
+        }
+        for name, text in texts.items():
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+            path.chmod(0o600)
+        return make_start(tmp_path, ONE_APP if environment is None else environment, path_of(tmp_path), options or {})
+
+    def path_of(folder):
+        return folder / "installs.csv"
+
+    return from_files
+
+
+def problems(call, *args, **files):
+    with pytest.raises(UserError) as error:
+        call(*args, **files)
+    return [str(problem) for problem in error.value.problems]
+
+
+def test_the_environment_beats_dotenv_which_beats_the_file_and_an_option_beats_all(start):
+    file = "[pace]\nrequests_per_second = 1\nworkers = 2\n[retry]\nattempts = 3\n[log]\nlevel = 'debug'\n"
+    dotenv = "RECOVERY_PACE__WORKERS=5\nRECOVERY_RETRY__ATTEMPTS=6\nRECOVERY_LOG__LEVEL=error\n"
+    given = ONE_APP | {"RECOVERY_RETRY__ATTEMPTS": "7", "RECOVERY_PACE__WORKERS": "8"}
+    found = start(given, {"--workers": "9"}, config__recovery_toml=file, dotenv=dotenv).settings
+    assert (found.pace.requests_per_second, found.pace.workers) == (1, 9)
+    assert (found.retry.attempts, found.log.level) == (7, "error")
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "options", "named"),
+    [
+        ("[pace]\nworkers = true\n", {}, {}, "recovery.toml, pace.workers"),
+        ("[pace]\nrequests_per_second = '10'\n", {}, {}, "recovery.toml, pace.requests_per_second"),
+        ("[pace]\nwrkers = 1\n", {}, {}, "recovery.toml, pace.wrkers"),
+        ("pace = 3\n", {}, {}, "recovery.toml, pace"),
+        ("[http]\ntotal_timeout_seconds = inf\n", {}, {}, "http.total_timeout_seconds"),
+        ("[pace\n", {}, {}, "line 1"),
+        ("", {"RECOVERY_PACE__WORKERS": "many"}, {}, "RECOVERY_PACE__WORKERS"),
+        ("", {"RECOVERY_PACE__WRKERS": "1"}, {}, "RECOVERY_PACE__WRKERS"),
+        ("", {"RECOVERY_PACES__WORKERS": "1"}, {}, "RECOVERY_PACES__WORKERS"),
+        ("", {"RECOVERY_WORKERS": "1"}, {}, "RECOVERY_WORKERS"),
+        ("", {"RECOVERY_HTTP__MAX_ANSWER_BYTES": "0"}, {}, "RECOVERY_HTTP__MAX_ANSWER_BYTES"),
+        ("", {}, {"--rate": "nan"}, "--rate"),
+        ("", {}, {"--workers": "-1"}, "--workers"),
+    ],
+)
+def test_an_unknown_or_wrong_setting_is_refused_by_the_name_it_was_given_under(
+    start, file, environment, options, named
+):
+    (said,) = problems(start, ONE_APP | environment, options, config__recovery_toml=file)
+    assert named in said
+
+
+def test_dotenv_may_come_from_another_system_and_is_refused_where_it_is_unreadable(start):
+    windows = b"\xef\xbb\xbfHIGHLEVEL_CLIENT_ID=app-1\r\nexport HIGHLEVEL_CLIENT_SECRET='se$cret #1'\r\n"
+    assert start({}, dotenv=windows).apps.known["app-1"].client_secret.reveal() == "se$cret #1"
+    assert "not UTF-8" in problems(start, ONE_APP, dotenv=b"A=\xff\n")[0]
+    assert "line 2" in problems(start, ONE_APP, dotenv="A=1\nHIGHLEVEL_CLIENT_SECRET='open\n")[0]
+
+
+def test_an_apps_secret_must_be_there_only_where_input_needs_the_app(start):
+    for_two = "location_id,client_id\nLocA,app-2\n"
+    found = start({}, config__apps_toml=APPS, config__second="secret-of-two\r\n", installs_csv=for_two)
+    assert found.needed == {"app-2"}
+    assert found.apps.known["app-2"].client_secret.reveal() == "secret-of-two"
+    for_one = "location_id,client_id\nLocA,app-1\n"
+    (said,) = problems(start, {}, config__apps_toml=APPS, installs_csv=for_one)
+    assert "SECRET_OF_ONE" in said
+    third = {"HIGHLEVEL_CLIENT_ID": "app-3"}
+    assert start(third, config__apps_toml=APPS, installs_csv=for_two).needed == {"app-2"}
+    for_three = "location_id,client_id\nLocA,app-3\n"
+    assert "HIGHLEVEL_CLIENT_SECRET" in problems(start, third, config__apps_toml=APPS, installs_csv=for_three)[0]
+
+
+def test_all_that_is_wrong_is_told_at_once_a_missing_secret_and_a_bad_line_too(start):
+    given = {"RECOVERY_PACE__WORKERS": "x", "HIGHLEVEL_BASE_URL": "http://example.com"}
+    for_both = "location_id,client_id\nLocA,app-1\nLocB,app-2\n"
+    said = problems(start, given, config__apps_toml=APPS, installs_csv=for_both)
+    for name in ("RECOVERY_PACE__WORKERS", "HIGHLEVEL_BASE_URL", "SECRET_OF_ONE", "second"):
+        assert any(name in line for line in said)
+    assert len(said) == 4
+
+
+def test_without_credentials_it_is_said_what_to_set_and_that_a_demo_needs_none(start):
+    said = problems(start, {}, installs_csv=b"location_id\nLocA\n\xff\n")
+    assert [line for line in said if "line 3" in line]
+    assert [line for line in said if "make demo" in line]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[apps]]\nclient_id = 'a'\n", "exactly one of"),
+        ("[[apps]]\nclient_id = 'a'\nclient_secret = 's'\nclient_secret_env = 'E'\n", "exactly one of"),
+        ("[[apps]]\nclient_id = 'a'\nclient_secret = 's'\nsecret = 's'\n", "secret is unknown"),
+        ("[[apps]]\nclient_id = 'a'\nclient_secret = 7\n", "client_secret is no text"),
+        ("[[apps]]\nclient_id = 'a b'\nclient_secret = 's'\n", "does not look like one"),
+        ("[[apps]]\nclient_id = 'a'\nclient_secret = 's'\n" * 2, "there twice"),
+        ("[apps]\nclient_id = 'a'\n", "something else than [[apps]]"),
+        ("[[apps]]\nclient_secret = 'no-one-may-see-me\n", "at end of document"),
+        ("[[apps]]\nclient_secret = no-one-may-see-me\n", "at line 2"),
+    ],
+)
+def test_a_mistake_in_the_apps_file_is_named_and_no_secret_with_it(start, text, says):
+    said = "\n".join(problems(start, {}, config__apps_toml=text))
+    assert says in said
+    assert "no-one-may-see-me" not in said
+
+
+def test_a_file_of_secrets_that_others_may_read_is_warned_of(start, tmp_path):
+    files = {"config__apps_toml": APPS, "config__second": "s", "dotenv": "A=1\n"}
+    files["installs_csv"] = "location_id,client_id\nLocA,app-2\n"
+    assert start({}, **files).apps.warnings == ()
+    for name in ("config/apps.toml", "config/second", ".env"):
+        (tmp_path / name).chmod(0o644)
+    warnings = make_start(tmp_path, {}, tmp_path / "installs.csv", {}).apps.warnings
+    for name in ("config/apps.toml", "config/second", ".env"):
+        assert [line for line in warnings if name in line]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("", "https://services.leadconnectorhq.com"),
+        ("HTTPS://API.Example.com:443/", "https://api.example.com"),
+        ("https://api.example.com:8443/v2//", "https://api.example.com:8443/v2"),
+        (" http://LocalHost:8765/ ", "http://localhost:8765"),
+        ("http://127.0.0.1", "http://127.0.0.1"),
+        ("http://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_an_address_has_one_spelling(given, meant):
+    assert base_url({"HIGHLEVEL_BASE_URL": given}) == meant
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "api.example.com", "ftp://h", "http://example.com", "http://10.0.0.1", "https://h:99999", "https://[::1",
+        "https://u:p@h", "https://:p@h", "https://a b", "https://h\\x", "https://h..x", "https://h/?q", "https://h/#f",
+        "https://h/a b", "https://",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_or_not_encrypted_is_refused(given):
+    with pytest.raises(UserError):
+        base_url({"HIGHLEVEL_BASE_URL": given})
+
+
+def test_the_output_folder_is_named_after_input_or_is_the_one_that_input_lies_in(tmp_path):
+    project = tmp_path / "project"
+    assert output_for(project, tmp_path / "list.of.may.csv", None) == project / "data" / "list.of.may"
+    assert output_for(project, tmp_path / "list", None) == project / "data" / "list"
+    assert output_for(project, tmp_path / "x.csv", tmp_path / "given") == tmp_path / "given"
+    for name in ("...csv", "..csv", ".csv", " .csv"):
+        with pytest.raises(UserError, match="--output"):
+            output_for(project, tmp_path / name, None)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "ledger.sqlite3").touch()
+    (out / "failures.csv").touch()
+    assert output_for(project, out / "failures.csv", None) == out
+    (tmp_path / "link.csv").symlink_to(out / "failures.csv")
+    assert output_for(project, tmp_path / "link.csv", None) == out
