@@ -82,12 +82,13 @@ def read_body(heard: Heard) -> dict[str, Any]:
     """The JSON object of a good answer. Raises CallFailed for any other."""
     status = heard.raw.status
     body = _json(heard.raw.body) if heard.raw.whole else None
-    if status in (200, 201) and isinstance(body, dict):
+    good = status in range(200, 300)
+    if good and isinstance(body, dict):
         return body
     if status >= 400:  # noqa: PLR2004 - the client errors begin here
         raise heard.failed(body if isinstance(body, dict) else None)
     why = "HighLevel's answer was cut off or too large" if not heard.raw.whole else ""
-    why = why or (f"HighLevel answered with status {status}" if status not in (200, 201) else "")
+    why = why or (f"HighLevel answered with status {status}" if not good else "")
     raise heard.failed({}, Cause.MALFORMED_ANSWER, why or "HighLevel's answer was not a JSON object")
 
 
@@ -165,7 +166,7 @@ def _field(body: Mapping[str, Any], *names: str) -> Any:
 
 def _text(body: Mapping[str, Any], *names: str) -> str:
     value = _field(body, *names)
-    return plain(value, _SAYS) if isinstance(value, str) else ""
+    return plain(value, _LONGEST_TOKEN) if isinstance(value, str) else ""
 
 
 def _is_opaque(value: object, longest: int) -> bool:

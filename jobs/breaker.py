@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.causes import ADVICE, Shows
-from jobs.model import Cause, Failed, Outcome, Recovered
+from jobs.model import Failed, Outcome, Recovered
 
 REFUSALS_IN_A_ROW = 3
 
@@ -64,8 +64,7 @@ class Breaker:
 
     def _judge(self, seen: _Seen, outcome: Failed) -> Trip | None:
         if seen.refused >= REFUSALS_IN_A_ROW:
-            because = outcome.cause if ADVICE[outcome.cause].shows is Shows.REFUSED else Cause.RECONNECT_REMOVED
-            return Trip(because.value, outcome.message)
+            return Trip(outcome.cause.value, outcome.message)
         if seen.transient >= self._transient_installs:
             return Trip("outage", outcome.message)
         return None

@@ -131,11 +131,15 @@ def _says(pattern: str) -> re.Pattern[str]:
 
 
 _ANY = _says("")
-_NOTHING = _says(r"^\W*(not found|method not allowed|gone)?\W*$")
+# What a server says of itself when it has nothing to say: the status in words and figures, and its own name.
+_NOTHING = _says(r"^\W*(?:(?:40[45]|410|error|page|(?:was )?not found|method not allowed|gone|nginx[/.\d]*)\W*)*$")
 _REFUSED = range(400, 500)
 _FAILED = range(400, 600)
 _NOUN = r"\b(?:installations?|installed|locations?|company|companies|sub-?accounts?)\b"
 _MISSING = r"(?:\bnot (?:be )?found\b|\bdoes(?:n't| not) exist\b|\bnot installed\b)"
+_CANNOT_FIND = rf"(?:could not|cannot|can't|unable to) find (?:the |this |that |any |an? )?{_NOUN}"
+# Of one sentence; a dot within an id ends none.
+_SOON = r"(?:[^.;]|\.\b){0,100}"
 
 RULES: tuple[Rule, ...] = (
     Rule(Cause.RATE_LIMITED, range(429, 430), _ANY),
@@ -152,7 +156,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         Cause.NOT_INSTALLED,
         _REFUSED,
-        _says(rf"{_NOUN}[^.;]{{0,60}}{_MISSING}|\bno {_NOUN}[^.;]{{0,60}}found|\bapp (?:is )?not installed"),
+        _says(
+            rf"{_NOUN}{_SOON}{_MISSING}|\bno {_NOUN}{_SOON}\b(?:found|exists?)\b|{_CANNOT_FIND}|\bapp (?:is )?not installed"
+        ),
     ),
     Rule(Cause.REQUEST_REFUSED, range(401, 402), _says(r"version header|api version")),
     Rule(Cause.RECONNECT_REMOVED, range(404, 406), _NOTHING),

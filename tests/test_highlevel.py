@@ -110,6 +110,12 @@ def test_camel_case_is_read_as_well(net):
     assert exchanged(net, camel).refresh_token.reveal() == "r"
 
 
+@pytest.mark.parametrize("status", [200, 201, 202, 203])
+def test_any_success_that_holds_a_pair_is_one_and_a_long_scope_is_kept_whole(net, status):
+    scope = " ".join(f"resource{n}.readonly" for n in range(400))
+    assert exchanged(net, GOOD | {"scope": scope}, status=status).scope == scope
+
+
 def test_the_exchange_goes_before_others_at_the_gate(net):
     gate = Gate()
     api = make(gate=gate)
