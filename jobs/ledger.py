@@ -135,8 +135,11 @@ class Ledger:
         """How many staged lines cannot be used."""
         return len(self._broken)
 
-    def enrol(self, columns: Sequence[str], seen_at: str) -> None:
-        """Make the staged manifest the newest: every install of it is known, broken lines replace the earlier ones."""
+    def enrol(self, columns: Sequence[str], seen_at: str, *, with_companies: bool) -> None:
+        """Make the staged manifest the newest: every install of it is known, broken lines replace the earlier ones.
+
+        Where it has no column for companies, what an earlier one said of them stays.
+        """
         with self._transaction() as connection:
             layout = self._layout(connection, columns)
             torn = self._layout(connection, (*columns, "row_as_read")) if self._broken else layout
@@ -147,10 +150,7 @@ class Ledger:
             names = ["client_id", "level", "account_id", "company_id", "line", "position", "layout", "cells"]
             # `where` also keeps SQLite from reading ON CONFLICT as a join's ON.
             statement = upsert(installs).from_select(names, source.where(listed.c.position > 0))
-            taken: dict[str, Any] = {name: statement.excluded[name] for name in names[4:]}
-            taken["company_id"] = case(
-                (statement.excluded.company_id != "", statement.excluded.company_id), else_=installs.c.company_id
-            )
+            taken = {name: statement.excluded[name] for name in names[3 if with_companies else 4 :]}
             connection.execute(
                 statement.on_conflict_do_update(index_elements=_KEY, set_=taken, where=installs.c.position.is_(None))
             )

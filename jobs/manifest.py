@@ -84,6 +84,11 @@ class Manifest:
     from_report: bool
     layout: _Layout
 
+    @property
+    def with_companies(self) -> bool:
+        """Whether it has a column for company ids."""
+        return self.layout.company_id >= 0
+
     def rows(self) -> Iterator[Row | Broken]:
         """Every line that holds anything. Raises UserError where the file itself cannot be read on."""
         with _opened(self.path) as file:

@@ -15,6 +15,7 @@ from jobs.ledger import Ledger
 from jobs.opening import LEDGER, open_ledger
 from jobs.plan import make_plan, with_apps
 from jobs.rendering import render
+from jobs.standing import under_way
 from jobs.start import environment_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def report_again(folder: Path, project: Path, environment: Mapping[str, str]) ->
         run = ledger.last_run()
         if run is None:
             raise refuse("holds no run yet", str(folder), "run the job first")
+        if not run.finished_at:
+            with ledger.engine.connect() as connection:
+                run = under_way(connection, run)
         render(folder, ledger, run, apps)
     finally:
         ledger.close()

@@ -16,7 +16,7 @@ from jobs.model import Failed, Recovered, Run, ThisRun
 from jobs.opening import open_ledger, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
 from jobs.rendering import render
-from jobs.standing import new_failures, owners, recovery_ages, standing
+from jobs.standing import as_it_stands, recovery_ages
 from jobs.stop import Stop, on_signals
 
 if TYPE_CHECKING:
@@ -39,14 +39,13 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
         ledger, make_room = _take(start, folder, held)
         try:
             plan, todo = _enrol(start, ledger, wishes)
-            run = Run(uuid4().hex, str(start.manifest.path), start.base_url, utc_now())
-            ledger.save_run(run)
+            run = _begin(start, ledger, plan)
         except UnwritableError as full:
             raise refuse("cannot be written", str(folder), f"make room or mend its rights ({full})") from None
         with ledger.engine.connect() as connection:
             terminal.started(plan, start, folder, recovery_ages(connection))
         held.enter_context(on_signals(stop))
-        this_run = ThisRun(already_recovered=plan.recovered)
+        this_run = run.this_run
         try:
             for progress in _work(start, ledger, todo, wishes, stop, make_room):
                 this_run = _count(this_run, progress)
@@ -85,9 +84,19 @@ def _enrol(start: Start, ledger: Ledger, wishes: Wishes) -> tuple[Plan, dict[str
     duplicates, groups = ledger.duplicate_lines(), ledger.staged()
     broken = ledger.broken_lines
     plan = make_plan(rows, duplicates, broken, groups, start.needed, force=wishes.force, causes=wishes.causes)
-    ledger.enrol(start.manifest.columns, utc_now())
+    ledger.enrol(start.manifest.columns, utc_now(), with_companies=start.manifest.with_companies)
     ledger.refuse_unknown_apps(start.apps.known, utc_now())
     return plan, ledger.line_up(start.needed, force=wishes.force, causes=wishes.causes)
+
+
+def _begin(start: Start, ledger: Ledger, plan: Plan) -> Run:
+    """The run as it begins, remembered: a report may be asked for before it ends."""
+    this_run = ThisRun(already_recovered=plan.recovered)
+    run = Run(uuid4().hex, str(start.manifest.path), start.base_url, utc_now(), this_run=this_run)
+    with ledger.engine.connect() as connection:
+        run = as_it_stands(connection, run, plan.rows)
+    ledger.save_run(run)
+    return run
 
 
 def _work(
@@ -114,12 +123,11 @@ def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
 def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun) -> Run:
     """The run as it ended."""
     with ledger.engine.connect() as connection:
-        counts, retryable, by_cause = standing(connection, plan.rows)
-        fresh = new_failures(connection, run.started_at)
+        run = as_it_stands(connection, replace(run, this_run=this_run), plan.rows)
     code = stop.code
     if not stop.because:
         nothing_to_do = not plan.to_do and not plan.broken_lines and not plan.unknown_app
-        some_failed = bool(counts.failed or this_run.failed) and not nothing_to_do
+        some_failed = bool(run.counts.failed or this_run.failed) and not nothing_to_do
         code = Exit.SOME_FAILED if some_failed else Exit.OK
     return replace(
         run,
@@ -127,11 +135,6 @@ def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun)
         exit_code=int(code),
         stopped_because=None if code is Exit.BUG else stop.because or None,
         met=stop.met,
-        counts=counts,
-        retryable=retryable,
-        this_run=replace(this_run, new_failures=fresh),
-        failures_by_cause=by_cause,
-        failures_by_owner=owners(by_cause),
     )
 
 

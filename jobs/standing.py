@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
 from jobs.causes import ADVICE
-from jobs.model import Cause, Counts, Status
+from jobs.model import Cause, Counts, Run, Status
 from jobs.schema import broken, installs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy import Connection
+
+
+def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
+    """`run` with how INPUT's installs, on that many rows, stand now."""
+    counts, retryable, by_cause = standing(connection, rows)
+    return replace(
+        run,
+        counts=counts,
+        retryable=retryable,
+        failures_by_cause=by_cause,
+        failures_by_owner=owners(by_cause),
+        this_run=replace(run.this_run, new_failures=new_failures(connection, run.started_at)),
+    )
+
+
+def under_way(connection: Connection, run: Run) -> Run:
+    """A run that has not ended, or was killed, with what it did so far; only its requests nobody knows."""
+    tried = select(func.count(), func.count().filter(installs.c.recovered_at >= run.started_at)).where(
+        installs.c.last_tried_at >= run.started_at, installs.c.attempts > 0
+    )
+    attempted, recovered = connection.execute(tried).one()
+    did = replace(run.this_run, attempted=attempted, recovered=recovered, failed=attempted - recovered)
+    return as_it_stands(connection, replace(run, this_run=did), run.counts.rows)
 
 
 def standing(connection: Connection, rows: int) -> tuple[Counts, int, dict[str, int]]:

@@ -239,6 +239,40 @@ def test_a_killed_run_loses_nothing_that_was_recorded_and_sends_no_code_twice(pl
     assert job.sandbox.codes_sent_twice == []
 
 
+def test_a_report_while_a_run_is_under_way_counts_what_stands_so_far(play):
+    job = play({"Loc0": Place("not_installed")}, latency_seconds=0.05)
+    text = listing([f"Loc{n}" for n in range(200)]) + "Loc1,again\n"
+    process = job.start("run", job.manifest(text), "--output", job.output, "--workers", "1")
+    _wait_until(lambda: len(job.sandbox.seen) > 8)
+    assert job("report", job.output).returncode == 0
+    during = job.summary()
+    hit = process.poll() is None
+    process.kill()
+    process.communicate()
+    assert hit
+    job("report", job.output)
+    for summary in (during, job.summary()):
+        counts, this_run = summary["counts"], summary["this_run"]
+        assert (summary["finished_at"], summary["exit_code"]) == (None, None)
+        assert (counts["rows"], counts["installs"], counts["duplicates"], counts["failed"]) == (201, 200, 1, 1)
+        assert counts["recovered"] + counts["pending"] == 199
+        assert summary["failures_by_owner"] == {"customer": 1}
+        assert this_run["failed"] == this_run["new_failures"] == 1
+        assert this_run["recovered"] == counts["recovered"] >= 1
+        assert summary["retryable"] == counts["pending"]
+    assert "1 of 200 installs" in (job.output / "failures.html").read_text()
+
+
+def test_a_wrong_company_is_mended_by_taking_it_out_and_kept_where_there_is_no_such_column(play):
+    job = play({"LocA": Place(company_id="CoRight"), "LocB": Place("not_installed")})
+    assert job.run(job.manifest("location_id,company_id\nLocA,CoWrong\nLocB,CoB\n")).returncode == 1
+    assert job.results()["LocA"]["cause"] == "wrong_account"
+    assert job.run(job.manifest("location_id\nLocA\nLocB\n")).returncode == 1
+    assert [row["company_id"] for row in job.table("results.csv")] == ["CoWrong", "CoB"]
+    assert job.run(job.manifest("location_id,company_id\nLocA,\nLocB,CoB\n")).returncode == 1
+    assert job.results()["LocA"]["company_id"] == "CoRight"
+
+
 def test_two_runs_on_one_folder_or_for_one_app_cannot_happen(play):
     job = play(latency_seconds=0.1)
     manifest = job.manifest(listing([f"Loc{n}" for n in range(5000)]))
