@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 import urllib3.exceptions as u3
@@ -66,8 +67,8 @@ class HighLevel:
         self._now = now
         self._address = urlsplit(base_url).netloc
         headers = {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"}
-        self._reconnect = requests.Request("POST", f"{base_url}/oauth/reconnect", headers=headers).prepare()
-        self._token = requests.Request("POST", f"{base_url}/oauth/token", headers=headers).prepare()
+        self._reconnect = _blank(f"{base_url}/oauth/reconnect", headers, "application/json")
+        self._token = _blank(f"{base_url}/oauth/token", headers, "application/x-www-form-urlencoded")
 
     def close(self) -> None:
         """Close all connections."""
@@ -75,14 +76,13 @@ class HighLevel:
 
     def reconnect(self, app: App, install: Install) -> Code:
         """A new authorization code. Raises CallFailed, Stopped. Source: support article on Reconnect (API notes, 1)."""
-        request = self._reconnect.copy()
         account = "locationId" if install.key.level is Level.SUB_ACCOUNT else "companyId"
         body = {
             "clientKey": app.client_id,
             "clientSecret": app.client_secret.reveal(),
             account: install.key.account_id,
         }
-        request.prepare_body(data=None, files=None, json=body)
+        request = _filled(self._reconnect, json.dumps(body))
         self._gate.enter(urgent=False)
         heard, answer = self._call(request, Stage.RECONNECT, (app.client_secret,))
         value, expires = read_code(heard, answer)
@@ -100,7 +100,6 @@ class HighLevel:
 
         Source: OpenAPI description of `POST /oauth/token`; form fields in snake_case.
         """
-        request = self._token.copy()
         form = {
             "client_id": app.client_id,
             "client_secret": app.client_secret.reveal(),
@@ -110,7 +109,7 @@ class HighLevel:
         }
         if app.redirect_uri:
             form["redirect_uri"] = app.redirect_uri
-        request.prepare_body(data=form, files=None)
+        request = _filled(self._token, urlencode(form))
         self._gate.enter(urgent=True)
         if code.expired():
             why = "the code was past its time by the server's clock and was not sent"
@@ -146,6 +145,18 @@ class HighLevel:
             if any(isinstance(met, kinds) for met in chain):
                 return words.format(address=self._address)
         return f"no usable answer from {self._address} ({type(error).__name__})"
+
+
+def _blank(url: str, headers: Mapping[str, str], content_type: str) -> PreparedRequest:
+    return requests.Request("POST", url, headers={**headers, "Content-Type": content_type}).prepare()
+
+
+def _filled(blank: PreparedRequest, body: str) -> PreparedRequest:
+    """A request with this body, which is ASCII. What all requests of a call share was worked out once, for the blank one."""
+    request = blank.copy()
+    request.body = body
+    request.headers["Content-Length"] = str(len(body))
+    return request
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -236,14 +236,10 @@ class Ledger:
             if isinstance(outcome, Unfinished) and outcome.attempts
         ]
         with self._transaction() as connection:
-            if back:
-                connection.execute(outcomes.RECOVER, back)
-                marks = [{"fingerprint": mark["mark"]} for mark in back]
-                connection.execute(upsert(pairs).on_conflict_do_nothing(), marks)
-            if failed:
-                connection.execute(outcomes.FAIL, failed)
-            if tried:
-                connection.execute(outcomes.COUNT, tried)
+            outcomes.RECOVER.execute(connection, back)
+            outcomes.MARK.execute(connection, back)
+            outcomes.FAIL.execute(connection, failed)
+            outcomes.COUNT.execute(connection, tried)
 
     def knows_pairs(self, fingerprints: Sequence[str]) -> bool:
         """Whether every one of these pairs was recorded here."""

@@ -1,14 +1,42 @@
-"""How outcomes are written: a statement for each kind, and the values of one outcome for it."""
+"""How outcomes are written: a statement for each kind, and the values of one outcome for it.
+
+They are written more often than anything else, so SQL is made of the statements once and for all.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, case, update
+from sqlalchemy.dialects import sqlite
 
 from jobs.model import Failed, Install, Recovered, Status
 from jobs.records import fingerprint, tokens_to_text
-from jobs.schema import installs
+from jobs.schema import installs, pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection, Insert, Update
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL for the driver, with the values that are always the same."""
+
+    sql: str
+    always: Mapping[str, object]
+
+    def execute(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
+        """Execute it for each of the rows, if there are any."""
+        if rows:
+            connection.exec_driver_sql(self.sql, [{**self.always, **row} for row in rows])
+
+
+def _statement(clause: Insert | Update) -> Statement:
+    compiled = clause.compile(dialect=sqlite.dialect(paramstyle="named"))
+    return Statement(str(compiled), compiled.params)
 
 
 def where(install: Install) -> dict[str, object]:
@@ -49,8 +77,9 @@ _THE_ONE = (
     installs.c.account_id == bindparam("account"),
 )
 _TRIED = installs.c.attempts + bindparam("tries")
-COUNT = update(installs).where(*_THE_ONE).values(attempts=_TRIED)
-RECOVER = (
+COUNT = _statement(update(installs).where(*_THE_ONE).values(attempts=_TRIED))
+MARK = _statement(sqlite.insert(pairs).values(fingerprint=bindparam("mark")).on_conflict_do_nothing())
+RECOVER = _statement(
     update(installs)
     .where(*_THE_ONE)
     .values(
@@ -75,7 +104,7 @@ def _unless_recovered(new: Any, column: Any) -> Any:
     return case((installs.c.tokens.is_(None), new), else_=column)
 
 
-FAIL = (
+FAIL = _statement(
     update(installs)
     .where(*_THE_ONE)
     .values(

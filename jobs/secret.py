@@ -23,14 +23,21 @@ _MIN_SECRET = 4
 class Secret:
     """A secret text; only `reveal` shows it."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_forms", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._forms: tuple[str, ...] = ()
 
     def reveal(self) -> str:
         """The text itself, for the one place that sends or stores it."""
         return self._value
+
+    def forms(self) -> tuple[str, ...]:
+        """Every way in which a server may write it into its answer, the longest first; none is shorter than it is."""
+        if not self._forms:
+            self._forms = tuple(sorted(_forms(self._value), key=len, reverse=True))
+        return self._forms
 
     def __repr__(self) -> str:
         return STARS
@@ -45,7 +52,6 @@ class Secret:
 
 
 def _forms(secret: str) -> set[str]:
-    """Every way in which a server may write a secret into its answer."""
     in_json = json.dumps(secret)[1:-1]
     return {
         secret,
@@ -72,9 +78,9 @@ def scrub_own(text: str, secrets: Iterable[Secret] = ()) -> str:
 
 def _without(text: str, secrets: Iterable[Secret]) -> str:
     for secret in secrets:
-        value = secret.reveal()
-        if len(value) >= _MIN_SECRET:
-            for form in sorted(_forms(value), key=len, reverse=True):
+        # A text that is shorter than the secret holds no form of it: a new pair's forms need not be made for a trace id.
+        if _MIN_SECRET <= len(secret.reveal()) <= len(text):
+            for form in secret.forms():
                 text = text.replace(form, STARS)
     return text
 

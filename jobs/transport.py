@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from requests import Response
 from requests.adapters import HTTPAdapter
 from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import Timeout
 
 from jobs.apps import is_loopback
 from jobs.errors import refuse
@@ -105,6 +107,31 @@ _POOLS = {"http": _PlainPool, "https": _EncryptedPool}
 
 
 class _Adapter(HTTPAdapter):
+    """Of one address: what `requests` works out anew for every request is worked out once for each connection."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+        self._pool: Any = None
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
+
+    def request_url(self, request: PreparedRequest, _proxies: Any) -> str:
+        # Through a proxy it is https alone, in a tunnel: the address is never part of it.
+        return request.path_url
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
+        response = Response()
+        response.request, response.raw = req, resp
+        response.status_code, response.headers = resp.status, resp.headers
+        return response
+
+    def close(self) -> None:
+        self._pool = None
+        super().close()
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
@@ -122,6 +149,7 @@ class Transport:
         self._limits = limits
         self._proxies = _proxies(base_url, environment)
         self._verify = _verify(environment)
+        self._timeout = Timeout(connect=min(limits.connect_seconds, limits.total_seconds), read=limits.read_seconds)
         self._mine = threading.local()
         self._adapters: list[_Adapter] = []
 
@@ -135,7 +163,7 @@ class Transport:
             response = adapter.send(
                 request,
                 stream=True,
-                timeout=(min(limits.connect_seconds, limits.total_seconds), limits.read_seconds),
+                timeout=self._timeout,  # type: ignore[arg-type]  # its types do not say that it takes one
                 verify=self._verify,
                 proxies=self._proxies,
             )
@@ -166,7 +194,7 @@ class Transport:
     def _adapter(self) -> _Adapter:
         adapter: _Adapter | None = getattr(self._mine, "adapter", None)
         if adapter is None:
-            adapter = self._mine.adapter = _Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+            adapter = self._mine.adapter = _Adapter()
             self._adapters.append(adapter)
         return adapter
 
