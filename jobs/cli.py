@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import re
 import resource
 import sys
-import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from jobs import __version__
-from jobs.errors import EXIT_WORDS, Exit, Problem, UserError, refuse
+from jobs.errors import Exit, Problem, UserError, refuse
 from jobs.model import Cause
 
 if TYPE_CHECKING:
-    from jobs.logs import Net
+    from jobs.net import Net
     from jobs.start import Start
+    from jobs.terminal import Terminal
+    from jobs.terminal.live import LiveScreen
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _PR_SET_DUMPABLE = 4
@@ -63,7 +66,9 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Also what is recovered: a new pair may end the one in use.")
 @click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@click.pass_obj
 def run(
+    terminal: Terminal,
     manifest: Path,
     output: Path | None,
     rate: float | None,
@@ -76,21 +81,36 @@ def run(
     log_format: str,
 ) -> int:
     """Recover the installs that INPUT lists."""
-    from jobs.logs import Net, set_up_logs
     from jobs.recover import recover
     from jobs.start import PROJECT, output_for
-    from jobs.terminal import Terminal
     from jobs.wishes import Wishes
 
+    del quiet, log_format  # `_terminal` has read them.
+    terminal.begins(manifest, _given())
     start = _start(manifest, rate, workers)
-    assert isinstance(sys.stdout, Net)
-    assert isinstance(sys.stderr, Net)
-    as_json = log_format == "json"
-    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    logger = set_up_logs(sys.stderr, level=start.settings.log.level, as_json=as_json, colors=colors)
-    terminal = Terminal(sys.stdout, sys.stderr, logger, quiet=quiet, as_json=as_json)
+    secrets = [app.client_secret for app in start.apps.known.values()]
+    terminal.configured(start.settings.log.level, secrets, start.warnings)
     wishes = Wishes(limit, max_duration, tuple(Cause(cause) for cause in causes), force)
     return recover(start, output_for(PROJECT, manifest, output), wishes, terminal)
+
+
+def _given() -> list[tuple[str, str]]:
+    """The options that were given, each with its value; a flag's is empty."""
+    context = click.get_current_context()
+    given = []
+    for option in context.command.params:
+        name = option.name or ""
+        if isinstance(option, click.Option) and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            values = value if option.multiple else [value]
+            given += [(option.opts[-1], "" if option.is_flag else _as_given(option, each)) for each in values]
+    return given
+
+
+def _as_given(option: click.Option, value: object) -> str:
+    if isinstance(option.type, _Duration):
+        return f"{value:.0f}s"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _start(manifest: Path, rate: float | None, workers: int | None) -> Start:
@@ -149,37 +169,37 @@ def sandbox(port: int, world: Path | None) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
-    from jobs.logs import nets
+    from jobs.net import nets
 
     _no_core_dumps()
-    _, err = nets()
+    given = sys.argv[1:] if arguments is None else arguments
+    terminal = _terminal(given, *nets())
     try:
-        code = cli.main(arguments, prog_name="recover", standalone_mode=False)
-    except UserError as error:
-        for problem in error.problems:
-            err.write(f"error: {problem}\n")
-        code = _said(err, error.code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        err.write(f"{error.format_message()}\n")
-        code = _said(err, Exit.CANNOT_START)
-    except click.ClickException as error:
-        err.write(f"error: {error.format_message()} (see recover --help)\n")
-        code = _said(err, Exit.CANNOT_START)
-    except OSError as error:
-        err.write(f"error: {error.filename or 'the disk'}: {error.strerror or error}: make room or mend its rights\n")
-        code = _said(err, Exit.STOPPED_EARLY)
-    except (click.Abort, KeyboardInterrupt):
-        code = _said(err, Exit.SIGINT)
-    except Exception:  # noqa: BLE001 - a bug keeps its traceback, scrubbed by the net
-        err.write(traceback.format_exc())
-        code = _said(err, Exit.BUG)
-    sys.exit(int(code or 0))
+        code = cli.main(given, prog_name="recover", standalone_mode=False, obj=terminal) or 0
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - each has its row in `ending_of`
+        from jobs.endings import ending_of
+
+        code, problems, text = ending_of(error)
+        terminal.broke(problems, text)
+    terminal.exits(int(code))
+    sys.exit(int(code))
 
 
-def _said(err: Net, code: Exit) -> Exit:
-    """The code, whose words are the last line."""
-    err.write(f"exit {int(code)}: {EXIT_WORDS[code]}\n")
-    return code
+def _terminal(arguments: list[str], out: Net, err: Net) -> Terminal:
+    """What the command speaks through. It is needed before the arguments are parsed, since they may not be right."""
+    from jobs.terminal import Terminal, draws
+
+    def screen() -> LiveScreen:
+        from jobs.terminal.live import LiveScreen, console
+
+        return LiveScreen(console(err))
+
+    options = arguments[1 : arguments.index("--") if "--" in arguments else None]
+    for_run = arguments[:1] == ["run"]
+    as_json = for_run and ("--log-format=json" in options or ("--log-format", "json") in itertools.pairwise(options))
+    quiet = for_run and "--quiet" in options
+    drawn = for_run and not as_json and not quiet and draws(err, os.environ)
+    return Terminal(out, err, for_run=for_run, quiet=quiet, as_json=as_json, screen=screen if drawn else None)
 
 
 def _no_core_dumps() -> None:

@@ -18,6 +18,7 @@ from jobs.plan import make_plan, with_apps
 from jobs.rendering import render
 from jobs.standing import as_it_stands, recovery_ages
 from jobs.stop import Stop, on_signals
+from jobs.terminal import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,14 +43,13 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             run = _begin(start, ledger, plan)
         except UnwritableError as full:
             raise refuse("cannot be written", str(folder), f"make room or mend its rights ({full})") from None
-        with ledger.engine.connect() as connection:
-            terminal.started(plan, start, folder, recovery_ages(connection))
-        held.enter_context(on_signals(stop))
+        terminal.started(_opening(start, folder, plan, todo, ledger, wishes))
+        held.enter_context(on_signals(stop, terminal.cut_short))
         this_run = run.this_run
         try:
             for progress in _work(start, ledger, todo, wishes, stop, make_room):
                 this_run = _count(this_run, progress)
-                terminal.ended(progress, this_run)
+                terminal.ended(progress, this_run, signalled=stop.signalled)
         except UnwritableError as full:
             stop.ask("disk", Exit.STOPPED_EARLY, str(full))
         except Exception:
@@ -57,9 +57,10 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             raise
         finally:
             make_room()
+            terminal.reporting()
             run = _finish(run, plan, ledger, stop, this_run)
             run = _report(run, folder, ledger, start)
-        terminal.finished(run, folder, nothing_to_do=not todo)
+            terminal.finished(run, folder, start.manifest.path, nothing_to_do=not todo)
     return Exit(run.exit_code or 0)
 
 
@@ -97,6 +98,16 @@ def _begin(start: Start, ledger: Ledger, plan: Plan) -> Run:
         run = as_it_stands(connection, run, plan.rows)
     ledger.save_run(run)
     return run
+
+
+def _opening(start: Start, folder: Path, plan: Plan, todo: dict[str, int], ledger: Ledger, wishes: Wishes) -> Opening:
+    """What is told before the first request."""
+    to_do = sum(todo.values())
+    to_try = to_do if wishes.limit is None else min(to_do, wishes.limit)
+    with ledger.engine.connect() as connection:
+        ages = recovery_ages(connection)
+    pace = start.settings.pace.requests_per_second
+    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace)
 
 
 def _work(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 STARS = "****"
 # Ids, client ids (33) and trace ids (36) are shorter; codes (40 hex), JWTs and their parts are not.
@@ -71,9 +71,14 @@ def scrub(text: str, secrets: Iterable[Secret] = ()) -> str:
     return _TOKEN_LIKE.sub(STARS, _without(text, secrets))
 
 
-def scrub_own(text: str, secrets: Iterable[Secret] = ()) -> str:
+def scrub_own(text: str, secrets: Iterable[Secret] = (), spared: Container[str] = ()) -> str:
     """The same for a text of our own, in which paths and addresses stay readable: the second net."""
-    return _OPAQUE.sub(STARS, _without(text, secrets))
+    return _OPAQUE.sub(lambda found: found[0] if found[0] in spared else STARS, _without(text, secrets))
+
+
+def opaque_parts(text: str) -> frozenset[str]:
+    """The parts of a name of our own that look like secrets by their length alone."""
+    return frozenset(part for part in _OPAQUE.findall(text) if not part.startswith("eyJ"))
 
 
 def _without(text: str, secrets: Iterable[Secret]) -> str:

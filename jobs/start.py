@@ -37,6 +37,13 @@ class Start:
     needed: frozenset[str]
     environment: Mapping[str, str]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know before the run, and what keeps it from nothing."""
+        left_out = ", ".join(self.manifest.left_out)
+        words = f"columns that the reports write themselves are left out: {left_out}"
+        return (*self.apps.warnings, words) if left_out else self.apps.warnings
+
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment, laid over what the project's `.env` says. Raises UserError where that cannot be read."""

@@ -26,6 +26,7 @@ class Stop:
     because: str = ""
     code: Exit = Exit.OK
     met: str = ""
+    signalled: bool = False
 
     def ask(self, because: str, code: Exit, met: str = "") -> None:
         """Stop for this reason; the first one counts."""
@@ -40,12 +41,17 @@ class Stop:
 
 
 @contextmanager
-def on_signals(stop: Stop) -> Iterator[None]:
-    """Let SIGHUP, SIGINT and SIGTERM stop the run gently, and a second one at once. An ignored SIGHUP stays ignored."""
+def on_signals(stop: Stop, at_once: Callable[[Exit], None]) -> Iterator[None]:
+    """Let SIGHUP, SIGINT and SIGTERM stop the run gently, and a second one at once, after `at_once` has said so.
+
+    An ignored SIGHUP stays ignored.
+    """
 
     def gently(number: int, _frame: FrameType | None) -> None:
-        if stop.because == "signal":
+        if stop.signalled:
+            at_once(_SIGNALS[signal.Signals(number)])
             os._exit(128 + number)
+        stop.signalled = True
         stop.ask("signal", _SIGNALS[signal.Signals(number)])
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}

@@ -36,12 +36,19 @@ MOST_WORKERS = 128
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has just been written down, how many requests were made so far, and how many installs there are in all."""
+    """What has just been written down (often nothing), and how the run stands.
+
+    `requests` were made so far; `total` installs there are in all, `in_flight` of them with a worker, `waiting` between
+    two tries; `alone` is whether the first install of each app that is left goes by itself.
+    """
 
     ended: list[tuple[Install, Outcome]]
     requests: int
     total: int
     held: Held | None
+    in_flight: int
+    waiting: int
+    alone: bool
 
 
 def work(
@@ -78,9 +85,11 @@ def work(
             now=utc_now,
             look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
         )
-        for ended in outcomes(_lanes(ledger, todo, wishes.limit), means):
-            _write_down(ledger, ended, stop, make_room)
-            yield Progress(ended, pace.requests, total, pace.held)
+        for ended, in_flight, waiting in outcomes(_lanes(ledger, todo, wishes.limit), means):
+            if ended:
+                _write_down(ledger, ended, stop, make_room)
+            alone = all(breaker.goes_alone(client_id) for client_id in todo)
+            yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone)
     _why_stopped(stop, breaker, pace, todo, wishes, total)
 
 

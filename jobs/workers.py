@@ -11,7 +11,7 @@ import itertools
 import queue
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.attempt import Tried, is_refused_by_pace
 from jobs.causes import diagnose
@@ -48,6 +48,14 @@ class Means:
     look_up: float = _LOOK_UP_SECONDS
 
 
+class Round(NamedTuple):
+    """What has ended since the last round (often nothing), how many installs a worker has, how many wait between tries."""
+
+    ended: list[tuple[Install, Outcome]]
+    in_flight: int
+    waiting: int
+
+
 @dataclass(slots=True)
 class _Job:
     install: Install
@@ -74,10 +82,10 @@ class _Floor:
     out: int = 0
 
 
-def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[list[tuple[Install, Outcome]]]:
+def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Round]:
     """Yields what has ended since the last time, until nothing is left to hand out and all that was is back.
 
-    `todo` are the installs of each app, in order. Raises what a worker raised, after the others have ended.
+    It comes back at least each `look_up`, so that a person can be told of a run in which nothing ends. `todo` are the installs of each app, in order. Raises what a worker raised, after the others have ended.
     """
     floor = _Floor({client_id: _Lane(installs) for client_id, installs in todo.items()})
     bug: BaseException | None = None
@@ -96,8 +104,7 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[li
         for install, outcome in ended:
             floor.lanes[install.key.client_id].under_way -= 1
             means.breaker.observe(install.key.client_id, outcome)
-        if ended:
-            yield ended
+        yield Round(ended, floor.out, len(floor.waiting))
     if bug is not None:
         raise bug
 

@@ -1,0 +1,36 @@
+"""How a command that could not go on ends: the one place that maps an error to an exit code and its words."""
+
+from __future__ import annotations
+
+import traceback
+from typing import NamedTuple
+
+import click
+
+from jobs.errors import Exit, UserError
+
+
+class Ending(NamedTuple):
+    """The exit code; what a person is to mend, one line each; a text to show as it is, such as a bug's traceback."""
+
+    code: Exit
+    problems: tuple[str, ...] = ()
+    text: str = ""
+
+
+def ending_of(error: BaseException) -> Ending:
+    """What an error that left a command means. A bug keeps its traceback."""
+    match error:
+        case UserError():
+            return Ending(error.code, tuple(str(problem) for problem in error.problems))
+        case click.exceptions.NoArgsIsHelpError():
+            return Ending(Exit.CANNOT_START, text=error.format_message())
+        case click.ClickException():
+            return Ending(Exit.CANNOT_START, (f"{error.format_message()} (see recover --help)",))
+        case OSError():
+            place, why = error.filename or "the disk", error.strerror or error
+            return Ending(Exit.STOPPED_EARLY, (f"{place}: {why}: make room or mend its rights",))
+        case click.Abort() | KeyboardInterrupt():
+            return Ending(Exit.SIGINT)
+        case _:
+            return Ending(Exit.BUG, text="".join(traceback.format_exception(error)))

@@ -1,0 +1,78 @@
+"""What a run says at its end: how it stands, who acts, the files, what to run next. The exit code comes after."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from jobs.causes import ADVICE
+from jobs.errors import EXIT_WORDS, Exit
+from jobs.model import Cause
+from jobs.terminal.shell import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from jobs.model import Run
+
+# The file and who takes it; the failures are named only where there are some.
+_RESULTS = ("results.csv", "the tokens, for the developer to load")
+_FAILURES = (
+    ("failures.html", "for support staff, to read"),
+    ("failures.csv", "the same as a table, and a list to run"),
+)
+
+
+def closing(run: Run, folder: Path, command: str, *, nothing_to_do: bool) -> list[str]:
+    """The closing block, but for its last line."""
+    return list(_lines(run, folder, command, nothing_to_do=nothing_to_do))
+
+
+def _lines(run: Run, folder: Path, command: str, *, nothing_to_do: bool) -> Iterator[str]:
+    counts, this_run = run.counts, run.this_run
+    if nothing_to_do:
+        yield "nothing to do: what can be tried is recovered already"
+    yield (
+        f"{counts.recovered:,} of {counts.installs:,} installs are back, {counts.failed:,} failed, "
+        f"{counts.pending:,} are pending ({this_run.recovered:,} recovered in this run, {this_run.requests:,} requests)"
+    )
+    yield from causes(run)
+    yield f"files in {shown(folder)}:"
+    for name, purpose in (_RESULTS, *(_FAILURES if counts.failed else ())):
+        yield f"  {name:<15}{purpose}"
+    if run.exit_code:
+        yield f"{when_to_run_again(run)}:"
+        yield f"  {command}"
+
+
+def causes(run: Run) -> Iterator[str]:
+    """A line for each cause: its identifier, how many, who acts, and the next step."""
+    found = sorted(run.failures_by_cause.items(), key=lambda item: (-item[1], item[0]))
+    wide = max((len(cause) for cause, _ in found), default=0)
+    much = max((len(f"{count:,}") for _, count in found), default=0)
+    for cause, count in found:
+        advice = ADVICE[Cause(cause)]
+        yield f"  {cause:<{wide}}  {count:>{much},}  {advice.owner.value:<9}  {advice.next_step}"
+
+
+def broken(line: str, width: int | None) -> list[str]:
+    """A line between words for a terminal of that width; a path, a command and the last line stay whole."""
+    if width is None or len(line) <= width or "/" in line or line.startswith("exit "):
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
+
+
+def when_to_run_again(run: Run) -> str:
+    """When to run the next command, and what for."""
+    if run.retryable and run.stopped_because in {None, "time_limit", "install_limit", "signal"}:
+        return f"{run.retryable:,} may come back by running this again; what is recovered is left alone"
+    if run.retryable:
+        return "when that is mended, go on with this; what is recovered is left alone"
+    return "when those who act have acted, run this; what is recovered is left alone"
+
+
+def last_line(code: int, met: str = "", because: str | None = None) -> str:
+    """The exit code in words, and what was met."""
+    found = f" ({because}: {met})" if met and because else ""
+    return f"exit {code}: {EXIT_WORDS[Exit(code)]}{found}"

@@ -1,0 +1,53 @@
+"""What can happen in a run, as the log names it. The list is closed: a program that reads the log relies on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class Event(StrEnum):
+    """The name of an event, under `event` in each line of the JSON log."""
+
+    RUN_STARTED = "run_started"
+    WARNING = "warning"
+    TRYING_ONE_FIRST = "trying_one_first"
+    RECOVERED = "recovered"
+    FAILED = "failed"
+    HELD_BACK = "held_back"
+    PROGRESS = "progress"
+    STOPPING = "stopping"
+    MESSAGES_LOST = "messages_lost"
+    ERROR = "error"
+    BUG = "bug"
+    RUN_FINISHED = "run_finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Of an event: how grave it is, and whether it is told whatever `log.level` says."""
+
+    level: str
+    always: bool = False
+
+
+KINDS: Mapping[Event, Kind] = {
+    Event.RUN_STARTED: Kind("info", always=True),
+    Event.WARNING: Kind("warning"),
+    Event.TRYING_ONE_FIRST: Kind("info"),
+    Event.RECOVERED: Kind("info"),
+    Event.FAILED: Kind("warning"),
+    Event.HELD_BACK: Kind("warning"),
+    Event.PROGRESS: Kind("info"),
+    Event.STOPPING: Kind("warning"),
+    Event.MESSAGES_LOST: Kind("warning"),
+    Event.ERROR: Kind("error"),
+    Event.BUG: Kind("error"),
+    Event.RUN_FINISHED: Kind("info", always=True),
+}

@@ -1,0 +1,74 @@
+"""How fast a run is, and how long it has still to go."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+_SAMPLE_SECONDS = 1.0
+_SHOWN_SECONDS = 10.0
+_JUDGED_SECONDS = 60.0
+# Until that many installs have ended, two requests each are assumed.
+_ASSUMED_INSTALLS = 10
+_REQUESTS_AN_INSTALL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands. `to_go` are seconds, None where nobody can tell; `held_until` is local time.
+
+    `waiting` are installs between two tries, `in_flight` those with a worker; `alone` is whether the first of an
+    app goes by itself.
+    """
+
+    done: int
+    total: int
+    recovered: int
+    failed: int
+    waiting: int
+    in_flight: int
+    requests: int
+    rate: float
+    limit: float
+    to_go: float | None
+    held_until: datetime | None = None
+    held_status: int = 0
+    alone: bool = False
+    stopping: bool = False
+
+
+class Gauge:
+    """Measures. `limit` are requests a second; `clock` gives seconds."""
+
+    def __init__(self, limit: float, clock: Callable[[], float]) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
+
+    def note(self, requests: int) -> None:
+        """So many requests were made up to now."""
+        now = self._clock()
+        if now - self._samples[-1][0] >= _SAMPLE_SECONDS:
+            self._samples.append((now, requests))
+            while now - self._samples[0][0] > _JUDGED_SECONDS and len(self._samples) > 1:
+                self._samples.popleft()
+
+    def rate(self, requests: int, seconds: float = _SHOWN_SECONDS) -> float:
+        """Requests a second, of the last seconds."""
+        now = self._clock()
+        first = next((sample for sample in self._samples if now - sample[0] <= seconds), self._samples[-1])
+        past = now - first[0]
+        return (requests - first[1]) / past if past > 0 else 0.0
+
+    def to_go(self, requests: int, done: int, total: int) -> float | None:
+        """Seconds until all is done: the requests to do over the measured rate, or over the pace at the beginning."""
+        assumed = _REQUESTS_AN_INSTALL * _ASSUMED_INSTALLS
+        to_do = (total - done) * (requests + assumed) / (done + _ASSUMED_INSTALLS)
+        just_begun = self._clock() - self._samples[0][0] < _SHOWN_SECONDS and requests < self._limit * _SHOWN_SECONDS
+        rate = self._limit if just_begun else self.rate(requests, _JUDGED_SECONDS)
+        return to_do / rate if rate > 0 else None

@@ -1,0 +1,98 @@
+"""What a run says before its first request: four lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from jobs.causes import ADVICE
+from jobs.model import Cause
+from jobs.plan import duration
+from jobs.terminal.shell import shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.plan import Plan
+
+_REQUESTS_AN_INSTALL = 2
+_FEW = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known when a run begins. `to_try` are installs, `ages` the oldest and newest recovery (UTC ISO 8601)."""
+
+    input: Path
+    folder: Path
+    plan: Plan
+    apps: int
+    to_try: int
+    ages: tuple[str, str]
+    requests_per_second: float
+
+    @property
+    def seconds(self) -> int:
+        """How long it takes at the pace, if nothing fails."""
+        return round(_REQUESTS_AN_INSTALL * self.to_try / self.requests_per_second)
+
+
+def header(opening: Opening, now: datetime) -> list[str]:
+    """What there is to do, what is left alone, how long it takes, and where the files go."""
+    return [
+        _to_do(opening),
+        _left_alone(opening, now),
+        _pace(opening),
+        f"files go to {shown(opening.folder)}; Ctrl-C stops gently",
+    ]
+
+
+def _to_do(opening: Opening) -> str:
+    plan = opening.plan
+    apps = f"{opening.apps:,} app{'' if opening.apps == 1 else 's'}"
+    words = f"{opening.to_try:,} of {plan.installs:,} installs to try, of {apps}"
+    if plan.agencies_to_do:
+        words += f", {plan.agencies_to_do:,} agencies first"
+    more = [f"{count:,} failed before as {cause}" for cause, count in sorted(plan.failed_before.items())]
+    if plan.unknown_app:
+        more.append(f"{plan.unknown_app:,} of an app without a secret: {ADVICE[Cause.UNKNOWN_APP].owner} acts")
+    if plan.broken_lines:
+        more.append(f"{plan.broken_lines:,} lines cannot be used")
+    if plan.duplicates:
+        lines = ", ".join(map(str, plan.duplicate_lines[:_FEW]))
+        lines += ", ..." if plan.duplicates > _FEW else ""
+        more.append(f"{plan.duplicates:,} repeated (line {lines})")
+    else:
+        more.append("no duplicates")
+    return "; ".join([words, *more])
+
+
+def _left_alone(opening: Opening, now: datetime) -> str:
+    count = opening.plan.recovered
+    if not count:
+        return "no install is recovered yet, so none is left alone"
+    oldest, newest = (age(moment, now) for moment in opening.ages)
+    when = oldest if oldest == newest else f"{oldest} to {newest}"
+    return f"{count:,} recovered before are left alone; recovered {when} ago"
+
+
+def _pace(opening: Opening) -> str:
+    requests = _REQUESTS_AN_INSTALL * opening.to_try
+    rate = f"{opening.requests_per_second:g} a second"
+    return f"{requests:,} requests at {rate} at most: about {duration(opening.seconds)}, if nothing fails"
+
+
+def age(moment: str, now: datetime) -> str:
+    """How long ago a moment (UTC, ISO 8601) was: `3 days`, or `2h 5m`."""
+    try:
+        seconds = round((now - datetime.fromisoformat(moment)).total_seconds())
+    except ValueError:
+        return "an unknown time"
+    days = seconds // 86_400
+    return f"{days:,} days" if days > 1 else duration(seconds)
+
+
+def utc() -> datetime:
+    """This moment."""
+    return datetime.now(UTC)

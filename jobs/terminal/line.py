@@ -1,0 +1,66 @@
+"""The live line in words: what of it is shown in a given width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.plan import duration
+from jobs.terminal.words import hold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jobs.terminal.gauge import Standing
+
+_WIDEST_BAR = 30
+_NARROWEST_BAR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the line, in long and in short; where there is no room, the highest `leave` goes first."""
+
+    long: str
+    short: str
+    style: str = ""
+    leave: int = 0
+
+
+def fit(standing: Standing, width: int) -> tuple[int, list[tuple[str, str]]]:
+    """The bar's width (0: no bar), and the texts of the line with their styles."""
+    parts = list(_parts(standing))
+    for wide in (True, False):
+        texts = [(part.long if wide else part.short, part.style) for part in parts]
+        gap = 2 if wide else 1
+        room = width - sum(len(text) + gap for text, _ in texts)
+        if room >= (2 if wide else 1) * _NARROWEST_BAR:
+            return min(room, _WIDEST_BAR), [(" " * gap + text, style) for text, style in texts]
+    while len(parts) > 1 and sum(len(part.short) + 1 for part in parts) - 1 > width:
+        parts.remove(max(parts, key=lambda part: part.leave))
+    return 0, [(f"{' ' if number else ''}{part.short}", part.style) for number, part in enumerate(parts)]
+
+
+def _parts(standing: Standing) -> Iterable[Part]:
+    done, total = f"{standing.done:,}", f"{standing.total:,}"
+    yield Part(f"{done} of {total}", f"{done}/{total}", "bold", 1)
+    yield Part(f"{standing.recovered:,} recovered", f"{standing.recovered:,} recovered", "green", 2)
+    yield Part(f"{standing.failed:,} failed", f"{standing.failed:,} failed", "red" if standing.failed else "", 3)
+    yield Part(f"{standing.waiting:,} waiting", f"{standing.waiting:,} waiting", "", 4)
+    rate, limit = f"{standing.rate:.1f}", f"{standing.limit:g}"
+    yield Part(f"{rate} of {limit} requests/s", f"{rate}/{limit} req/s", "", 5)
+    words, style = tail(standing)
+    yield Part(words, words, style)
+
+
+def tail(standing: Standing) -> tuple[str, str]:
+    """What matters most now, in words, with its style: else the time to go."""
+    if standing.stopping:
+        return f"stopping gently: {standing.in_flight} in flight", "yellow"
+    if standing.held_until is not None:
+        return hold(standing), "yellow"
+    if standing.alone:
+        return "trying one first", "cyan"
+    if standing.to_go is None:
+        return "time to go unknown", ""
+    return f"{duration(round(standing.to_go))} to go", ""

@@ -1,0 +1,89 @@
+"""The terminal that a person looks at: one live line, drawn by rich, and what is said above it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO, cast
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobs.terminal.line import fit
+
+if TYPE_CHECKING:
+    from jobs.net import Net
+    from jobs.terminal.gauge import Standing
+
+_STYLES = {"warning": "yellow", "error": "red"}
+
+
+class _Console(Console):
+    """A console that leaves the cursor be: a killed run must not take it away."""
+
+    def show_cursor(self, show: bool = True) -> bool:  # noqa: FBT002 - as rich has it
+        del show
+        return False
+
+
+def console(net: Net, *, recorded: bool = False) -> Console:
+    """A console on a terminal that reads no markup in what it is given."""
+    return _Console(
+        file=cast("TextIO", net.drawing),
+        force_terminal=True,
+        force_interactive=True,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        record=recorded,
+    )
+
+
+class LiveScreen:
+    """Says things above one live line, which is there from the first `show` on."""
+
+    def __init__(self, on: Console) -> None:
+        self._console = on
+        self._live: Live | None = None
+
+    def say(self, text: str, level: str, *, whole: bool = False) -> None:
+        """Print a line above the live line, broken between words; `whole`: as it is, so that it can be copied."""
+        self._console.print(Text(text, style=_STYLES.get(level, "")), soft_wrap=whole)
+
+    def show(self, standing: Standing) -> None:
+        """Draw the live line anew."""
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        self._live.update(self._drawn(standing), refresh=True)
+
+    def wait(self, words: str) -> None:
+        """Say in place of the live line what goes on now."""
+        if self._live is not None:
+            self._live.update(Text(words, no_wrap=True, overflow="crop"), refresh=True)
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _drawn(self, standing: Standing) -> Group | Table:
+        # The last column stays free: some terminals wrap as soon as it is written.
+        width = self._console.width - 1
+        bar, parts = fit(standing, width)
+        text = Text(no_wrap=True, overflow="crop")
+        for words, style in parts:
+            text.append(words, style)
+        if not bar:
+            return Group(text)
+        grid = Table.grid()
+        grid.add_row(ProgressBar(max(standing.total, 1), standing.done, width=bar), text)
+        return grid

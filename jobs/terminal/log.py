@@ -1,0 +1,91 @@
+"""The log that programs, files and mails get: structlog, in readable lines or as JSON objects."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from jobs.net import Net
+    from jobs.terminal.events import Event
+
+
+class Log:
+    """One line an event, written to `net`. Each text goes without secrets and control characters."""
+
+    def __init__(self, net: Net, *, as_json: bool) -> None:
+        structlog = _structlog()
+        self._net = net
+        self._with_empty = as_json
+        renderer: Any = (
+            structlog.processors.JSONRenderer(ensure_ascii=False)
+            if as_json
+            else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=18, sort_keys=False)
+        )
+        self._logger = structlog.wrap_logger(
+            structlog.PrintLogger(net),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                self._prepared,
+                renderer,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+        )
+
+    def tell(self, event: Event, level: str, fields: Mapping[str, object]) -> None:
+        """Write one event."""
+        getattr(self._logger, level)(event.value, **fields)
+
+    def _prepared(self, _logger: object, _method: str, told: Any) -> Any:
+        """What is told, clean, and in the order in which one reads it; a reader of lines needs no empty fields."""
+        first = {name: told.pop(name) for name in ("timestamp", "level", "event")}
+        fields = {name: self._clean(value) for name, value in told.items()}
+        return first | {name: value for name, value in fields.items() if self._with_empty or value not in ("", None)}
+
+    def _clean(self, value: object) -> object:
+        if isinstance(value, str):
+            return self._net.scrub(value)
+        if isinstance(value, list):
+            return [self._clean(each) for each in value]
+        return value
+
+
+class Objects:
+    """A stream for what others print where every line must be an object: each becomes a warning."""
+
+    def __init__(self, log: Log, event: Event) -> None:
+        self._log = log
+        self._event = event
+        self._unfinished = ""
+
+    def write(self, text: str) -> int:
+        """Tell each line of `text`."""
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            if line.strip():
+                self._log.tell(self._event, "warning", {"message": line})
+        return len(text)
+
+    def flush(self) -> None:
+        """A line goes out when it is whole."""
+
+    def isatty(self) -> bool:
+        """No person looks at it."""
+        return False
+
+
+def _structlog() -> ModuleType:
+    # structlog imports rich where it is installed, for tracebacks that are not shown here: 80 ms of CPU.
+    absent = "rich" not in sys.modules
+    if absent:
+        sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        import structlog
+    finally:
+        if absent:
+            del sys.modules["rich"]
+    return structlog

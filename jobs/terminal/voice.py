@@ -1,0 +1,47 @@
+"""Where what happens is told: on the screen, in the log, or, quietly, nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.terminal.events import KINDS, LEVELS, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jobs.net import Net
+    from jobs.terminal.live import LiveScreen
+    from jobs.terminal.log import Log
+
+
+class Voice:
+    """Tells events on standard error. `screen` is there where a person looks at a terminal that can draw."""
+
+    def __init__(self, err: Net, *, quiet: bool, as_json: bool, screen: LiveScreen | None) -> None:
+        self._err = err
+        self._quiet = quiet
+        self._log: Log | None = None
+        self.as_json = as_json
+        self.screen = screen
+        self.level = "info"
+
+    def tell(self, event: Event, fields: Mapping[str, object], words: str = "", *, asked: bool = False) -> None:
+        """Tell one event, by its `fields` in the log and in `words` on the screen. `asked`: also when quiet."""
+        kind = KINDS[event]
+        if self._quiet and not asked:
+            return
+        if not (asked or (kind.always and self.as_json) or LEVELS[kind.level] >= LEVELS[self.level]):
+            return
+        if self.screen is None:
+            self.log.tell(event, kind.level, fields)
+        elif words:
+            self.screen.say(self._err.scrub(words), kind.level)
+
+    @property
+    def log(self) -> Log:
+        """The log, which is slow to import and not always needed."""
+        if self._log is None:
+            from jobs.terminal.log import Log
+
+            self._log = Log(self._err, as_json=self.as_json)
+        return self._log

@@ -1,0 +1,122 @@
+"""What is told while installs are tried: how they end, and how far the run is."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from jobs.model import Failed, Install, Recovered
+from jobs.terminal.events import Event
+from jobs.terminal.gauge import Gauge, Standing
+from jobs.terminal.words import failure, hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.model import Cause, Outcome, ThisRun
+    from jobs.terminal.voice import Voice
+    from jobs.work import Progress
+
+HEARTBEAT_SECONDS = 60.0
+_REFRESH_SECONDS = 0.25
+# Holds that follow each other closely are told as one.
+_HOLD_SECONDS = 10.0
+
+
+class Watch:
+    """Watches one run. `limit` are requests a second; `clock` gives the seconds that a hold is measured in."""
+
+    def __init__(self, voice: Voice, limit: float, clock: Callable[[], float]) -> None:
+        self._voice = voice
+        self._limit = limit
+        self._clock = clock
+        self._gauge = Gauge(limit, clock)
+        self._seen: set[Cause] = set()
+        self._acknowledged = self._was_alone = False
+        self._beat = clock()
+        self._drawn = self._held_at = float("-inf")
+
+    def see(self, progress: Progress, this_run: ThisRun, *, signalled: bool, asked: bool) -> None:
+        """Tell what has ended, often nothing, and how far the run is, where it is time to or somebody `asked`."""
+        for install, outcome in progress.ended:
+            self._tell(install, outcome)
+        self._gauge.note(this_run.requests)
+        if signalled and not self._acknowledged:
+            self._acknowledged = True
+            words = f"stopping gently: {progress.in_flight:,} in flight; Ctrl-C again to stop now"
+            self._voice.tell(Event.STOPPING, {"in_flight": progress.in_flight}, words)
+        if progress.alone and not self._was_alone:
+            self._voice.tell(Event.TRYING_ONE_FIRST, {})  # The screen shows it in its live line.
+        self._was_alone = progress.alone
+        now, screen = self._clock(), self._voice.screen
+        begins = progress.held is not None and now - self._held_at >= _HOLD_SECONDS
+        draws = screen is not None and now - self._drawn >= _REFRESH_SECONDS
+        beats = screen is None and now - self._beat >= HEARTBEAT_SECONDS
+        if progress.held is not None:
+            self._held_at = now
+        if not (begins or draws or beats or asked):
+            return
+        standing = self._standing(progress, this_run, stopping=signalled)
+        if begins and standing.held_until is not None:
+            until = standing.held_until.isoformat(timespec="seconds")
+            self._voice.tell(Event.HELD_BACK, {"until": until, "http_status": standing.held_status}, hold(standing))
+        if beats or asked:
+            self._beat = now
+            self._report(standing, asked=asked)
+        if draws and screen is not None:
+            self._drawn = now
+            screen.show(standing)
+
+    def _tell(self, install: Install, outcome: Outcome) -> None:
+        key, screen = install.key, self._voice.screen
+        ids: dict[str, object] = {"client_id": key.client_id, "user_type": key.level.value, "id": key.account_id}
+        if isinstance(outcome, Recovered) and screen is None:
+            told = {"attempt": outcome.attempts, "trace_id": outcome.tokens.trace_id}
+            self._voice.tell(Event.RECOVERED, ids | told)
+        elif isinstance(outcome, Failed) and not (screen is not None and outcome.cause in self._seen):
+            self._seen.add(outcome.cause)
+            more = {
+                "cause": outcome.cause.value,
+                "stage": outcome.stage.value,
+                "http_status": outcome.http_status,
+                "message": outcome.message,
+                "attempt": outcome.attempts,
+                "trace_id": outcome.trace_id,
+            }
+            self._voice.tell(Event.FAILED, ids | more, failure(install, outcome))
+
+    def _report(self, standing: Standing, *, asked: bool) -> None:
+        fields: dict[str, object] = {
+            "done": standing.done,
+            "total": standing.total,
+            "recovered": standing.recovered,
+            "failed": standing.failed,
+            "waiting": standing.waiting,
+            "in_flight": standing.in_flight,
+            "requests": standing.requests,
+            "requests_per_second": round(standing.rate, 1),
+            "seconds_to_go": None if standing.to_go is None else round(standing.to_go),
+            "held_until": standing.held_until.isoformat(timespec="seconds") if standing.held_until else None,
+        }
+        words = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
+        self._voice.tell(Event.PROGRESS, fields, words, asked=asked)
+
+    def _standing(self, progress: Progress, this_run: ThisRun, *, stopping: bool) -> Standing:
+        held = progress.held
+        left = timedelta(seconds=held.until - self._clock()) if held else timedelta()
+        return Standing(
+            done=this_run.attempted,
+            total=progress.total,
+            recovered=this_run.recovered,
+            failed=this_run.failed,
+            waiting=progress.waiting,
+            in_flight=progress.in_flight,
+            requests=this_run.requests,
+            rate=self._gauge.rate(this_run.requests),
+            limit=self._limit,
+            to_go=self._gauge.to_go(this_run.requests, this_run.attempted, progress.total),
+            held_until=datetime.now().astimezone() + left if held else None,
+            held_status=held.status if held else 0,
+            alone=progress.alone,
+            stopping=stopping,
+        )

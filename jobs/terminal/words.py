@@ -1,0 +1,34 @@
+"""Events in words for a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.causes import ADVICE
+from jobs.model import Level
+
+if TYPE_CHECKING:
+    from jobs.model import Failed, Install
+    from jobs.terminal.gauge import Standing
+
+
+def failure(install: Install, outcome: Failed) -> str:
+    """The first failure of a cause, in full; later ones are counted."""
+    kind = "agency" if install.key.level is Level.AGENCY else "sub-account"
+    answered = f"HTTP {outcome.http_status}" if outcome.http_status else "no answer"
+    trace = f", trace {outcome.trace_id}" if outcome.trace_id else ""
+    where = f"{outcome.stage.value}, {answered}, attempt {outcome.attempts}{trace}"
+    owner = ADVICE[outcome.cause].owner.value
+    said = f'"{outcome.message}" ' if outcome.message else ""
+    return (
+        f"{outcome.cause.value}: {kind} {install.key.account_id}: {said}({where}); next: {owner}. "
+        "The first of its cause; more of it are only counted."
+    )
+
+
+def hold(standing: Standing) -> str:
+    """Until when HighLevel holds everybody back, or an empty text."""
+    if standing.held_until is None:
+        return ""
+    until = f"{standing.held_until:%H:%M:%S %Z}".strip()
+    return f"held back by HighLevel until {until} ({standing.held_status})"
