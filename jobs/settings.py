@@ -5,7 +5,8 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import fields
 
 from jobs.errors import Problem, UserError
 
@@ -15,52 +16,52 @@ if TYPE_CHECKING:
 
 OPTIONS = {"--rate": ("pace", "requests_per_second"), "--workers": ("pace", "workers")}
 _PREFIX = "RECOVERY_"
-_Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-_Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+_Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+_Wait = Annotated[float, Meta(ge=0, le=86_400)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Section(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
 
 
-class PaceSettings(_Section):
+class PaceSettings(_Section, frozen=True):
     """How fast: requests a second, workers (0: by need), seconds of patience with 429."""
 
-    requests_per_second: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = 10
-    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    requests_per_second: Annotated[float, Meta(gt=0, le=100_000)] = 10
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
     patience_seconds: _Seconds = 600
 
 
-class RetrySettings(_Section):
+class RetrySettings(_Section, frozen=True):
     """How often an install is tried in a run, and the seconds between."""
 
-    attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 5
     min_wait_seconds: _Wait = 1
     max_wait_seconds: _Wait = 60
 
 
-class HttpSettings(_Section):
+class HttpSettings(_Section, frozen=True):
     """Limits of one request, in seconds and bytes."""
 
     connect_timeout_seconds: _Seconds = 10
     read_timeout_seconds: _Seconds = 30
     total_timeout_seconds: _Seconds = 60
-    max_answer_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1_048_576
+    max_answer_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1_048_576
 
 
-class StopSettings(_Section):
+class StopSettings(_Section, frozen=True):
     """When failures in a row are an outage."""
 
-    transient_installs: Annotated[int, Field(ge=1)] = 10
+    transient_installs: Annotated[int, Meta(ge=1)] = 10
 
 
-class LogSettings(_Section):
+class LogSettings(_Section, frozen=True):
     """How much the log says."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Section):
+class Settings(_Section, frozen=True):
     """Every setting of the job."""
 
     pace: PaceSettings = PaceSettings()
@@ -82,9 +83,8 @@ def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[s
     problems += _problems(over, "", names, strict=False)
     if problems:
         raise UserError(*problems)
-    return Settings.model_validate(
-        {section: in_file.get(section, {}) | over.get(section, {}) for section in in_file | over}
-    )
+    values = {section: in_file.get(section, {}) | over.get(section, {}) for section in in_file | over}
+    return convert(values, Settings, strict=False)
 
 
 def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -121,17 +121,31 @@ def _problems(
     values: dict[str, Any], file: str, names: Mapping[tuple[str, ...], str], *, strict: bool
 ) -> list[Problem]:
     """What is wrong with `values`; a file has types (`strict`), the environment only texts."""
-    try:
-        Settings.model_validate(values, strict=strict)
-    except ValidationError as error:
-        return [_problem(dict(found), file, names) for found in error.errors(include_url=False, include_context=False)]
-    return []
+    problems = []
+    sections = {field.name: field.type for field in fields(Settings)}
+    for section, held in values.items():
+        if section not in sections or not isinstance(held, dict):
+            problems.append(Problem("is no section of the settings", *_unknown((section,), file, names)))
+            continue
+        types = {field.name: field.type for field in fields(sections[section])}
+        for key, value in held.items():
+            place = (section, key)
+            if key not in types:
+                problems.append(Problem("is an unknown setting", *_unknown(place, file, names)))
+                continue
+            try:
+                convert(value, types[key], strict=strict)
+            except ValidationError as error:
+                where = _where(place, file, names)
+                problems.append(Problem(f"has a value that does not fit ({error})", where, "correct the value"))
+    return problems
 
 
-def _problem(found: dict[str, Any], file: str, names: Mapping[tuple[str, ...], str]) -> Problem:
-    place = tuple(str(part) for part in found["loc"])
-    given_as = ", ".join(name for key, name in names.items() if key[: len(place)] == place[:2])
-    where = given_as or f"{file}, {'.'.join(place)}"
-    if found["type"] == "extra_forbidden":
-        return Problem("is an unknown setting", where, "correct its name or take it out")
-    return Problem(f"has a value that does not fit ({found['msg']})", where, "correct the value")
+def _unknown(place: tuple[str, ...], file: str, names: Mapping[tuple[str, ...], str]) -> tuple[str, str]:
+    return _where(place, file, names), "correct its name or take it out"
+
+
+def _where(place: tuple[str, ...], file: str, names: Mapping[tuple[str, ...], str]) -> str:
+    """The names under which it was given, or its place in the file."""
+    given_as = ", ".join(name for key, name in names.items() if key[: len(place)] == place)
+    return given_as or f"{file}, {'.'.join(place)}"
