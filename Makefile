@@ -9,6 +9,10 @@ override INPUT := $(value INPUT)
 override OUTPUT := $(value OUTPUT)
 export INPUT OUTPUT RATE WORKERS
 
+ifeq ($(wildcard config/requirements.lock),)
+$(error run make in the folder of the Makefile, or as `make -C FOLDER`)
+endif
+
 # A checkout that was moved has an environment whose scripts point to the old place.
 ifneq ($(wildcard $(VENV)/.place),)
 ifneq ($(shell cat $(VENV)/.place),$(CURDIR))
@@ -41,7 +45,7 @@ $(DEV_STAMP): $(RUN_STAMP) config/requirements-dev.lock
 	@touch $@
 
 recover: $(RUN_STAMP) ## the job: make recover INPUT=installs.csv [OUTPUT=dir] [RATE=n] [WORKERS=n] [ARGS="..."]
-	@test -n "$$INPUT" || { echo "error: INPUT is not set: make recover INPUT=installs.csv" >&2; exit 2; }
+	@test -n "$$INPUT" || { echo "error: INPUT is not set: make recover INPUT=installs.csv (\`make demo\` needs nothing)" >&2; exit 2; }
 	@exec $(VENV)/bin/recover run $${OUTPUT:+--output "$$OUTPUT"} $${RATE:+--rate "$$RATE"} $${WORKERS:+--workers "$$WORKERS"} $(ARGS) -- "$$INPUT"
 
 plan: $(RUN_STAMP) ## what a run would do: make plan INPUT=installs.csv [OUTPUT=dir]

@@ -19,7 +19,8 @@ def main() -> int:
     world = load_world(PROJECT / "data" / "sandbox.example.json")
     client_id, secret = next(iter(world.clients.items()))
     codes = []
-    with running(world) as sandbox, tempfile.TemporaryDirectory(prefix="recover-demo-") as folder:
+    folder = tempfile.mkdtemp(prefix="recover-demo-")  # It stays, to be looked at.
+    with running(world) as sandbox:
         environment = os.environ | {
             "HIGHLEVEL_BASE_URL": sandbox.url,
             "HIGHLEVEL_CLIENT_ID": client_id,
@@ -32,6 +33,7 @@ def main() -> int:
             sys.stdout.write(f"\n=== {title} ===\n")
             sys.stdout.flush()
             codes.append(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)  # noqa: S603
+    sys.stdout.write(f"\nNothing real was touched. Look at {folder}/failures.html and results.csv beside it.\n")
     return 0 if codes == [1, 1] else 1
 
 

@@ -10,6 +10,7 @@ import io
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jobs.cells import unguard
@@ -19,7 +20,6 @@ from jobs.model import Broken, Level, Row
 if TYPE_CHECKING:
     from _csv import Reader as _Reader
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from typing import TextIO
 
 ROW_AS_READ = "row_as_read"
@@ -233,7 +233,8 @@ def _skip_header(reader: _Reader) -> None:
 def _opened(path: Path) -> TextIO:
     try:
         if not path.is_file():
-            raise refuse("is no file" if path.exists() else "does not exist", str(path), "give the path of a CSV")
+            missing = "does not exist" if path.is_absolute() else f"does not exist in {Path.cwd()}"
+            raise refuse("is no file" if path.exists() else missing, str(path), "give the path of a CSV")
         with path.open("rb") as raw:
             if raw.read(2) in _UTF16:
                 raise refuse("is UTF-16", str(path), "save it as CSV UTF-8")
