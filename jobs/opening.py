@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
 LEDGER = "ledger.sqlite3"
 RESULTS = "results.csv"
 
@@ -32,12 +34,9 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
         make_private_file(path)
         engine = schema.open_file(path)
         with engine.begin() as connection:
+            if connection.scalar(text("PRAGMA user_version")) == 0:
+                _make_tables(connection, base_url)
             version = connection.scalar(text("PRAGMA user_version"))
-            if version == 0 and not inspect(connection).get_table_names():
-                schema.metadata.create_all(connection)
-                connection.execute(upsert(meta).values(name="base_url", value=base_url).on_conflict_do_nothing())
-                connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
-                version = schema.VERSION
             if version != schema.VERSION:
                 raise _newer(path, version)
             bound = connection.scalar(select(meta.c.value).where(meta.c.name == "base_url"))
@@ -53,6 +52,15 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
         raise refuse(f"cannot be opened ({error.orig})", str(path), "make room, or mend the folder's rights") from None
     except DatabaseError:
         raise refuse("is damaged", str(path), "restore it, or move it away and give another --output") from None
+
+
+def _make_tables(connection: Connection, base_url: str) -> None:
+    """Make a fresh ledger, whole or not at all: left alone, Python's SQLite would commit each table by itself."""
+    connection.execute(text("BEGIN IMMEDIATE"))
+    if not inspect(connection).get_table_names():
+        schema.metadata.create_all(connection)
+        connection.execute(upsert(meta).values(name="base_url", value=base_url))
+        connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
 
 
 def _newer(path: Path, version: object) -> UserError:

@@ -64,10 +64,14 @@ class Code:
 
 @dataclass
 class Codes:
-    """The codes that live, and every one that was ever sent; a code works once."""
+    """The codes that live, every one that was ever sent, and the pairs issued for them; a code works once.
+
+    `issued` are (account id, refresh token), in the order of time.
+    """
 
     live: dict[str, Code] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
+    issued: list[tuple[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hand_out(self, code: Code) -> str:
@@ -106,6 +110,7 @@ def server_for(app: Flask, world: World, codes: Codes) -> AuthorizationServer:
     def keep(token: dict[str, Any], request: Any) -> None:
         code: Code = request.authorization_code
         token.update(_fields(code, world))
+        codes.issued.append((code.account_id, token["refresh_token"]))
 
     app.config["OAUTH2_REFRESH_TOKEN_GENERATOR"] = lambda **_: ""
     server = AuthorizationServer(app, query_client=clients.get, save_token=keep)

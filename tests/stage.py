@@ -1,0 +1,116 @@
+"""The job in a process of its own that dies at a named moment: `python -m tests.stage`, one JSON line a run on stdin.
+
+Everything is imported once, then each run is a fork, so that dozens of real kills cost little. A moment is met in
+the libraries below the job (audit events, SQLAlchemy's dialect), never in its own code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.default import DefaultDialect
+
+import jobs.cli
+import jobs.demo
+import jobs.logs
+import jobs.recover
+import jobs.reports.page
+import jobs.start
+import jobs.terminal
+import jobs.wishes
+import jobs.work
+
+SENDS = {
+    b"POST /oauth/reconnect": "a reconnect leaves",
+    b"POST /oauth/token": "a reconnect was answered, its code leaves",
+}
+
+
+class Moments:
+    """Counts the moments of a run by name; at the one that was asked for the process is killed by SIGKILL."""
+
+    def __init__(self, name, number):
+        self.kill_at = (name, number)
+        self.seen = Counter()
+
+    def __call__(self, name):
+        self.seen[name] += 1
+        if (name, self.seen[name]) == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)  # It takes effect before this returns.
+
+    def on_audit(self, what, values):
+        if what == "http.client.send" and isinstance(values[1], bytes):
+            for begin, name in SENDS.items():
+                if values[1].startswith(begin):
+                    self(name)
+        elif what == "open" and isinstance(values[0], str) and ".new-" in values[0]:
+            self("a report is begun")
+        elif what == "os.rename":
+            self("a report is moved into place")
+        elif what == "os.remove" and str(values[0]).endswith(".reserve"):
+            self("the reserve is given back")
+        elif what == "os.mkdir":
+            self("a folder is made")
+
+    def set_up(self):
+        commit = DefaultDialect.do_commit
+
+        def do_commit(dialect, connection):
+            changes = connection.in_transaction
+            if changes:
+                self("a commit begins")
+            commit(dialect, connection)
+            if changes:
+                self("a commit is done")
+
+        DefaultDialect.do_commit = do_commit
+        event.listen(Engine, "before_cursor_execute", lambda *_: self("a statement is run"))
+        sys.addaudithook(self.on_audit)
+
+
+def run(task):
+    """Play one task in this (forked) process; returns the exit code and the moments that were met."""
+    os.environ.clear()
+    os.environ.update(task["environment"])
+    with open(task["out"], "ab") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    moments = Moments(*task["kill_at"])
+    moments.set_up()
+    try:
+        jobs.cli.main(task["arguments"])
+    except SystemExit as end:
+        return end.code, moments.seen
+    return 0, moments.seen
+
+
+def main():
+    for line in sys.stdin:
+        task = json.loads(line)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(reader)
+            code, seen = run(task)
+            os.write(writer, json.dumps(seen).encode())
+            os._exit(code)
+        os.close(writer)
+        if task["kill_after"] is not None:
+            time.sleep(task["kill_after"])
+            os.kill(child, signal.SIGKILL)
+        with os.fdopen(reader) as answer:
+            seen = answer.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sys.stdout.write(json.dumps({"code": code, "moments": json.loads(seen or "{}")}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
