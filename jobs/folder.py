@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import pwd
 import secrets
-from contextlib import contextmanager
+import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.errors import Exit, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 LOCK = ".lock"
 RESERVE = ".reserve"
@@ -27,7 +29,7 @@ _ROOM = 8 << 20
 def make_folder(path: Path) -> Path:
     """The folder at `path`, private to its owner, made where it is missing. Raises UserError."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path)
         if path.stat().st_mode & 0o077 and path.stat().st_uid == os.getuid():
             path.chmod(0o700)
         if not os.access(path, os.W_OK | os.X_OK):
@@ -36,6 +38,16 @@ def make_folder(path: Path) -> Path:
         reason = error.strerror or "it may not be written"
         raise refuse(f"cannot be used ({reason})", str(path), "give another --output, or mend the folder") from None
     return path.resolve()
+
+
+def _make_private(path: Path) -> None:
+    """Make `path` and the parents it lacks, each for its owner alone and durable under its name. Raises OSError."""
+    lacking = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(lacking):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(folder.parent)
+    if not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 @contextmanager
@@ -54,8 +66,9 @@ def hold(file: Path, what: str, holder: str) -> Iterator[None]:
         except BlockingIOError:
             other = os.pread(handle, 500, 0).decode(errors="replace").strip() or "another run"
             raise refuse(f"is held by {other}", what, "wait for it to end", Exit.HELD) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, holder.encode(), 0)
+        with suppress(OSError):  # On a full disk the lock holds all the same; it only lacks a name.
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, holder.encode(errors="replace"), 0)
         yield
     finally:
         os.close(handle)
@@ -66,19 +79,28 @@ def app_lock(environment: Mapping[str, str], base_url: str, client_id: str) -> P
 
     The state folder comes first: cron has no runtime folder, and both must find the same file.
     """
-    home = environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
-    state = environment.get("XDG_STATE_HOME") or str(Path(home) / ".local" / "state")
-    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    me = os.getuid()
+    state = environment.get("XDG_STATE_HOME") or str(_home(environment) / ".local" / "state")
+    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/user/{me}"
     name = hashlib.sha256(f"{base_url}\0{client_id}".encode()).hexdigest()[:32] + ".lock"
-    for place in (Path(state), Path(runtime)):
-        folder = place / "highlevel-recovery"
+    places = [Path(place) / "highlevel-recovery" for place in (state, runtime)]
+    # As the XDG specification asks of a user who has neither.
+    for folder in (*places, Path(tempfile.gettempdir()) / f"highlevel-recovery-{me}"):
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(folder)
+            of = folder.lstat()
         except OSError:
             continue
-        if os.access(folder, os.W_OK | os.X_OK):
+        if os.access(folder, os.W_OK | os.X_OK) and (folder in places or (of.st_uid == me and not of.st_mode & 0o022)):
             return folder / name
     raise refuse("no folder for the lock of the app", state, "set XDG_STATE_HOME to a folder of yours")
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    try:
+        return Path(environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")  # A user without a name, as in a container.
 
 
 @contextmanager
@@ -106,6 +128,25 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refuse_folders(folder: Path, names: Iterable[str]) -> None:
+    """Raise UserError where a folder stands in the place of a file."""
+    for path in (folder / name for name in names):
+        if path.is_dir() and not path.is_symlink():
+            raise refuse("is a folder", str(path), "move it away")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Write reports one process at a time, so that what was read earlier never replaces what was read later."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # A network disk without locks on folders does without.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(handle)
 

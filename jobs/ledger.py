@@ -1,8 +1,8 @@
 """What is known of every install and of every run, on disk; the only state of the job.
 
 Every method that writes is one transaction, synced when it returns; UnwritableError where the disk will not have it. One
-thread writes. What is read for a report
-comes through a connection of its own, so that a report can be rendered while a run writes.
+thread writes. What is read for a report comes through a connection of its own, so that a report can be rendered while
+a run writes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, case, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import OperationalError
 
 from jobs import outcomes, schema
 from jobs.causes import ADVICE
@@ -39,6 +38,7 @@ from jobs.schema import broken, installs, layouts, listed, pairs, runs, todo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
@@ -53,10 +53,6 @@ def in_batches(items: Iterable[Any], size: int = _BATCH) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-class UnwritableError(OSError):
-    """The disk will not have what is to be written."""
 
 
 class StagedGroup(NamedTuple):
@@ -82,13 +78,16 @@ class Ledger:
         self._connection.close()
         self.engine.dispose()
 
+    def copy_to(self, path: Path) -> None:
+        """Write the whole ledger to `path`, an empty file, and go on with what is found under its own name."""
+        self._connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
+        self._connection.close()
+        self._connection = self.engine.connect()
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._connection.begin():
-                yield self._connection
-        except OperationalError as error:
-            raise UnwritableError(0, f"the ledger cannot be written ({error.orig})") from None
+        with self._connection.begin():
+            yield self._connection
 
     # -- the manifest ------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect, select, text
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from jobs import schema
 from jobs.errors import UserError, refuse
@@ -44,14 +44,11 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
             todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
             raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
         return Ledger(engine)
-    except OSError as error:
-        raise refuse(
-            f"cannot be opened ({error.strerror})", str(path), "mend the folder or give another --output"
-        ) from None
-    except OperationalError as error:
-        raise refuse(f"cannot be opened ({error.orig})", str(path), "make room, or mend the folder's rights") from None
-    except DatabaseError:
+    except (schema.DamagedError, DatabaseError):
         raise refuse("is damaged", str(path), "restore it, or move it away and give another --output") from None
+    except OSError as error:
+        todo = "make room, mend the folder's rights, or give another --output"
+        raise refuse(f"cannot be opened ({error.strerror})", str(path), todo) from None
 
 
 def _make_tables(connection: Connection, base_url: str) -> None:
@@ -72,8 +69,6 @@ def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:
     """Raise UserError where results.csv holds tokens that the ledger does not know: they would be lost."""
     path = folder / RESULTS
     if not path.is_file():
-        if path.is_dir() and not path.is_symlink():
-            raise refuse("is a folder", str(path), "move it away")
         return
     try:
         for batch in in_batches(_pairs(path)):

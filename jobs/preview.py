@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
@@ -49,8 +51,9 @@ def _to_read(path: Path) -> Ledger:
         schema.metadata.create_all(engine)
         return Ledger(engine)
     # Where no run is under way there is no WAL file, and SQLite would make one even to read.
-    how = "mode=ro" if path.with_name(f"{LEDGER}-wal").exists() else "immutable=1"
-    return Ledger(create_engine(f"sqlite:///file:{path}?{how}&uri=true", poolclass=NullPool))
+    how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
+    url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
+    return Ledger(create_engine(url, poolclass=NullPool))
 
 
 def report_again(folder: Path, project: Path, environment: Mapping[str, str]) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from jobs.clock import utc_now
-from jobs.errors import Exit, refuse
-from jobs.folder import LOCK, app_lock, clear_left_behind, hold, make_folder, reserve
-from jobs.ledger import UnwritableError
+from jobs.errors import Exit, UserError, refuse
+from jobs.folder import LOCK, alone, app_lock, clear_left_behind, hold, make_folder, refuse_folders, reserve
 from jobs.model import Failed, Recovered, Run, ThisRun
-from jobs.opening import open_ledger, refuse_unknown_tokens
+from jobs.opening import LEDGER, open_ledger, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
 from jobs.rendering import render
+from jobs.reports import REPORTS
+from jobs.rescue import anchor, bring_back
+from jobs.schema import UnwritableError
 from jobs.standing import as_it_stands, recovery_ages
 from jobs.stop import Stop, on_signals
 from jobs.terminal import Opening
@@ -37,19 +39,24 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
     stop = Stop(time.monotonic, None if wishes.max_duration is None else time.monotonic() + wishes.max_duration)
     with ExitStack() as held:
         folder = make_folder(output)
-        ledger, make_room = _take(start, folder, held)
         try:
+            ledger, make_room = _take(start, folder, held)
             plan, todo = _enrol(start, ledger, wishes)
             run = _begin(start, ledger, plan)
+            opening = _opening(start, folder, plan, todo, ledger, wishes)
         except UnwritableError as full:
-            raise refuse("cannot be written", str(folder), f"make room or mend its rights ({full})") from None
-        terminal.started(_opening(start, folder, plan, todo, ledger, wishes))
+            todo_now = "make room or mend its rights; a damaged ledger is restored, or moved away"
+            raise refuse(f"cannot be used ({full})", str(folder), todo_now) from None
+        in_place = anchor(folder / LEDGER)
+        terminal.started(opening)
         held.enter_context(on_signals(stop, terminal.cut_short))
         this_run = run.this_run
         try:
             for progress in _work(start, ledger, todo, wishes, stop, make_room):
                 this_run = _count(this_run, progress)
                 terminal.ended(progress, this_run, signalled=stop.signalled)
+                if not in_place():
+                    stop.ask("disk", Exit.STOPPED_EARLY, f"{folder} was moved or removed while the run was under way")
         except UnwritableError as full:
             stop.ask("disk", Exit.STOPPED_EARLY, str(full))
         except Exception:
@@ -58,6 +65,8 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
         finally:
             make_room()
             terminal.reporting()
+            if not in_place():
+                bring_back(ledger, folder)
             run = _finish(run, plan, ledger, stop, this_run)
             run = _report(run, folder, ledger, start)
             terminal.finished(run, folder, start.manifest.path, nothing_to_do=not todo)
@@ -68,7 +77,9 @@ def _take(start: Start, folder: Path, held: ExitStack) -> tuple[Ledger, Callable
     """Take hold of the folder, of its ledger, of room on its disk, and of the apps."""
     holder = f"the run on {start.manifest.path} that began {utc_now()}"
     held.enter_context(hold(folder / LOCK, str(folder), holder))
-    clear_left_behind(folder)
+    refuse_folders(folder, REPORTS)
+    with alone(folder):
+        clear_left_behind(folder)
     make_room = held.enter_context(reserve(folder))
     ledger = open_ledger(folder, start.base_url)
     held.callback(ledger.close)
@@ -150,15 +161,16 @@ def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun)
 
 
 def _report(run: Run, folder: Path, ledger: Ledger, start: Start) -> Run:
-    """Leave the reports; where the disk will not have them, that is why the run stopped."""
+    """Leave the reports; where the disk will not have one of them, that is why the run stopped."""
     try:
         ledger.save_run(run)
         render(folder, ledger, run, start.apps.known)
-    except OSError as full:
-        return replace(
-            run,
-            exit_code=int(Exit.STOPPED_EARLY),
-            stopped_because="disk",
-            met=f"{full.strerror}: make room, then run `recover report {folder}`",
-        )
+    except (OSError, UserError) as lacking:
+        what = f"{lacking.filename or folder}: {lacking.strerror}" if isinstance(lacking, OSError) else str(lacking)
+        met = f"{what}: mend it, then run `recover report {folder}`"
+        run = replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because="disk", met=met)
+        with suppress(OSError):
+            ledger.save_run(run)
+        with suppress(OSError, UserError):
+            render(folder, ledger, run, start.apps.known)  # What can be written says so.
     return run

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from jobs.folder import replacing
-from jobs.opening import refuse_unknown_tokens
+from jobs.folder import alone, replacing
+from jobs.opening import RESULTS, refuse_unknown_tokens
 from jobs.records import failures, records, user_columns
 from jobs.reports import Source, write_all
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App]) -> None:
     """Write every report of `folder`. Raises UserError where results.csv holds what would be lost, and OSError."""
-    refuse_unknown_tokens(folder, ledger)
     engine = ledger.engine
     source = Source(
         columns=user_columns(engine),
@@ -31,7 +30,10 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App]) -> N
 
     @contextmanager
     def replace(name: str) -> Iterator[BinaryIO]:
+        if name == RESULTS:
+            refuse_unknown_tokens(folder, ledger)
         with replacing(folder / name) as file:
             yield file
 
-    write_all(source, run, apps, replace)
+    with alone(folder):
+        write_all(source, run, apps, replace)

@@ -7,6 +7,7 @@ fingerprints of every pair ever recorded; `listed` (temporary) the manifest whil
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -22,10 +23,13 @@ from sqlalchemy import (
     create_engine,
     event,
 )
+from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import ExceptionContext
 
 VERSION = 1
 metadata = MetaData()
@@ -116,9 +120,23 @@ listed = Table(
 )
 
 
+class UnwritableError(OSError):
+    """The disk will not have what is to be written, or will not give back what was."""
+
+    def __str__(self) -> str:
+        return self.strerror or ""
+
+
+class DamagedError(UnwritableError):
+    """The ledger's file is no ledger any more."""
+
+
 def open_file(path: Path) -> Engine:
-    """The engine of a ledger's file, which exists; every commit is synced before it returns."""
-    return _prepared(create_engine(f"sqlite:///{path}", poolclass=NullPool), "wal")
+    """The engine of a ledger's file, which exists; every commit is synced before it returns.
+
+    What it is used for raises UnwritableError where the disk is at fault.
+    """
+    return _prepared(create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool), "wal")
 
 
 def open_memory() -> Engine:
@@ -132,4 +150,15 @@ def _prepared(engine: Engine, journal: str) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     event.listen(engine, "connect", connected)
+    event.listen(engine, "handle_error", _blame_the_disk)
     return engine
+
+
+def _blame_the_disk(context: ExceptionContext) -> None:
+    """Tell a disk at fault from a bug of ours, which SQLite calls a plain error."""
+    error = context.original_exception
+    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        raise DamagedError(0, f"the ledger is damaged ({error})")
+    if isinstance(error, sqlite3.OperationalError) and kind != sqlite3.SQLITE_ERROR:
+        raise UnwritableError(0, f"the ledger cannot be used ({error})")

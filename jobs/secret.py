@@ -16,7 +16,7 @@ STARS = "****"
 _TOKEN_LIKE = re.compile(r"[A-Za-z0-9_\-+/=~.%]{40,}|eyJ[A-Za-z0-9_\-.]{8,}")
 # Paths and addresses of our own have short parts between their slashes and dots.
 _OPAQUE = re.compile(r"[A-Za-z0-9_\-+~]{40,}|eyJ[A-Za-z0-9_\-.]{8,}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]+")
 _MIN_SECRET = 4
 
 

@@ -33,6 +33,10 @@ class Stop:
         if not self.because:
             self.because, self.code, self.met = because, code, met
 
+    def must(self, because: str, code: Exit, met: str) -> None:
+        """Stop for this reason, whatever was asked before: more was lost than time."""
+        self.because, self.code, self.met = because, code, met
+
     def asked(self) -> bool:
         """Whether to hand out no more."""
         if self.deadline is not None and self.clock() >= self.deadline:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from jobs import __version__
 from jobs.attempt import Persistence, attempt
+from jobs.book import Book
 from jobs.breaker import Breaker
 from jobs.clock import utc_now
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits
-from jobs.ledger import UnwritableError
 from jobs.pace import Pace
 from jobs.workers import Means, outcomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from jobs.attempt import Tried
     from jobs.ledger import Ledger
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jobs.start import Start
     from jobs.stop import Stop
     from jobs.wishes import Wishes
+    from jobs.workers import Round
 
 MOST_WORKERS = 128
 
@@ -61,7 +62,8 @@ def work(
 ) -> Iterator[Progress]:
     """Try what is lined up. Every outcome is on disk before the next install is handed out, and before it is yielded.
 
-    `make_room` frees what was kept for a full disk. Raises UnwritableError where that did not help.
+    `make_room` frees what was kept for a full disk. Whatever ends it, a bug of the caller's too, what is in flight is
+    written down before it ends. Raises UnwritableError where the ledger cannot be read.
     """
     retry, pacing = start.settings.retry, start.settings.pace
     persistence = Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
@@ -85,12 +87,26 @@ def work(
             now=utc_now,
             look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
         )
-        for ended, in_flight, waiting in outcomes(_lanes(ledger, todo, wishes.limit), means):
-            if ended:
-                _write_down(ledger, ended, stop, make_room)
-            alone = all(breaker.goes_alone(client_id) for client_id in todo)
-            yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone)
+        coming = outcomes(_lanes(ledger, todo, wishes.limit), means)
+        with closing(_recorded(coming, Book(ledger, stop, make_room), stop)) as recorded:
+            for ended, in_flight, waiting in recorded:
+                alone = all(breaker.goes_alone(client_id) for client_id in todo)
+                yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone)
     _why_stopped(stop, breaker, pace, todo, wishes, total)
+
+
+def _recorded(coming: Iterator[Round], book: Book, stop: Stop) -> Generator[Round]:
+    """Rounds whose outcomes are on disk. Whatever ends this early, what is in flight comes back and is written down."""
+    try:
+        for now in coming:
+            yield now._replace(ended=book.write(now.ended))
+    except BaseException:
+        stop.ask("bug", Exit.BUG)
+        for now in coming:
+            book.write(now.ended)
+        raise
+    finally:
+        book.close()
 
 
 def _try_once(api: HighLevel, apps: Mapping[str, App], install: Install) -> Tried:
@@ -101,18 +117,6 @@ def _stopping(stop: Stop, pace: Pace) -> bool:
     if stop.asked():
         pace.stop()
     return bool(stop.because)
-
-
-def _write_down(
-    ledger: Ledger, ended: list[tuple[Install, Outcome]], stop: Stop, make_room: Callable[[], None]
-) -> None:
-    """Record outcomes; on a full disk what was kept for them is used, and the run stops."""
-    try:
-        ledger.record(ended)
-    except UnwritableError as full:
-        stop.ask("disk", Exit.STOPPED_EARLY, str(full))
-        make_room()
-        ledger.record(ended)
 
 
 def _api(start: Start, pace: Pace) -> HighLevel:

@@ -91,7 +91,10 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Ro
     bug: BaseException | None = None
     while True:
         if bug is None:
-            _hand_out(floor, means)
+            try:
+                _hand_out(floor, means)
+            except Exception as error:  # noqa: BLE001 - it is raised when what is in flight is back
+                bug = error
         ended = _give_up_waiting(floor, means, everybody=bug is not None or _stops(means))
         if not ended and not floor.out and not floor.waiting:
             break

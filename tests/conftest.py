@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,3 +98,64 @@ def play(tmp_path):
             return Job(tmp_path, sandbox, environment)
 
         yield start
+
+
+@dataclass
+class Stage:
+    """Runs of a job that cost little (see `stage.py`), and that are killed where asked: at the n-th time of a moment,
+    or after some seconds."""
+
+    job: Job
+    process: subprocess.Popen[str]
+
+    def start(self, *arguments, kill_at=("", 0), kill_after=None, **more):
+        task = {
+            "arguments": [str(argument) for argument in arguments],
+            "environment": self.job.environment,
+            "out": str(self.job.folder / "said"),
+            "kill_at": kill_at,
+            "kill_after": kill_after,
+            **more,
+        }
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        return json.loads(self.process.stdout.readline())
+
+    def run(self, manifest, output, *arguments, **more):
+        self.start("run", manifest, "--output", output, "--workers", 3, *arguments, **more)
+        return self.end()
+
+    def said(self):
+        """All that was said since the last time."""
+        file = self.job.folder / "said"
+        text = file.read_text(errors="replace") if file.exists() else ""
+        file.unlink(missing_ok=True)
+        return text
+
+
+@pytest.fixture
+def behaviours():
+    return {}
+
+
+@pytest.fixture
+def stage(play, behaviours):
+    job = play(behaviours)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.stage"], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Stage(job, process)
+        process.stdin.close()
+
+
+def pairs(output):
+    """The refresh tokens that the ledger holds, by account: as SQLite reads them from what a run left."""
+    if not (output / "ledger.sqlite3").exists():
+        return {}
+    with closing(sqlite3.connect(output / "ledger.sqlite3")) as connection:
+        if not connection.execute("select 1 from sqlite_master where name = 'installs'").fetchone():
+            return {}
+        rows = connection.execute("select account_id, tokens from installs where tokens is not null").fetchall()
+    return {account: json.loads(tokens)["refresh_token"] for account, tokens in rows}

@@ -6,25 +6,25 @@ the libraries below the job (audit events, SQLAlchemy's dialect), never in its o
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
+import jobs
 import jobs.cli
-import jobs.demo
-import jobs.logs
-import jobs.recover
-import jobs.reports.page
-import jobs.start
-import jobs.terminal
-import jobs.wishes
-import jobs.work
+
+for _room in pkgutil.walk_packages(jobs.__path__, "jobs."):
+    if not _room.name.endswith("__main__"):
+        importlib.import_module(_room.name)
 
 SENDS = {
     b"POST /oauth/reconnect": "a reconnect leaves",
@@ -79,7 +79,7 @@ def run(task):
     """Play one task in this (forked) process; returns the exit code and the moments that were met."""
     os.environ.clear()
     os.environ.update(task["environment"])
-    with open(task["out"], "ab") as out:
+    with Path(task["out"]).open("ab") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     moments = Moments(*task["kill_at"])

@@ -9,20 +9,15 @@ import csv
 import json
 import random
 import re
-import sqlite3
-import subprocess
-import sys
 from collections import Counter
-from contextlib import closing
-from dataclasses import dataclass
 
 import pytest
 
 from jobs.sandbox.world import Place
 
-from .conftest import PROJECT, Job
+from .conftest import pairs
 
-WORKERS = 3
+WORKERS = 3  # as many as the stage starts
 INSTALLS = 9
 BEHAVE = {"Loc2": Place("not_installed"), "Loc5": Place("server_error", heals_after=1), "Loc6": Place("wrong_account")}
 MOMENTS = {
@@ -37,47 +32,6 @@ MOMENTS = {
     "a report is moved into place": 4,
 }
 """Each moment, and how often it is met in a run at least."""
-
-
-@dataclass
-class Stage:
-    """Runs of a job that may be killed: at the n-th time of a moment, or after some seconds."""
-
-    job: Job
-    process: subprocess.Popen[str]
-
-    def run(self, manifest, output, *arguments, kill_at=("", 0), kill_after=None):
-        task = {
-            "arguments": ["run", str(manifest), "--output", str(output), "--workers", str(WORKERS), *arguments],
-            "environment": self.job.environment,
-            "out": str(self.job.folder / "said"),
-            "kill_at": kill_at,
-            "kill_after": kill_after,
-        }
-        self.process.stdin.write(json.dumps(task) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
-@pytest.fixture
-def stage(play):
-    job = play(dict(BEHAVE))
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.stage"], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield Stage(job, process)
-        process.stdin.close()
-
-
-def pairs(output):
-    """The pairs that the ledger holds, by account; as SQLite reads them from what the kill left."""
-    if not (output / "ledger.sqlite3").exists():
-        return {}
-    with closing(sqlite3.connect(output / "ledger.sqlite3")) as connection:
-        if not connection.execute("select 1 from sqlite_master where name = 'installs'").fetchone():
-            return {}
-        rows = connection.execute("select account_id, tokens from installs where tokens is not null").fetchall()
-    return {account: json.loads(tokens)["refresh_token"] for account, tokens in rows}
 
 
 def told(output):
@@ -95,6 +49,11 @@ def told(output):
 
 def listing(count):
     return "location_id,name\n" + "".join(f"Loc{n},Name {n}\n" for n in range(count))
+
+
+@pytest.fixture
+def behaviours():
+    return dict(BEHAVE)
 
 
 @pytest.mark.parametrize(("moment", "least"), MOMENTS.items(), ids=MOMENTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from jobs.errors import UserError
 from jobs.reports import page, summary, tables
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from jobs.model import App, Cause, Record, Run
+
+REPORTS = ("results.csv", "failures.csv", "failures.html", "summary.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,22 @@ def write_all(
     apps: Mapping[str, App],
     replace: Callable[[str], AbstractContextManager[BinaryIO]],
 ) -> None:
-    """Write every report. `replace` gives the file that takes the place of one when its block ends well."""
-    with replace("results.csv") as file:
-        tables.write_results(file, source.columns, source.records())
-    with replace("failures.csv") as file:
-        tables.write_failures(file, source.columns, source.failures(), apps)
-    with replace("failures.html") as file:
-        page.write(file, run, source.columns, source.failures_by_cause, apps)
-    with replace("summary.json") as file:
-        summary.write(file, run)
+    """Write every report. `replace` gives the file that takes the place of one when its block ends well.
+
+    Where one cannot be written the others are all the same; then the first OSError or UserError is raised.
+    """
+    lacking: list[Exception] = []
+    writers: tuple[Callable[[BinaryIO], None], ...] = (
+        lambda file: tables.write_results(file, source.columns, source.records()),
+        lambda file: tables.write_failures(file, source.columns, source.failures(), apps),
+        lambda file: page.write(file, run, source.columns, source.failures_by_cause, apps),
+        lambda file: summary.write(file, run),
+    )
+    for name, write in zip(REPORTS, writers, strict=True):
+        try:
+            with replace(name) as file:
+                write(file)
+        except (OSError, UserError) as error:
+            lacking.append(error)
+    if lacking:
+        raise lacking[0]

@@ -1,0 +1,49 @@
+"""An output folder that is moved or removed while a run is under way: its ledger lives on, open and without a name."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from jobs.errors import UserError
+from jobs.folder import make_folder, make_private_file, sync_folder
+from jobs.opening import LEDGER
+from jobs.schema import UnwritableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from jobs.ledger import Ledger
+
+
+def anchor(path: Path) -> Callable[[], bool]:
+    """A question to ask later: whether the file at `path` is still the one that is there now."""
+    was = path.stat()
+
+    def in_place() -> bool:
+        try:
+            return os.path.samestat(path.stat(), was)
+        except OSError:
+            return False
+
+    return in_place
+
+
+def bring_back(ledger: Ledger, folder: Path) -> None:
+    """Write all that the open ledger knows into `folder`, made again. Raises UnwritableError."""
+    path = folder / LEDGER
+    if path.exists():
+        raise UnwritableError(0, f"{path} is not the ledger of this run any more; {folder} was replaced under way")
+    try:
+        make_folder(folder)
+        make_private_file(path)
+    except UserError as error:
+        raise UnwritableError(0, str(error)) from None
+    ledger.copy_to(path)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    sync_folder(folder)
