@@ -166,8 +166,10 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start) -> Run:
         ledger.save_run(run)
         render(folder, ledger, run, start.apps.known)
     except (OSError, UserError) as lacking:
-        what = f"{lacking.filename or folder}: {lacking.strerror}" if isinstance(lacking, OSError) else str(lacking)
-        met = f"{what}: mend it, then run `recover report {folder}`"
+        where = getattr(lacking, "filename2", None) or getattr(lacking, "filename", None) or folder
+        what = f"{where}: {lacking.strerror}" if isinstance(lacking, OSError) else str(lacking)
+        before = f"{run.met}; " if run.stopped_because == "disk" else ""
+        met = f"{before}{what}: mend it, then run `recover report {folder}`"
         run = replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because="disk", met=met)
         with suppress(OSError):
             ledger.save_run(run)

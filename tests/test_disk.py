@@ -1,0 +1,246 @@
+"""Disks that are full, read-only, gone or damaged: one clear line, and no pair that was issued is lost."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+
+from .conftest import pairs
+
+REPORTS = ["results.csv", "failures.csv", "failures.html", "summary.json"]
+
+
+def listing(count):
+    return "location_id\n" + "".join(f"Loc{n}\n" for n in range(count))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """`disk(mebibytes)` gives the folder of a small disk of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = []
+
+    def mount(size):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", place], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("a small disk can be mounted by root alone")
+        mounted.append(place)
+        return place
+
+    try:
+        yield mount
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(place):
+    """Take all the room there is."""
+    with (place / "somebody-elses").open("ab", buffering=0) as file:
+        for size in (1 << 16, 4096, 512, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def issued(job):
+    return dict(job.sandbox.codes.issued)
+
+
+def refused(stage, code=2):
+    said = stage.said()
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 2, said
+    assert f"exit {code}" in said.splitlines()[-1]
+    return said
+
+
+@pytest.mark.parametrize("room_left", [4 << 20, 0])
+def test_a_disk_that_is_full_before_the_start_is_one_clear_line_and_nothing_is_sent(stage, disk, room_left):
+    job, place = stage.job, disk(6)
+    if room_left:
+        (place / "somebody-elses").write_bytes(b"x" * (2 << 20))
+    else:
+        fill(place)
+    assert stage.run(job.manifest(listing(3)), place / "out")["code"] == 2
+    assert "spare" in refused(stage)
+    assert job.sandbox.seen == []
+
+
+def test_a_disk_that_fills_up_under_way_stops_the_run_and_every_issued_pair_is_kept(stage, disk):
+    job, place = stage.job, disk(16)
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "200"
+    stage.start("run", job.manifest(listing(400)), "--output", place / "out", "--workers", 8)
+    wait_until(lambda: len(job.sandbox.codes.issued) > 30)
+    fill(place)
+    assert stage.end()["code"] == 3
+    said = stage.said()
+    assert "Traceback" not in said
+    assert "(disk: " in said.splitlines()[-1]
+    assert 30 < len(issued(job)) < 400
+    assert pairs(place / "out") == issued(job)
+    job.output.symlink_to(place / "out")
+    assert {key: row["refresh_token"] for key, row in job.results().items() if row["refresh_token"]} == issued(job)
+    assert job.summary()["stopped_because"] == "disk"
+    (place / "somebody-elses").unlink()
+    assert stage.run(job.folder / "installs.csv", job.output, "--rate", 500)["code"] == 0
+    assert pairs(job.output) == issued(job)
+    assert len(job.sandbox.codes.issued) == 400
+
+
+def test_where_somebody_takes_the_last_room_too_the_run_stops_and_says_what_is_lost(stage, disk):
+    job, place = stage.job, disk(12)
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "200"
+    stage.start("run", job.manifest(listing(400)), "--output", place / "out", "--workers", 4)
+    wait_until(lambda: len(job.sandbox.codes.issued) > 10)
+    over = threading.Event()
+
+    def take_all():
+        while not over.is_set():
+            fill(place)
+
+    taker = threading.Thread(target=take_all)
+    taker.start()
+    code = stage.end()["code"]
+    over.set()
+    taker.join()
+    (place / "somebody-elses").unlink()
+    said = stage.said()
+    assert code == 3
+    assert "Traceback" not in said
+    lost = len(issued(job)) - len(pairs(place / "out"))
+    assert pairs(place / "out").items() <= issued(job).items()
+    assert lost <= 4
+    assert (f"{lost} new pairs could not be stored" in said) == bool(lost)
+
+
+def test_a_read_only_folder_is_one_clear_line_and_nothing_is_sent(stage, disk):
+    job, place = stage.job, disk(12)
+    assert stage.run(job.manifest(listing(1)), place / "out")["code"] == 0
+    subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+    calls = len(job.sandbox.seen)
+    stage.said()
+    for output in (place / "out", place / "new"):
+        assert stage.run(job.manifest(listing(3)), output)["code"] == 2
+        assert str(place) in refused(stage)
+    assert len(job.sandbox.seen) == calls
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_folder_that_vanishes_under_way_stops_the_run_and_comes_back_with_all_that_was_issued(stage, how):
+    job = stage.job
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "200"
+    stage.start("run", job.manifest(listing(300)), "--output", job.output, "--workers", 4)
+    wait_until(lambda: len(job.sandbox.codes.issued) > 10)
+    if how == "moved":
+        job.output.rename(job.folder / "elsewhere")
+    else:
+        shutil.rmtree(job.output)
+    assert stage.end()["code"] == 3
+    said = stage.said()
+    assert "Traceback" not in said
+    assert "moved or removed" in said.splitlines()[-1]
+    assert 10 < len(issued(job)) < 300
+    assert pairs(job.output) == issued(job)
+    assert job.output.stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in job.output.iterdir()} == {0o600}
+    assert job.summary()["counts"]["recovered"] == len(issued(job))
+    assert stage.run(job.folder / "installs.csv", job.output, "--rate", 500)["code"] == 0
+    assert len(job.sandbox.codes.issued) == 300
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_folder_in_the_place_of_a_report_is_refused_before_anything_is_sent(stage, name):
+    job = stage.job
+    (job.output / name).mkdir(parents=True)
+    assert stage.run(job.manifest(listing(3)), job.output)["code"] == 2
+    assert name in refused(stage)
+    assert job.sandbox.seen == []
+
+
+def test_a_folder_that_takes_the_place_of_a_report_under_way_costs_that_report_alone(stage):
+    job = stage.job
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
+    stage.start("run", job.manifest(listing(20)), "--output", job.output)
+    wait_until(lambda: len(job.sandbox.codes.issued) > 3)
+    (job.output / "results.csv").mkdir()
+    assert stage.end()["code"] == 3
+    said = stage.said()
+    assert "Traceback" not in said
+    assert "results.csv: Is a directory" in said.splitlines()[-1]
+    assert (job.summary()["exit_code"], job.summary()["stopped_because"]) == (3, "disk")
+    assert pairs(job.output) == issued(job)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_link_in_the_place_of_a_report_is_replaced_and_never_followed(stage, name):
+    job = stage.job
+    job.output.mkdir(mode=0o700)
+    elsewhere = job.folder / "elsewhere"
+    elsewhere.write_text("untouched")
+    (job.output / name).symlink_to(elsewhere)
+    assert stage.run(job.manifest(listing(2)), job.output)["code"] == 0
+    assert elsewhere.read_text() == "untouched"
+    assert not (job.output / name).is_symlink()
+    assert len(job.results()) == 2
+
+
+def test_a_ledger_that_is_a_link_or_a_folder_is_refused(stage):
+    job = stage.job
+    job.output.mkdir(mode=0o700)
+    (job.output / "ledger.sqlite3").mkdir()
+    assert stage.run(job.manifest(listing(2)), job.output)["code"] == 2
+    refused(stage)
+    assert job.sandbox.seen == []
+
+
+def test_a_ledger_damaged_anywhere_never_ends_in_a_traceback_and_loses_no_pair_of_the_reports(stage):
+    job = stage.job
+    manifest = job.manifest(listing(40))
+    assert stage.run(manifest, job.output)["code"] == 0
+    whole, results = job.output / "ledger.sqlite3", (job.output / "results.csv").read_bytes()
+    pages = whole.stat().st_size // 4096
+    content = whole.read_bytes()
+    calls, codes = len(job.sandbox.seen), set()
+    stage.said()
+    for page in range(0, pages, max(1, pages // 12)):
+        torn = bytearray(content)
+        torn[page * 4096 : page * 4096 + 4096] = b"\xa5" * 4096
+        for file in job.output.glob("ledger*"):
+            file.unlink()
+        whole.write_bytes(torn)
+        codes.add(stage.run(manifest, job.output)["code"])
+        assert "Traceback" not in stage.said()
+        assert (job.output / "results.csv").read_bytes() == results
+    assert 2 in codes
+    assert codes <= {0, 2}
+    assert len(job.sandbox.seen) == calls
+
+
+def test_a_disk_that_is_full_when_reports_are_made_again_is_one_clear_line(stage, disk):
+    job, place = stage.job, disk(12)
+    assert stage.run(job.manifest(listing(5)), place / "out")["code"] == 0
+    before = (place / "out" / "results.csv").read_bytes()
+    fill(place)
+    stage.said()
+    stage.start("report", place / "out")
+    code = stage.end()["code"]
+    refused(stage, code)
+    assert code in {2, 3}
+    assert (place / "out" / "results.csv").read_bytes() == before
