@@ -89,6 +89,7 @@ def run(
     terminal.begins(manifest, _given())
     start = _start(manifest, rate, workers)
     secrets = [app.client_secret for app in start.apps.known.values()]
+    secrets.append(start.settings.notify.url)
     terminal.configured(start.settings.log.level, secrets, start.warnings)
     wishes = Wishes(limit, max_duration, tuple(Cause(cause) for cause in causes), force)
     return recover(start, output_for(PROJECT, manifest, output), wishes, terminal)
@@ -181,8 +182,29 @@ def main(arguments: list[str] | None = None) -> None:
 
         code, problems, text = ending_of(error)
         terminal.broke(problems, text)
+    if given[:1] == ["run"]:
+        _notify(terminal, int(code))
     terminal.exits(int(code))
     sys.exit(int(code))
+
+
+def _notify(terminal: Terminal, code: int) -> None:
+    """Tell those who asked for it how the run ended, also where it could not start."""
+    from jobs.settings import load_notify
+    from jobs.start import PROJECT, environment_of
+
+    try:
+        environment = environment_of(PROJECT, os.environ)
+    except UserError:
+        environment = dict(os.environ)
+    settings = load_notify(PROJECT / "config" / "recovery.toml", environment)
+    news = terminal.news(code) if settings.anybody else None
+    if news is None:
+        return
+    from jobs.notify import notify
+
+    for warning in notify(settings, news, PROJECT, environment):
+        terminal.warn(warning, asked=bool(code))
 
 
 def _terminal(arguments: list[str], out: Net, err: Net) -> Terminal:

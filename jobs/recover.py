@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from jobs.clock import utc_now
 from jobs.errors import Exit, UserError, refuse
+from jobs.failed_set import failed_set_changed
 from jobs.folder import LOCK, alone, app_lock, clear_left_behind, hold, make_folder, refuse_folders, reserve
 from jobs.model import Failed, Recovered, Run, ThisRun
 from jobs.opening import LEDGER, open_ledger, refuse_unknown_tokens
@@ -69,7 +70,8 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
                 bring_back(ledger, folder)
             run = _finish(run, plan, ledger, stop, this_run)
             run = _report(run, folder, ledger, start)
-            terminal.finished(run, folder, start.manifest.path, nothing_to_do=not todo)
+            changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
+            terminal.finished(run, folder, start.manifest.path, nothing_to_do=not todo, changed=changed)
     return Exit(run.exit_code or 0)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import fields
 
+from jobs.apps import is_loopback
 from jobs.errors import Problem, UserError
+from jobs.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +65,31 @@ class LogSettings(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Words(tuple[str, ...]):
+    """A command with its arguments: a list, or one text that is split like a shell's words."""
+
+    __slots__ = ()
+
+
+class NotifySettings(_Section, frozen=True):
+    """Who is told when a run ends: a command, an address (either may be empty); and of which ends."""
+
+    level: Literal["problems", "changes", "always"] = "problems"
+    command: Words = Words()
+    url: Secret = Secret("")
+    timeout_seconds: _Seconds = 10
+
+    @property
+    def anybody(self) -> bool:
+        """Whether there is somebody to tell."""
+        return bool(self.command or self.url.reveal())
+
+    @property
+    def watches_changes(self) -> bool:
+        """Whether somebody wants to know that other installs are failed than before."""
+        return self.level == "changes" and self.anybody
+
+
 class Settings(_Section, frozen=True):
     """Every setting of the job."""
 
@@ -69,6 +98,7 @@ class Settings(_Section, frozen=True):
     http: HttpSettings = HttpSettings()
     stop: StopSettings = StopSettings()
     log: LogSettings = LogSettings()
+    notify: NotifySettings = NotifySettings()
 
 
 def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
@@ -84,7 +114,35 @@ def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[s
     if problems:
         raise UserError(*problems)
     values = {section: in_file.get(section, {}) | over.get(section, {}) for section in in_file | over}
-    return convert(values, Settings, strict=False)
+    return convert(values, Settings, strict=False, dec_hook=_own)
+
+
+def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
+    """The section `notify` alone, also where others are wrong; where it cannot be read, nobody is told."""
+    ignored: list[Problem] = []
+    over, _ = _laid_over(environment, {}, ignored)
+    values = _read(file, ignored).get("notify", {})
+    try:
+        return convert(values | over.get("notify", {}), NotifySettings, strict=False, dec_hook=_own)
+    except (ValidationError, TypeError):
+        return NotifySettings()
+
+
+def _own(kind: type, value: object) -> object:
+    """A value of one of our own types. What a `ValueError` says is shown, and never holds the value."""
+    if kind is Words:
+        words = shlex.split(value) if isinstance(value, str) else value
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError("it is neither a text nor a list of texts")
+        return Words(words)
+    if kind is Secret and isinstance(value, str):
+        parts = urlsplit(value)
+        if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("it is no address that begins with https://")
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("it is not encrypted: use https:// (http:// is for this machine alone)")
+        return Secret(value)
+    raise ValueError("it is no text")
 
 
 def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -134,7 +192,7 @@ def _problems(
                 problems.append(Problem("is an unknown setting", *_unknown(place, file, names)))
                 continue
             try:
-                convert(value, types[key], strict=strict)
+                convert(value, types[key], strict=strict, dec_hook=_own)
             except ValidationError as error:
                 where = _where(place, file, names)
                 problems.append(Problem(f"has a value that does not fit ({error})", where, "correct the value"))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from jobs.model import ThisRun
     from jobs.net import Net
+    from jobs.notify import News
     from jobs.secret import Secret
     from jobs.terminal.live import LiveScreen
     from jobs.work import Progress
@@ -68,10 +69,11 @@ class Terminal:
         self._input = ""
         self._begun = self._asked = self._broke = False
         self._lost = 0
-        self.run: Run | None = None
-        self.folder: Path | None = None
-        self.lines: list[str] = []
-        self.problems: list[str] = []
+        self._run: Run | None = None
+        self._folder: Path | None = None
+        self._lines: list[str] = []
+        self._problems: list[str] = []
+        self._changed: bool | None = None
 
     # -- the start -----------------------------------------------------------------------------------------------
 
@@ -93,7 +95,7 @@ class Terminal:
 
     def started(self, opening: Opening) -> None:
         """Say what there is to do, what is left alone, how long it takes, and where the files go."""
-        plan, self.folder = opening.plan, opening.folder
+        plan, self._folder = opening.plan, opening.folder
         for net in (self._out, self._err):
             net.spare(opening.folder, opening.folder.absolute())
         self._start(
@@ -122,9 +124,9 @@ class Terminal:
             self._begun = True
             self._voice.tell(Event.RUN_STARTED, {"input": self._input, **fields})
 
-    def warn(self, text: str) -> None:
-        """Say what is not as it should be, and stops nothing."""
-        self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}")
+    def warn(self, text: str, *, asked: bool = False) -> None:
+        """Say what is not as it should be, and stops nothing. `asked`: also when quiet."""
+        self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -144,22 +146,22 @@ class Terminal:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def finished(self, run: Run, folder: Path, manifest: Path, *, nothing_to_do: bool) -> None:
-        """Say how the run ended, what stands, and what to do next; `exits` says the rest."""
-        self.run, self.folder = run, folder
+    def finished(self, run: Run, folder: Path, manifest: Path, *, nothing_to_do: bool, changed: bool | None) -> None:
+        """Say how the run ended, what stands, and what to do next; `exits` says the rest, `news` tells it to others."""
+        self._run, self._folder, self._changed = run, folder, changed
         command = next_command(manifest, folder, self._options)
-        self.lines = closing(run, folder, command, nothing_to_do=nothing_to_do)
+        self._lines = closing(run, folder, command, nothing_to_do=nothing_to_do)
         self._close()
         if not self._quiet:
-            self._write(self._out, self.lines)
+            self._write(self._out, self._lines)
         elif run.exit_code and not self._voice.as_json:
-            self._write(self._err, self.lines)
+            self._write(self._err, self._lines)
 
     def broke(self, problems: Sequence[str], text: str = "") -> None:
         """Say why the command could not go on: what a person is to mend, or a text as it is, such as a traceback."""
         self._close()
         self._broke = True
-        self.problems += problems
+        self._problems += problems
         if self._voice.as_json:
             self._start()
             for problem in problems:
@@ -169,10 +171,18 @@ class Terminal:
         else:
             self._write(self._err, [f"error: {problem}" for problem in problems] + text.splitlines())
 
+    def news(self, code: int) -> News | None:
+        """How the run ended, for those who are not here; None where there was none."""
+        from jobs.notify import News
+
+        if self._run is None and not self._broke:
+            return None
+        return News(Exit(code), self._input, self._run, self._folder, self._lines, self._problems, self._changed)
+
     def exits(self, code: int) -> None:
         """Say the exit code in words, last of all."""
         self._close()
-        run = self.run
+        run = self._run
         said = run is not None and code == run.exit_code
         line = last_line(code, run.met if run and said else "", run.stopped_because if run else None)
         if self._for_run and self._voice.as_json:
@@ -187,7 +197,7 @@ class Terminal:
     def _finish_log(self, code: int, line: str) -> None:
         if self._quiet and not code:
             return
-        run = self.run or Run("", self._input, "", "")
+        run = self._run or Run("", self._input, "", "")
         self._start()
         fields = {
             "exit_code": code,
@@ -198,13 +208,13 @@ class Terminal:
             "retryable": run.retryable,
             "failures_by_cause": run.failures_by_cause,
             "failures_by_owner": run.failures_by_owner,
-            "output": str(self.folder) if self.folder else None,
+            "output": str(self._folder) if self._folder else None,
         }
         self._voice.tell(Event.RUN_FINISHED, fields, asked=True)
 
     def cut_short(self, code: Exit) -> None:
         """The last words where a second signal ends the run at once, from within the signal's handler."""
-        what = f"stopped at once; what was in flight is pending. `recover report {self.folder}` renders the reports"
+        what = f"stopped at once; what was in flight is pending. `recover report {self._folder}` renders the reports"
         try:
             if self._voice.as_json:
                 self._finish_log(code, f"exit {int(code)}: {what}")
