@@ -20,7 +20,7 @@ $(shell rm -f $(RUN_STAMP) $(DEV_STAMP))
 endif
 endif
 
-.PHONY: help setup recover plan demo sandbox test lint lock clean
+.PHONY: help setup recover plan demo sandbox test bench lint lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -60,6 +60,9 @@ sandbox: $(RUN_STAMP) ## a local HighLevel to rehearse with
 
 test: $(DEV_STAMP) ## the tests
 	@exec $(VENV)/bin/python -m pytest
+
+bench: $(DEV_STAMP) ## this job beside what people would use instead: make bench [ARGS="--rounds 5"]
+	@exec $(VENV)/bin/python -m tests.bench $(ARGS)
 
 lint: $(DEV_STAMP) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
