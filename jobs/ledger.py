@@ -13,7 +13,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, case, delete, func, insert, literal, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs import outcomes, schema
@@ -34,7 +34,7 @@ from jobs.model import (
     Unfinished,
 )
 from jobs.records import run_from_text, run_to_text
-from jobs.schema import broken, installs, layouts, listed, pairs, runs, todo
+from jobs.schema import broken, installs, layouts, listed, pairs, runs, todo, torn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
-_BATCH = 2_000
+_BATCH = 500
 _BY_THEMSELVES = [cause.value for cause, advice in ADVICE.items() if advice.again]
 _KEY = (installs.c.client_id, installs.c.level, installs.c.account_id)
 _LISTED_KEY = (listed.c.client_id, listed.c.level, listed.c.account_id)
@@ -71,7 +71,6 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._connection: Connection = engine.connect()
-        self._broken: list[dict[str, object]] = []
 
     def close(self) -> None:
         """Let go of the file."""
@@ -97,69 +96,78 @@ class Ledger:
         Returns the number of rows. Raises what `rows` raises.
         """
         count = 0
-        self._broken = []
         with self._transaction() as connection:
-            schema.temporary.create_all(connection)
-            connection.execute(delete(listed))
+            schema.temporary.drop_all(connection)
+            for table in (listed, torn):
+                table.create(connection)
             for batch in in_batches(enumerate(rows, start=1)):
                 count += len(batch)
                 good = [_listed(position, row) for position, row in batch if isinstance(row, Row)]
-                self._broken += [_broken(position, row) for position, row in batch if isinstance(row, Broken)]
-                if good:
-                    connection.execute(insert(listed), good)
+                bad = [_torn(position, row) for position, row in batch if isinstance(row, Broken)]
+                for table, values in ((listed, good), (torn, bad)):
+                    if values:
+                        connection.execute(insert(table), values)
+            # An index made at once is made in order; one that grows with the rows is written all over.
+            connection.execute(schema.LISTED_KEY)
+            first = listed.alias()
+            same = [mine == theirs for mine, theirs in zip(_LISTED_KEY, _columns(first), strict=True)]
+            earlier = select(first.c.position).where(*same, first.c.position < listed.c.position).exists()
+            connection.execute(update(listed).where(earlier).values(repeats=True))
         return count
 
     def duplicate_lines(self) -> tuple[int, list[int]]:
         """How many staged lines repeat an install, and the first of their line numbers."""
-        first = listed.alias()
-        same = [mine == theirs for mine, theirs in zip(_LISTED_KEY, _columns(first), strict=True)]
-        earlier = select(first.c.position).where(*same, first.c.position < listed.c.position).exists()
-        query = select(listed.c.line).where(earlier).order_by(listed.c.position)
-        count = self._connection.scalar(select(func.count()).select_from(query.subquery())) or 0
-        lines = list(self._connection.scalars(query.limit(20)))
+        count = self._connection.scalar(select(func.count()).where(listed.c.repeats)) or 0
+        lines = list(self._connection.scalars(select(listed.c.line).where(listed.c.repeats).limit(20)))
         self._connection.rollback()
         return count, lines
 
     def staged(self) -> list[StagedGroup]:
         """How the staged installs stand, counted."""
-        joined = listed.outerjoin(installs, _same_key())
-        query = select(*_LISTED_KEY, installs.c.status, installs.c.cause).select_from(joined).distinct().subquery()
-        columns = (query.c.client_id, query.c.level, query.c.status, query.c.cause)
-        rows = self._connection.execute(select(*columns, func.count()).group_by(*columns)).all()
+        columns = (listed.c.client_id, listed.c.level, installs.c.status, installs.c.cause)
+        query = select(*columns, func.count()).select_from(listed.outerjoin(installs, _same_key()))
+        rows = self._connection.execute(query.where(~listed.c.repeats).group_by(*columns)).all()
         self._connection.rollback()
         return [StagedGroup(*row) for row in rows]
 
     @property
     def broken_lines(self) -> int:
         """How many staged lines cannot be used."""
-        return len(self._broken)
+        count = self._connection.scalar(select(func.count()).select_from(torn)) or 0
+        self._connection.rollback()
+        return count
 
     def enrol(self, columns: Sequence[str], seen_at: str, *, with_companies: bool) -> None:
         """Make the staged manifest the newest: every install of it is known, broken lines replace the earlier ones.
 
-        Where it has no column for companies, what an earlier one said of them stays.
+        Where it has no column for companies, what an earlier one said of them stays. Rows that stay as they are are not
+        written again: their pairs lie in them.
         """
-        with self._transaction() as connection:
+        rows = self._connection.scalar(select(func.max(listed.c.position))) or 0
+        self._connection.rollback()
+        with self._transaction() as connection, schema.cache_for(connection, rows):
             layout = self._layout(connection, columns)
-            torn = self._layout(connection, (*columns, "row_as_read")) if self._broken else layout
-            connection.execute(update(installs).where(installs.c.position.is_not(None)).values(position=None))
-            source = select(
-                *_LISTED_KEY, listed.c.company_id, listed.c.line, listed.c.position, literal(layout), listed.c.cells
-            ).order_by(listed.c.position)
+            gone = ~select(listed.c.position).where(_same_key()).exists()
+            connection.execute(update(installs).where(installs.c.position.is_not(None), gone).values(position=None))
             names = ["client_id", "level", "account_id", "company_id", "line", "position", "layout", "cells"]
+            values = [literal(layout) if name == "layout" else listed.c[name] for name in names]
             # `where` also keeps SQLite from reading ON CONFLICT as a join's ON.
-            statement = upsert(installs).from_select(names, source.where(listed.c.position > 0))
+            source = select(*values).where(~listed.c.repeats).order_by(listed.c.position)
+            statement = upsert(installs).from_select(names, source)
             taken = {name: statement.excluded[name] for name in names[3 if with_companies else 4 :]}
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=_KEY, set_=taken, where=installs.c.position.is_(None))
-            )
-            connection.execute(delete(broken))
-            for batch in in_batches(self._broken):
-                wide = len(columns) + 1
-                rows = [
-                    row | {"layout": torn if len(json.loads(str(row["cells"]))) == wide else layout} for row in batch
-                ]
-                connection.execute(insert(broken), [row | {"seen_at": seen_at} for row in rows])
+            changed = or_(*(installs.c[name].is_distinct_from(value) for name, value in taken.items()))
+            connection.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=taken, where=changed))
+            self._replace_broken(connection, columns, layout, seen_at)
+
+    def _replace_broken(self, connection: Connection, columns: Sequence[str], layout: int, seen_at: str) -> None:
+        """A line whose cells could not be told apart has one more of them, for the line as it was read."""
+        connection.execute(delete(broken))
+        if connection.scalar(select(func.count()).select_from(torn)):
+            with_line = self._layout(connection, (*columns, "row_as_read"))
+            its_layout = case((torn.c.cell_count == len(columns) + 1, with_line), else_=layout)
+            names = [column.name for column in torn.c if column.name != "cell_count"]
+            values = [*(torn.c[name] for name in names), its_layout, literal(seen_at)]
+            connection.execute(insert(broken).from_select([*names, "layout", "seen_at"], select(*values)))
 
     @staticmethod
     def _layout(connection: Connection, columns: Sequence[str]) -> int:
@@ -286,5 +294,6 @@ def _listed(position: int, row: Row) -> dict[str, object]:
     }
 
 
-def _broken(position: int, row: Broken) -> dict[str, object]:
-    return asdict(row) | {"position": position, "cells": json.dumps(row.cells, ensure_ascii=False)}
+def _torn(position: int, row: Broken) -> dict[str, object]:
+    cells = {"cells": json.dumps(row.cells, ensure_ascii=False), "cell_count": len(row.cells)}
+    return asdict(row) | {"position": position} | cells

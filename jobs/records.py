@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-_PAGE = 1_000
+_PAGE = 200
 
 
 def fingerprint(access_token: str, refresh_token: str) -> str:

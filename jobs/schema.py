@@ -2,15 +2,18 @@
 
 `installs` is the truth; `broken` holds the lines of the newest manifest that cannot be used; `layouts` the user's
 columns; `todo` the order of the run under way; `pairs` the
-fingerprints of every pair ever recorded; `listed` (temporary) the manifest while it is read.
+fingerprints of every pair ever recorded; `listed` and `torn` (temporary) the manifest while it is read: its usable
+lines, and the broken ones.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Engine,
     ForeignKey,
@@ -22,16 +25,20 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    false,
+    text,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlalchemy import ExceptionContext
+    from sqlalchemy import Connection, ExceptionContext
 
 VERSION = 1
+_USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
 metadata = MetaData()
 
 meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -115,7 +122,22 @@ listed = Table(
     Column("account_id", Text, nullable=False),
     Column("company_id", Text, nullable=False),
     Column("cells", Text, nullable=False),
-    Index("listed_key", "client_id", "level", "account_id", "position"),
+    Column("repeats", Boolean, nullable=False, server_default=false()),
+    prefixes=["TEMPORARY"],
+)
+LISTED_KEY = text("CREATE INDEX listed_key ON listed (client_id, level, account_id, position)")
+
+torn = Table(
+    "torn",
+    temporary,
+    Column("position", Integer, primary_key=True),
+    Column("line", Integer, nullable=False),
+    Column("location_id", Text, nullable=False),
+    Column("company_id", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("cells", Text, nullable=False),
+    Column("cell_count", Integer, nullable=False),
+    Column("why", Text, nullable=False),
     prefixes=["TEMPORARY"],
 )
 
@@ -142,6 +164,17 @@ def open_file(path: Path) -> Engine:
 def open_memory() -> Engine:
     """A ledger that is nowhere, for a plan without one."""
     return _prepared(create_engine("sqlite://"), "memory")
+
+
+@contextmanager
+def cache_for(connection: Connection, installs: int) -> Iterator[None]:
+    """A cache for a block that writes so many keys without order: in a small one their index is written many times over."""
+    kib = min(_MOST_CACHE_KIB, max(_USUAL_CACHE_KIB, installs // 16))
+    connection.exec_driver_sql(f"PRAGMA cache_size = -{kib}")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{_USUAL_CACHE_KIB}")
 
 
 def _prepared(engine: Engine, journal: str) -> Engine:
