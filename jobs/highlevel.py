@@ -31,11 +31,11 @@ __all__ = ["CallFailed", "Code", "Gate", "HighLevel", "Limits"]
 class Gate(Protocol):
     """Lets requests out, and hears of their answers."""
 
-    def enter(self, *, urgent: bool) -> None:
-        """Return when the request may leave."""
+    def enter(self, *, urgent: bool) -> int:
+        """Return when the request may leave, with its number."""
 
-    def observe(self, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
-        """Hear of an answer; `status` 0 where none came."""
+    def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
+        """Hear of the answer to a request that left; `status` 0 where none came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class HighLevel:
             account: install.key.account_id,
         }
         request = _filled(self._reconnect, json.dumps(body))
-        self._gate.enter(urgent=False)
-        heard, answer = self._call(request, Stage.RECONNECT, (app.client_secret,))
+        number = self._gate.enter(urgent=False)
+        heard, answer = self._call(number, request, Stage.RECONNECT, (app.client_secret,))
         value, expires = read_code(heard, answer)
         server_time, received = heard.server_time, self._clock()
 
@@ -110,15 +110,16 @@ class HighLevel:
         if app.redirect_uri:
             form["redirect_uri"] = app.redirect_uri
         request = _filled(self._token, urlencode(form))
-        self._gate.enter(urgent=True)
+        number = self._gate.enter(urgent=True)
         if code.expired():
+            self._gate.observe(number, 0, None, {})
             why = "the code was past its time by the server's clock and was not sent"
             raise CallFailed(Answer(Stage.EXCHANGE, message=why, cause=Cause.CODE_REJECTED))
-        heard, answer = self._call(request, Stage.EXCHANGE, (app.client_secret, code.value))
+        heard, answer = self._call(number, request, Stage.EXCHANGE, (app.client_secret, code.value))
         return read_tokens(heard, answer, install)
 
     def _call(
-        self, request: PreparedRequest, stage: Stage, secrets: tuple[Secret, ...]
+        self, number: int, request: PreparedRequest, stage: Stage, secrets: tuple[Secret, ...]
     ) -> tuple[Heard, dict[str, Any]]:
         try:
             raw = self._transport.send(request)
@@ -126,11 +127,11 @@ class HighLevel:
             cause = judge(type(error))
             if cause is None:
                 raise
-            self._gate.observe(0, None, {})
+            self._gate.observe(number, 0, None, {})
             answer = Answer(stage, message=self._reason(error), exception=type(error), cause=cause)
             raise CallFailed(answer) from None
         heard = Heard(raw, stage, secrets, self._now())
-        self._gate.observe(raw.status, heard.retry_after, raw.headers)
+        self._gate.observe(number, raw.status, heard.retry_after, raw.headers)
         try:
             return heard, read_body(heard)
         except CallFailed as failed:

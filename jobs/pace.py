@@ -1,40 +1,31 @@
-"""One gate for every request of every worker: the pace, the holds, and the run's patience with them.
+"""One gate for every request of every worker. Who waits stands in a line; those with a code in hand go first.
 
-Requests leave evenly spaced, a percent below the limit: only then does no window of ten seconds, as the server
-sees it, hold more than the limit. A request with a code in hand goes before the others.
+When the next may leave is `Control`'s to say; this is the line, and the threads that stand in it.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections import deque
 from typing import TYPE_CHECKING
+
+from jobs.control import Control, Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
-_BELOW_LIMIT = 1.01
-# What a late wake-up may catch up on: with the percent above, still inside the limit of any ten seconds.
-_CATCH_UP_SECONDS = 0.05
-_TOO_MANY_REQUESTS = 429
+__all__ = ["Held", "Pace", "Stopped"]
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop while a request waited
     """The request was not sent, since the run stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Nothing is sent until `until` (monotonic seconds), since the server answered `status`."""
-
-    until: float
-    status: int
-
-
 class Pace:
-    """The gate. All times are seconds of `clock`, which never jumps.
+    """The gate. All times are seconds of `clock`, which never jumps; `now` gives the operator's time in UTC.
 
-    `backoff(n)` gives the hold after the n-th 429 in a row that named none. `wait(condition, seconds)` waits.
+    `backoff(n)` gives the hold after the n-th 429 in a row that named none; `patience` is the run's with 429, in seconds.
     """
 
     def __init__(
@@ -43,90 +34,111 @@ class Pace:
         patience: float,
         *,
         clock: Callable[[], float],
+        now: Callable[[], datetime],
         backoff: Callable[[int], float],
     ) -> None:
-        self._interval = _BELOW_LIMIT / requests_per_second
-        self._patience = patience
+        self._control = Control(requests_per_second, patience, backoff)
         self._clock = clock
-        self._backoff = backoff
-        self._turn = threading.Condition()
-        self._next = float("-inf")
-        self._held = Held(float("-inf"), 0)
+        self._now = now
+        self._lock = threading.Lock()
+        self._with_code: deque[threading.Condition] = deque()
+        self._others: deque[threading.Condition] = deque()
+        self._codes_to_come: set[int] = set()
         self._stopping = False
-        self._urgent = 0
-        self._refused_in_a_row = 0
-        self._refused_since: float | None = None
-        self._out_of_patience = False
-        self.requests = 0
-        self.waiting = 0
 
-    def enter(self, *, urgent: bool) -> None:
-        """Return when the request may leave. Raises `Stopped` where the run stops first (an urgent one keeps its slot)."""
-        with self._turn:
-            self.waiting += 1
-            self._urgent += urgent
+    def enter(self, *, urgent: bool) -> int:
+        """Return the request's number when it may leave.
+
+        Raises `Stopped` where the run stops first (an urgent one keeps its slot, but waits through no hold).
+        """
+        with self._lock:
+            line = self._with_code if urgent else self._others
+            me = threading.Condition(self._lock)
+            line.append(me)
             try:
-                self._wait_for_turn(urgent=urgent)
+                return self._wait_for_turn(me, urgent=urgent)
             finally:
-                self.waiting -= 1
-                self._urgent -= urgent
-                self._turn.notify_all()
+                line.remove(me)
+                self._wake_next()
 
-    def _wait_for_turn(self, *, urgent: bool) -> None:
+    def _wait_for_turn(self, me: threading.Condition, *, urgent: bool) -> int:
         while True:
             now = self._clock()
-            held = self._held.until > now
-            if self._stopping and (held or not urgent):
+            due = self._control.due(now)
+            if self._control.day_is_spent(0 if urgent else 1 + len(self._codes_to_come) + len(self._with_code)):
+                self._stopping = True
+                self._wake_all()
+            held = self._control.held.until > now or due == float("inf")
+            if self._stopping and (held or not urgent or self._control.day_is_spent(0)):
                 raise Stopped
-            due = max(self._next, self._held.until)
-            if now >= due and (urgent or not self._urgent):
-                self._next = max(self._next + self._interval, now + self._interval - _CATCH_UP_SECONDS)
-                if self._next < now + self._interval and self.requests == 0:
-                    self._next = now + self._interval
-                self.requests += 1
-                return
-            self._turn.wait(timeout=due - now if due > now else None)
+            if me is not self._next():
+                me.wait()
+            elif now < due:
+                me.wait(timeout=None if due == float("inf") else due - now)
+            else:
+                number = self._control.leave(now)
+                if not urgent:
+                    self._codes_to_come.add(number)
+                return number
 
-    def observe(self, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
-        """Hear of an answer (`status` 0: none came): hold everybody back where it says so."""
-        del headers
-        with self._turn:
-            now = self._clock()
-            if status == _TOO_MANY_REQUESTS:
-                self._refused_in_a_row += 1
-                if self._refused_since is None:
-                    self._refused_since = now
-            elif status:
-                self._refused_in_a_row, self._refused_since = 0, None
-            seconds = retry_after
-            if status == _TOO_MANY_REQUESTS and not seconds:
-                seconds = self._backoff(self._refused_in_a_row)
-            if seconds is not None:
-                self._hold(now + seconds, status, now)
-            self._turn.notify_all()
+    def _next(self) -> threading.Condition | None:
+        line = self._with_code or self._others
+        return line[0] if line else None
 
-    def _hold(self, until: float, status: int, now: float) -> None:
-        refused_for = now - self._refused_since if self._refused_since is not None else 0.0
-        if until - now > self._patience or refused_for >= self._patience:
-            self._out_of_patience = self._stopping = True
-        if until > self._held.until:
-            self._held = Held(until, status)
-            # After a hold the requests leave evenly again, not all at once.
-            self._next = max(self._next, until)
+    def _wake_next(self) -> None:
+        following = self._next()
+        if following is not None:
+            following.notify()
+
+    def _wake_all(self) -> None:
+        for waiting in (*self._with_code, *self._others):
+            waiting.notify()
+
+    def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
+        """Hear of the answer to request `number` (`status` 0: none came): hold everybody back where it says so."""
+        with self._lock:
+            self._codes_to_come.discard(number)
+            self._control.answered(number, self._clock(), status, retry_after, headers, self._now())
+            if self._control.enough:
+                self._stopping = True
+            if self._stopping:
+                self._wake_all()
+            else:
+                self._wake_next()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests stand in the line."""
+        return len(self._with_code) + len(self._others)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests have left and are not answered."""
+        return self._control.under_way
+
+    @property
+    def requests(self) -> int:
+        """How many requests have left."""
+        return self._control.requests
 
     @property
     def held(self) -> Held | None:
         """The hold that runs now, if any."""
-        held = self._held
+        held = self._control.held
         return held if held.until > self._clock() else None
+
+    @property
+    def enough(self) -> str:
+        """Why the limits of the server end the run, in words; empty while they do not."""
+        return self._control.enough
 
     @property
     def out_of_patience(self) -> bool:
         """Whether there was nothing but 429 for too long, or the server asked for a longer hold than the run's patience."""
-        return self._out_of_patience
+        return self._control.out_of_patience
 
     def stop(self) -> None:
         """Let nothing more in, but what has a code in hand and no hold before it."""
-        with self._turn:
+        with self._lock:
             self._stopping = True
-            self._turn.notify_all()
+            self._wake_all()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jobs.wishes import Wishes
     from jobs.workers import Round
 
-MOST_WORKERS = 128
+MOST_WORKERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,7 @@ def work(
     """
     retry, pacing = start.settings.retry, start.settings.pace
     persistence = Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
-    backoff = persistence.backoff
-    pace = Pace(pacing.requests_per_second, pacing.patience_seconds, clock=time.monotonic, backoff=backoff)
+    pace = _pace(start, persistence)
     breaker = Breaker(start.settings.stop.transient_installs)
     slots = pacing.workers or MOST_WORKERS
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
@@ -80,12 +79,13 @@ def work(
             try_once=partial(_try_once, api, start.apps.known),
             persistence=persistence,
             breaker=breaker,
-            pace_waiting=lambda: pace.waiting,
+            under_way=lambda: pace.under_way,
             out_of_patience=lambda: pace.out_of_patience,
             stopping=partial(_stopping, stop, pace),
             clock=time.monotonic,
             now=utc_now,
             look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
+            at_gate=max(2, min(32, round(pacing.requests_per_second / 10))),
         )
         coming = outcomes(_lanes(ledger, todo, wishes.limit), means)
         with closing(_recorded(coming, Book(ledger, stop, make_room), stop)) as recorded:
@@ -109,6 +109,17 @@ def _recorded(coming: Iterator[Round], book: Book, stop: Stop) -> Generator[Roun
         book.close()
 
 
+def _pace(start: Start, persistence: Persistence) -> Pace:
+    pacing = start.settings.pace
+    return Pace(
+        pacing.requests_per_second,
+        pacing.patience_seconds,
+        clock=time.monotonic,
+        now=lambda: datetime.now(UTC),
+        backoff=persistence.backoff,
+    )
+
+
 def _try_once(api: HighLevel, apps: Mapping[str, App], install: Install) -> Tried:
     return attempt(api, apps[install.key.client_id], install)
 
@@ -116,7 +127,7 @@ def _try_once(api: HighLevel, apps: Mapping[str, App], install: Install) -> Trie
 def _stopping(stop: Stop, pace: Pace) -> bool:
     if stop.asked():
         pace.stop()
-    return bool(stop.because)
+    return bool(stop.because or pace.enough)
 
 
 def _api(start: Start, pace: Pace) -> HighLevel:
@@ -152,7 +163,7 @@ def _why_stopped(stop: Stop, breaker: Breaker, pace: Pace, todo: Mapping[str, in
         trip = breaker.tripped(client_id)
         if trip is not None:
             stop.ask(trip.because, Exit.STOPPED_EARLY, trip.met)
-    if pace.out_of_patience:
-        stop.ask("outage", Exit.STOPPED_EARLY, "HighLevel kept answering 429 (too many requests)")
+    if pace.enough:
+        stop.ask("outage", Exit.STOPPED_EARLY, pace.enough)
     if wishes.limit is not None and total < sum(todo.values()):
         stop.ask("install_limit", Exit.STOPPED_AS_ASKED)

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from jobs.attempt import Persistence
     from jobs.breaker import Breaker
 
-_WAITING_AT_GATE = 2
 _LOOK_UP_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What the scheduler works with. `pace_waiting` tells how many requests wait at the gate for their slot."""
+    """What the scheduler works with.
+
+    `under_way` tells how many requests have left and are not answered. Without `fixed` workers, so many others are
+    kept ready (`at_gate`) that no slot passes unused: as many are out as the pace and the answers' time need, up to
+    `slots`.
+    """
 
     executor: Executor
     slots: int
@@ -40,12 +44,13 @@ class Means:
     try_once: Callable[[Install], Tried]
     persistence: Persistence
     breaker: Breaker
-    pace_waiting: Callable[[], int]
+    under_way: Callable[[], int]
     out_of_patience: Callable[[], bool]
     stopping: Callable[[], bool]
     clock: Callable[[], float]
     now: Callable[[], str]
     look_up: float = _LOOK_UP_SECONDS
+    at_gate: int = 2
 
 
 class Round(NamedTuple):
@@ -118,7 +123,7 @@ def _stops(means: Means) -> bool:
 
 def _hand_out(floor: _Floor, means: Means) -> None:
     while floor.out < means.slots and not _stops(means):
-        if not means.fixed and floor.out and means.pace_waiting() >= _WAITING_AT_GATE:
+        if not means.fixed and floor.out - means.under_way() >= means.at_gate:
             return
         job = _next(floor, means)
         if job is None:

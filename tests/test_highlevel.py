@@ -37,8 +37,9 @@ class Gate:
 
     def enter(self, *, urgent):
         self.entered.append(urgent)
+        return len(self.entered) - 1
 
-    def observe(self, status, retry_after, headers):
+    def observe(self, number, status, retry_after, headers):
         self.observed.append((status, retry_after))
 
 

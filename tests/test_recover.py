@@ -394,3 +394,38 @@ def _wait_until(condition, seconds=20):
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+def test_a_limit_that_answers_tell_of_is_kept_without_a_429(play):
+    job = play(limit=Limit(20, 0.5, "seconds", shown=True, others=8))
+    done = job.run(job.manifest(listing([f"Loc{n}" for n in range(25)])))
+    assert done.returncode == 0, done.stderr
+    refused = [seen for seen in job.sandbox.seen if seen.status == 429]
+    assert len(refused) <= 1  # Others may take the last place at the same moment.
+
+
+def test_a_day_that_is_used_up_stops_the_run_and_says_when_to_go_on(play):
+    job = play(limit=Limit(1000, 10, shown=True, a_day=9))
+    done = job.run(job.manifest(listing([f"Loc{n}" for n in range(8)])))
+    assert done.returncode == 3, done.stderr
+    summary = job.summary()
+    assert summary["stopped_because"] == "outage"
+    assert "a day is used up" in done.stdout.splitlines()[-1]
+    assert "again after 20" in done.stdout.splitlines()[-1]
+    assert summary["counts"]["recovered"] == 4
+    assert (summary["counts"]["failed"], summary["counts"]["pending"]) == (0, 4)
+    assert len(job.sandbox.seen) == 8  # The ninth would have made a code that nobody could exchange.
+
+
+def test_the_faults_of_a_bad_night_cost_their_requests_and_no_install(play):
+    faults = {"server_error": 0.05, "drop_after": 0.03, "rate_limited": 0.03}
+    job = play(limit=Limit(100, 2, "seconds"), faults=faults, seed=235)
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "48"
+    done = job.run(job.manifest(listing([f"Loc{n}" for n in range(24)])))
+    assert done.returncode == 0, done.stderr
+    seen = job.sandbox.seen
+    assert {each.status for each in seen} >= {0, 200, 429, 500}
+    # An answer that was lost or refused costs itself, and its reconnect where it was an exchange.
+    cost = sum((each.status != 200) * (1 + (each.call == "token")) for each in seen)
+    assert len(seen) == 48 + cost
+    assert job.sandbox.codes_sent_twice == []

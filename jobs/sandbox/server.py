@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from random import Random
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from jobs.sandbox.behaviours import BEHAVIOURS, RECONNECT, TOKEN, Behaviour, Reply, as_json, error
+from jobs.sandbox.limits import Meter
 from jobs.sandbox.oauth import Code, Codes, server_for
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Sandbox:
     seen: list[Seen] = field(default_factory=list)
     codes: Codes = field(default_factory=Codes)
     tries: Counter[str] = field(default_factory=Counter)
-    recent: deque[float] = field(default_factory=deque)
+    meter: Meter = field(default_factory=Meter)
+    random: Random = field(default_factory=Random)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -97,12 +98,12 @@ def _answered(sandbox: Sandbox, call: str, account: str, reply: Reply) -> Respon
         time.sleep(sandbox.world.latency_seconds)
     with sandbox.lock:
         sandbox.seen.append(Seen(time.monotonic(), call, account, 0 if reply.drop else reply.status))
-    return _out(reply)
+    return _out(replace(reply, headers=(*reply.headers, *g.shown)))
 
 
 def _reconnect(sandbox: Sandbox, sent: dict[str, Any], account: str) -> Reply:
     world = sandbox.world
-    if refused := _over_limit(sandbox):
+    if refused := _refused(sandbox):
         return refused
     ids = [name for name in ("locationId", "companyId") if sent.get(name)]
     if len(ids) != 1:
@@ -111,7 +112,7 @@ def _reconnect(sandbox: Sandbox, sent: dict[str, Any], account: str) -> Reply:
         return error(401, "Invalid client credentials!", "UnAuthorized!")
     with sandbox.lock:
         sandbox.tries[account] += 1
-    behaviour = _behaviour(sandbox, account)
+    behaviour = _behaviour(sandbox, account, RECONNECT)
     if behaviour.call == RECONNECT and behaviour.reply:
         return behaviour.reply({"secret": str(sent["clientSecret"])})
     lifetime = 0.0 if behaviour.call == RECONNECT else world.code_lifetime_seconds
@@ -123,7 +124,7 @@ def _reconnect(sandbox: Sandbox, sent: dict[str, Any], account: str) -> Reply:
 
 
 def _token(sandbox: Sandbox, oauth: Any, account: str) -> Reply:  # noqa: PLR0911 - one for each answer
-    if refused := _over_limit(sandbox):
+    if refused := _refused(sandbox):
         return refused
     unknown = sorted(set(request.form) - _FORM)
     if unknown:
@@ -131,7 +132,7 @@ def _token(sandbox: Sandbox, oauth: Any, account: str) -> Reply:  # noqa: PLR091
     missing = sorted({"client_id", "client_secret", "grant_type", "code", "user_type"} - set(request.form))
     if missing:
         return error(400, f"Missing parameter: {missing[0]}")
-    behaviour = _behaviour(sandbox, account) if account else Behaviour()
+    behaviour = _behaviour(sandbox, account, TOKEN) if account else Behaviour()
     if behaviour.call == TOKEN and behaviour.reply:
         sandbox.codes.spend(request.form["code"])
         return behaviour.reply({"secret": request.form["client_secret"], "code": request.form["code"]})
@@ -144,30 +145,27 @@ def _token(sandbox: Sandbox, oauth: Any, account: str) -> Reply:  # noqa: PLR091
     return behaviour.bend(body) if behaviour.bend else as_json(200, body)
 
 
-def _behaviour(sandbox: Sandbox, account: str) -> Behaviour:
+def _refused(sandbox: Sandbox) -> Reply | None:
+    with sandbox.lock:
+        now = time.monotonic()
+        refused = sandbox.meter.take(sandbox.world, now)
+        g.shown = sandbox.meter.shown(sandbox.world, now)
+    return refused
+
+
+def _behaviour(sandbox: Sandbox, account: str, call: str) -> Behaviour:
+    """How this call goes: by a fault that strikes at random, else as the account behaves."""
+    with sandbox.lock:
+        drawn = sandbox.random.random()
+    for name, share in sandbox.world.faults.items():
+        fault = BEHAVIOURS[name]
+        if fault.call == call or fault.reply:
+            drawn -= share
+            if drawn < 0:
+                return replace(fault, call=call)
     place = sandbox.world.place(account)
     healed = place.heals_after is not None and sandbox.tries[account] > place.heals_after
     return BEHAVIOURS["recovered" if healed else place.behaviour]
-
-
-def _over_limit(sandbox: Sandbox) -> Reply | None:
-    limit, now = sandbox.world.limit, time.monotonic()
-    if limit is None:
-        return None
-    with sandbox.lock:
-        while sandbox.recent and sandbox.recent[0] <= now - limit.seconds:
-            sandbox.recent.popleft()
-        if len(sandbox.recent) < limit.requests:
-            sandbox.recent.append(now)
-            return None
-        wait = sandbox.recent[0] + limit.seconds - now
-    headers = {
-        "": (),
-        "seconds": (("Retry-After", str(int(wait) + 1)),),
-        "date": (("Retry-After", format_datetime(datetime.now(UTC) + timedelta(seconds=wait + 1), usegmt=True)),),
-    }[limit.retry_after]
-    body = json.dumps({"statusCode": 429, "message": "Too many requests"}).encode()
-    return Reply(429, body, headers=headers)
 
 
 def _out(reply: Reply) -> Response:
@@ -184,7 +182,7 @@ def _out(reply: Reply) -> Response:
 @contextmanager
 def running(world: World, port: int = 0) -> Iterator[Sandbox]:
     """A sandbox on this machine's loopback, for the block. Raises OSError where the port is taken."""
-    sandbox = Sandbox(world)
+    sandbox = Sandbox(world, random=Random(world.seed))
     server = make_server("127.0.0.1", port, make_app(sandbox), threaded=True, request_handler=_Handler)
     server.clock_skew_seconds = world.clock_skew_seconds  # type: ignore[attr-defined]
     server.daemon_threads = True  # type: ignore[attr-defined]

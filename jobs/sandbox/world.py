@@ -24,16 +24,28 @@ class Place:
 
 @dataclass(frozen=True)
 class Limit:
-    """So many requests in so many seconds; above it 429, with a Retry-After in `seconds` or as a `date`, or none."""
+    """So many requests in so many seconds; above it 429, with a Retry-After in `seconds` or as a `date`, or none.
+
+    The window slides, or begins anew each time (`fixed`). `shown`: answers carry X-RateLimit headers. Others use
+    `others` requests a second of it, from `others_after` seconds on. `a_day`: requests until the day is spent.
+    """
 
     requests: int
     seconds: float
     retry_after: str = ""
+    fixed: bool = False
+    shown: bool = False
+    others: float = 0.0
+    others_after: float = 0.0
+    a_day: int | None = None
 
 
 @dataclass(frozen=True)
 class World:
-    """Everything that a sandbox plays. `default` is the behaviour of ids that `installs` does not name."""
+    """Everything that a sandbox plays. `default` is the behaviour of ids that `installs` does not name.
+
+    `faults` are behaviours that strike any install at random, each with its share of the calls; `seed` repeats them.
+    """
 
     clients: dict[str, str]
     installs: dict[str, Place] = field(default_factory=dict)
@@ -42,6 +54,8 @@ class World:
     latency_seconds: float = 0.0
     code_lifetime_seconds: float = 60.0
     clock_skew_seconds: float = 0.0
+    faults: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
 
     def place(self, account_id: str) -> Place:
         """How this account behaves."""
@@ -61,7 +75,12 @@ def load_world(file: Path) -> World:
         raise ValueError(f"{file}: cannot be read ({error.strerror}): give a world file") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file}: is no world ({error}): see data/sandbox.example.json") from None
-    for account, place in [*world.installs.items(), ("default", Place(world.default))]:
-        if place.behaviour not in BEHAVIOURS:
-            raise ValueError(f"{file}: {account} has the unknown behaviour {place.behaviour}: see BEHAVIOURS") from None
+    named = {account: place.behaviour for account, place in world.installs.items()}
+    for account, behaviour in [
+        *named.items(),
+        ("default", world.default),
+        *(("faults", name) for name in world.faults),
+    ]:
+        if behaviour not in BEHAVIOURS:
+            raise ValueError(f"{file}: {account} has the unknown behaviour {behaviour}: see BEHAVIOURS") from None
     return world

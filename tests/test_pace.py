@@ -1,0 +1,207 @@
+"""The pace: within the limit as the server sees it, quiet during a hold, and as fast as the server allows."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.pace import Pace, Stopped
+
+from .simulated import Server, run
+
+RATES = st.sampled_from([0.3, 1.0, 5.0, 10.0, 12.5, 20.0, 100.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=RATES,
+    latency=st.floats(0.005, 1.0),
+    uneven=st.floats(0, 0.08),
+    late=st.floats(0, 0.2),
+    chance=st.sampled_from([0.0, 0.05]),
+    idle=st.lists(st.floats(0, 15), max_size=8),
+    seed=st.integers(0, 1000),
+)
+def test_no_ten_seconds_hold_more_than_the_limit_at_the_server_whatever_the_network_and_the_machine_do(
+    rate, latency, uneven, late, chance, idle, seed
+):
+    # After so many requests each, nothing is to do for a while.
+    pauses = {20 * (index + 1): seconds for index, seconds in enumerate(idle)}
+    began = {}
+
+    def nothing_to_do(count, now):
+        return began.setdefault(count, now) + pauses[count] if count in pauses else 0.0
+
+    hours = run(
+        Server(chance=chance), rate=rate, requests=max(60, int(25 * rate)), latency=latency, jitter=uneven, late=late,
+        seed=seed, idle=nothing_to_do,
+    )  # fmt: skip
+    assert hours.most_within(10) <= max(1, int(rate * 10))
+    assert not [each for each in hours.heard if each.left < each.hold_until]
+
+
+@settings(max_examples=40, deadline=None)
+@given(rate=st.sampled_from([5.0, 10.0, 20.0]), late=st.floats(0, 0.3), seed=st.integers(0, 1000))
+def test_requests_never_burst_not_at_the_start_nor_after_a_pause_or_a_hold(rate, late, seed):
+    def pause(count, now):
+        return 30.0 if count == 40 else 0.0
+
+    hours = run(Server(chance=0.03), rate=rate, requests=120, late=late, seed=seed, idle=pause)
+    left = [each.left for each in hours.heard]
+    assert min(later - earlier for earlier, later in itertools.pairwise(left)) >= 0.9 / rate - 0.006
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.2, 1.0])
+@pytest.mark.parametrize("rate", [5.0, 10.0, 20.0, 100.0])
+def test_the_pace_is_used_but_for_half_a_percent_also_where_the_machine_wakes_up_late(rate, latency):
+    hours = run(Server(), rate=rate, requests=int(rate * 120), latency=latency, jitter=0.01, late=0.004)
+    # The first goes alone, which costs one answer's time.
+    spent = hours.heard[-1].left - hours.heard[1].left
+    assert spent <= 1.005 * len(hours.heard) / rate
+
+
+@pytest.mark.parametrize("latency", [0.05, 0.4])
+@pytest.mark.parametrize("retry_after", ["whole", "one", ""])
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("most", [20, 50, 80])
+def test_a_limit_that_nobody_told_is_found_and_used(most, fixed, retry_after, latency):
+    hours = run(Server(most, 10, fixed, retry_after), requests=1500, latency=latency, jitter=latency / 10)
+    assert hours.refused < 0.03
+    assert hours.accepted_a_second() >= 0.88 * most / 10
+    hours.heard[:500] = []
+    assert hours.accepted_a_second() >= 0.9 * most / 10
+
+
+def test_a_limit_that_falls_and_rises_again_is_followed():
+    class Changing(Server):
+        def answer(self, at):
+            self.most = 40 if 100 < at < 400 else 90
+            return super().answer(at)
+
+    hours = run(Changing(90, 10), requests=6000)
+    assert hours.refused < 0.03
+    after = [each.arrived for each in hours.heard if each.arrived > hours.heard[-1].arrived - 120]
+    assert len(after) / 120 >= 8
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_429s_that_come_by_chance_cost_their_holds_and_hardly_more(seed):
+    server = Server(100, 2, chance=0.03, rng=random.Random(seed))
+    hours = run(server, requests=2000, seed=seed)
+    holds = sum(each.status == 429 for each in hours.heard)
+    assert hours.heard[-1].left <= 1.15 * (2000 / 10 + holds)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("latency", [0.05, 1.0])
+@pytest.mark.parametrize("most", [25, 100, 200])
+def test_what_answers_say_of_the_limit_is_kept_without_a_429(most, latency, fixed):
+    hours = run(Server(most, 10, fixed, shows=True), rate=25, requests=most * 8, latency=latency)
+    assert hours.refused == 0
+    assert hours.accepted_a_second() >= 0.96 * most / 10
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_what_others_use_of_the_limit_is_left_to_them(share, fixed):
+    server = Server(100, 10, fixed, shows=True, others=10 * share, others_from=30)
+    hours = run(server, requests=800)
+    assert sum(each.status == 429 for each in hours.heard) <= 2
+    late = [each for each in hours.heard if each.arrived > 60]
+    ours = len(late) / (late[-1].arrived - late[0].arrived)
+    assert 0.55 * 10 * (1 - share) <= ours <= 1.2 * 10 * (1 - share)
+
+
+def gate(rate=200.0, patience=600.0):
+    return Pace(
+        rate, patience, clock=time.monotonic, now=lambda: datetime(2026, 11, 24, tzinfo=UTC), backoff=lambda _: 0.2
+    )
+
+
+def waits(pace, order, name, *, urgent):
+    def enter():
+        try:
+            pace.enter(urgent=urgent)
+            order.append(name)
+        except Stopped:
+            order.append(f"{name} stopped")
+
+    thread = threading.Thread(target=enter)
+    before = pace.waiting
+    thread.start()
+    while pace.waiting == before and thread.is_alive():
+        time.sleep(0.001)
+    return thread
+
+
+def test_a_code_in_hand_goes_before_all_who_waited_longer():
+    pace, order = gate(rate=20), []
+    number = pace.enter(urgent=False)
+    pace.observe(number, 429, 0.2, {})
+    threads = [waits(pace, order, f"new {n}", urgent=False) for n in range(3)]
+    threads.append(waits(pace, order, "code", urgent=True))
+    for thread in threads:
+        thread.join()
+    assert order == ["code", "new 0", "new 1", "new 2"]
+
+
+def test_who_waits_is_let_go_when_the_run_stops_and_a_code_in_hand_keeps_its_slot():
+    pace, order = gate(rate=5), []
+    pace.enter(urgent=False)
+    threads = [waits(pace, order, "new", urgent=False), waits(pace, order, "code", urgent=True)]
+    pace.stop()
+    for thread in threads:
+        thread.join()
+    assert sorted(order) == ["code", "new stopped"]
+
+
+def test_no_code_is_exchanged_through_a_hold_when_the_run_stops():
+    pace, order = gate(), []
+    pace.observe(pace.enter(urgent=False), 429, 30.0, {})
+    thread = waits(pace, order, "code", urgent=True)
+    pace.stop()
+    thread.join()
+    assert order == ["code stopped"]
+
+
+def test_after_a_hold_that_was_guessed_one_request_goes_ahead_alone():
+    pace, order = gate(), []
+    pace.observe(pace.enter(urgent=False), 429, None, {})
+    threads = [waits(pace, order, name, urgent=False) for name in ("first", "second")]
+    threads[0].join()
+    time.sleep(0.1)
+    assert order == ["first"]
+    pace.observe(1, 200, None, {})
+    threads[1].join()
+    assert order == ["first", "second"]
+
+
+def test_patience_ends_with_a_hold_that_is_longer():
+    pace = gate(patience=60)
+    pace.observe(pace.enter(urgent=False), 429, 61.0, {})
+    assert pace.out_of_patience
+    with pytest.raises(Stopped):
+        pace.enter(urgent=True)
+
+
+def test_the_last_requests_of_a_day_are_kept_for_the_codes_in_hand():
+    pace = gate()
+    first = pace.enter(urgent=False)
+    pace.observe(first, 200, None, {"x-ratelimit-daily-remaining": "3", "x-ratelimit-daily-reset": "3600"})
+    pace.enter(urgent=True)
+    pace.enter(urgent=False)  # Two remain, and its code will need the last.
+    with pytest.raises(Stopped):
+        pace.enter(urgent=False)
+    assert "after 2026-11-24T01:00:00Z" in pace.enough
+    assert not pace.out_of_patience
+    pace.observe(2, 200, None, {})
+    pace.enter(urgent=True)
+    with pytest.raises(Stopped):
+        pace.enter(urgent=True)
