@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
+from msgspec import to_builtins
 
-from jobs.errors import Exit
+from jobs.causes import ADVICE
+from jobs.cli import cli
+from jobs.errors import EXIT_WORDS
 from jobs.model import Cause
 from jobs.reports.columns import FAILURES, RESULTS
+from jobs.settings import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 ROOMS = sorted(PROJECT.glob("jobs/**/*.py"))
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+# From the top of the house to the bottom: a room imports only from rooms that stand below it here.
+# `reports`, `terminal` and `sandbox` are one room each.
+ORDER = [
+    "__main__", "cli", "preview", "recover", "demo",
+    "work", "rendering", "workers", "start", "terminal", "reports", "attempt",
+    "opening", "ledger", "highlevel", "transport", "plan", "standing", "outcomes", "breaker", "sandbox",
+    "records", "answers", "manifest", "apps", "settings", "net", "folder", "stop", "faults", "causes", "endings",
+    "pace", "schema", "cells", "clock", "wishes", "secret", "errors", "model",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PROJECT)))
@@ -32,10 +48,101 @@ def test_the_sandbox_imports_nothing_of_the_job():
                 assert node.module.startswith("jobs.sandbox")
 
 
-def test_the_readme_names_every_cause_column_and_exit_code():
-    for cause in Cause:
-        assert f"`{cause.value}`" in README
-    for code in Exit:
-        assert f"| {int(code)} |" in README
-    for column in (*RESULTS, *FAILURES):
-        assert f"`{column.name}`" in README
+def _imports(room):
+    """The modules of the job that `room` imports when it runs, and those within functions; not those for types alone."""
+
+    def found(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.ImportFrom) and child.module and child.module.split(".")[0] == "jobs":
+                yield from (f"{child.module}.{name.name}" for name in child.names)
+            assert not isinstance(child, ast.Import) or not any(name.name.startswith("jobs") for name in child.names)
+            yield from found(child)
+
+    return found(ast.parse(room.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PROJECT)))
+def test_a_room_imports_only_from_rooms_below_it(room):
+    me = room.relative_to(PROJECT / "jobs").with_suffix("").parts[0]
+    if me == "__init__":
+        return
+    assert me in ORDER, "give the new room its place in ORDER"
+    for module in _imports(room):
+        other = module.split(".")[1]
+        if other not in {me, "__version__"}:
+            assert ORDER.index(other) > ORDER.index(me), f"{me} imports {module}, which stands above it"
+
+
+@pytest.mark.parametrize("package", ["reports", "terminal", "sandbox"])
+def test_the_modules_of_a_package_import_in_no_circle(package):
+    modules = {f"jobs.{package}.{room.stem}": room for room in ROOMS if room.parent.name == package}
+    below = {name: {full for full in map(_module, _imports(room)) if full in modules} for name, room in modules.items()}
+    while free := [name for name, others in below.items() if not others & below.keys()]:
+        for name in free:
+            del below[name]
+    assert not below
+
+
+def _module(imported):
+    """`jobs.reports.tables.own_cells` and `jobs.reports.tables` are both in `jobs.reports.tables`."""
+    return ".".join(imported.split(".")[:3])
+
+
+def _table(header):
+    """The rows of the README's table with this first cell in its header; code marks are taken off."""
+    _, _, rest = README.partition(f"\n| {header} | ")
+    lines = rest.split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_the_readme_has_every_option_and_no_other():
+    options = {row[0].split()[0]: row[0].split()[1:] for row in _table("option")}
+    found = {param.opts[0]: param for param in cli.commands["run"].params if isinstance(param, click.Option)}
+    assert options.keys() == found.keys()
+    for name, rest in options.items():
+        assert bool(rest) is not found[name].is_flag
+    commands = re.findall(r"`recover ([^`]+)`", README.partition("\nCommands: ")[2].split("\n\n")[0])
+    assert {words.split()[0] for words in commands if words[0] != "-"} == {*cli.commands}
+    for words in commands:
+        if words[0] != "-" and words.split()[0] != "run":
+            name = words.split()[0]
+            mine = {param.opts[0] for param in cli.commands[name].params if isinstance(param, click.Option)}
+            assert set(re.findall(r"--[a-z-]+", words)) == mine - {"--output"}
+
+
+def test_the_readme_has_every_exit_code_and_cause_in_the_words_of_the_job():
+    assert _table("code") == [[str(int(code)), words] for code, words in sorted(EXIT_WORDS.items())]
+    assert _table("cause") == [
+        [cause.value, ADVICE[cause].owner.value, "yes" if ADVICE[cause].again else "no", ADVICE[cause].next_step]
+        for cause in Cause
+    ]
+
+
+def test_the_readme_has_every_column_in_order():
+    for name, columns in (("results.csv", RESULTS), ("failures.csv", FAILURES)):
+        listed = README.partition(f"\n`{name}`: ")[2].partition(", then your own")[0]
+        assert listed == ", ".join(f"`{column.name}`" for column in columns)
+
+
+def test_the_readme_has_every_file_that_a_run_leaves(play):
+    job = play(default="not_installed")
+    job.run(job.manifest("location_id\nLocA\n"))
+    left = {file.name for file in job.output.iterdir() if not file.name.startswith(".")}
+    assert {row[0] for row in _table("file")} == {name for name in left if not name.startswith("ledger.sqlite3-")}
+
+
+def test_the_settings_file_has_every_key_with_its_default_and_says_what_it_is():
+    text = (PROJECT / "config" / "recovery.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text) == to_builtins(Settings())
+    for line in text.splitlines():
+        assert not re.match(r"\w", line) or re.search(r"# \w", line), line
+
+
+def test_what_the_readme_names_in_code_as_a_place_is_there():
+    named = re.findall(r"`((?:jobs|config|data|tests)/[\w./]+)`", README)
+    made = {"config/apps.toml"}
+    assert named
+    for place in set(named) - made:
+        assert (PROJECT / place).exists() or place.startswith("data/installs/"), place
