@@ -54,6 +54,7 @@ _REPORT_COLUMNS = frozenset(
     ]
 )
 _OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
+_OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 _SEPARATORS = ",;\t"
@@ -76,7 +77,7 @@ class _Layout:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A readable manifest. `columns` are the user's, `left_out` those that the reports write themselves."""
+    """A readable manifest. `columns` are the user's, `left_out` those of a user's that bear the name of a report's."""
 
     path: Path
     columns: tuple[str, ...]
@@ -175,7 +176,8 @@ def open_manifest(path: Path) -> Manifest:
         if index not in ids and _normal(name) not in _OLD_PAIR and name.strip() not in _REPORT_COLUMNS
     ]
     names = tuple(unguard(header[index]) if from_report else header[index] for index in own)
-    left_out = tuple(name.strip() for name in header if name.strip() in _REPORT_COLUMNS)
+    ours = from_report or set(header) >= _OWN_RESULTS
+    left_out = () if ours else tuple(name.strip() for name in header if name.strip() in _REPORT_COLUMNS)
     places = {name: index for index, name in ids.items()}
     layout = _Layout(
         separator,

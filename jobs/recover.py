@@ -71,7 +71,7 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             run = _finish(run, plan, ledger, stop, this_run)
             run = _report(run, folder, ledger, start)
             changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
-            terminal.finished(run, folder, start.manifest.path, nothing_to_do=not todo, changed=changed)
+            terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
 
 
@@ -120,7 +120,7 @@ def _opening(start: Start, folder: Path, plan: Plan, todo: dict[str, int], ledge
     with ledger.engine.connect() as connection:
         ages = recovery_ages(connection)
     pace = start.settings.pace.requests_per_second
-    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace)
+    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, wishes.causes)
 
 
 def _work(

@@ -25,7 +25,7 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 # `reports`, `terminal` and `sandbox` are one room each.
 ORDER = [
     "__main__", "cli", "preview", "recover", "demo",
-    "work", "rendering", "workers", "start", "terminal", "reports", "attempt",
+    "work", "rescue", "rendering", "book", "workers", "start", "terminal", "reports", "attempt",
     "opening", "ledger", "highlevel", "transport", "plan", "standing", "outcomes", "breaker", "sandbox",
     "records", "answers", "manifest", "apps", "settings", "net", "folder", "stop", "faults", "causes", "endings",
     "pace", "schema", "cells", "clock", "wishes", "secret", "errors", "model",

@@ -79,6 +79,8 @@ def test_two_columns_of_the_users_with_one_name_are_kept_and_report_columns_left
     manifest, rows = read("location_id,note,note,status,access_token\nLocA,a,b,c,secret\n")
     assert manifest.columns == ("note", "note")
     assert manifest.left_out == ("status",)
+    ours, _ = read("location_id,status,access_token,refresh_token,route,recovered_at,note\n")
+    assert (ours.columns, ours.left_out) == (("note",), ())
     assert rows[0].cells == ("a", "b")
 
 

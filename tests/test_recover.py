@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -75,7 +76,26 @@ def test_a_rerun_touches_only_what_failed_and_nothing_to_do_is_said(play):
     calls = len(job.sandbox.seen)
     third = job.run(manifest)
     assert (third.returncode, len(job.sandbox.seen)) == (0, calls)
-    assert "nothing to do" in third.stdout
+    first, *_ = third.stdout.splitlines()
+    assert re.fullmatch(
+        r"nothing to do: what can be tried is recovered \d+s to \d+s ago; a second incident .*--force", first
+    )
+
+
+def test_a_list_without_rows_or_without_the_asked_for_cause_has_nothing_to_do(play):
+    job = play({"LocB": Place("not_installed")})
+    empty = job.run(job.manifest("location_id,name\n", "empty.csv"))
+    assert (empty.returncode, empty.stdout.splitlines()[0]) == (0, "nothing to do: INPUT lists no installs")
+    manifest = job.manifest(listing(["LocA", "LocB"]))
+    job.run(manifest)
+    calls = len(job.sandbox.seen)
+    other = job.run(manifest, "--cause", "server_error", "--cause", "rate_limited")
+    assert (other.returncode, len(job.sandbox.seen)) == (0, calls)
+    assert other.stdout.startswith(
+        "nothing to do: no install of INPUT that may be tried failed with server_error or rate"
+    )
+    assert job.run(manifest, "--cause", "not_installed", "--cause", "server_error").returncode == 1
+    assert [seen.account_id for seen in job.sandbox.seen[calls:]] == ["LocB"]
 
 
 def test_failures_csv_fed_back_recovers_what_has_healed_and_keeps_the_cells(play):
@@ -84,10 +104,12 @@ def test_failures_csv_fed_back_recovers_what_has_healed_and_keeps_the_cells(play
     text = 'location_id,note,note\nLocA,a,b\nLocB,"' + cell.replace('"', '""') + '",NA\n'
     assert job.run(job.manifest(text)).returncode == 1
     job.sandbox.world.installs.clear()
-    assert job("run", job.output / "failures.csv").returncode == 0
+    done = job("run", job.output / "failures.csv")
+    assert done.returncode == 0
     (row,) = [line for line in job.table("results.csv") if line["location_id"] == "LocB"]
     assert row["status"] == "recovered"
     assert row["note"] == "NA"
+    assert "left out" not in done.stderr
     assert cell in (job.output / "results.csv").read_bytes().decode().replace('""', '"')
     assert job.table("failures.csv") == []
 

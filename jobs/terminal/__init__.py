@@ -16,7 +16,7 @@ from jobs.errors import Exit
 from jobs.model import Run
 from jobs.terminal.closing import broken, closing, last_line
 from jobs.terminal.events import Event
-from jobs.terminal.header import Opening, header, utc
+from jobs.terminal.header import Opening, header, nothing_to_do, utc
 from jobs.terminal.shell import next_command
 from jobs.terminal.voice import Voice
 from jobs.terminal.watch import Watch
@@ -69,6 +69,7 @@ class Terminal:
         self._input = ""
         self._begun = self._asked = self._broke = False
         self._lost = 0
+        self._nothing = ""
         self._run: Run | None = None
         self._folder: Path | None = None
         self._lines: list[str] = []
@@ -105,6 +106,7 @@ class Terminal:
             apps=opening.apps,
             agencies=plan.agencies_to_do,
             duplicates=plan.duplicates,
+            duplicate_lines=plan.duplicate_lines,
             broken_lines=plan.broken_lines,
             left_alone=plan.recovered,
             oldest_recovery=opening.ages[0],
@@ -117,6 +119,7 @@ class Terminal:
         if self._voice.screen:
             for line in header(opening, utc()):
                 self._voice.screen.say(self._err.scrub(line), "info", whole="/" in line)
+        self._nothing = nothing_to_do(opening, utc())
         self._watch = Watch(self._voice, opening.requests_per_second, self._clock)
 
     def _start(self, **fields: object) -> None:
@@ -146,11 +149,11 @@ class Terminal:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def finished(self, run: Run, folder: Path, manifest: Path, *, nothing_to_do: bool, changed: bool | None) -> None:
+    def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool | None) -> None:
         """Say how the run ended, what stands, and what to do next; `exits` says the rest, `news` tells it to others."""
         self._run, self._folder, self._changed = run, folder, changed
         command = next_command(manifest, folder, self._options)
-        self._lines = closing(run, folder, command, nothing_to_do=nothing_to_do)
+        self._lines = closing(run, folder, command, self._nothing)
         self._close()
         if not self._quiet:
             self._write(self._out, self._lines)

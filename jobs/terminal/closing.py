@@ -24,15 +24,15 @@ _FAILURES = (
 )
 
 
-def closing(run: Run, folder: Path, command: str, *, nothing_to_do: bool) -> list[str]:
-    """The closing block, but for its last line."""
-    return list(_lines(run, folder, command, nothing_to_do=nothing_to_do))
+def closing(run: Run, folder: Path, command: str, nothing: str) -> list[str]:
+    """The closing block, but for its last line. `nothing` says why there was nothing to do, where that was so."""
+    return list(_lines(run, folder, command, nothing))
 
 
-def _lines(run: Run, folder: Path, command: str, *, nothing_to_do: bool) -> Iterator[str]:
+def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
     counts, this_run = run.counts, run.this_run
-    if nothing_to_do:
-        yield "nothing to do: what can be tried is recovered already"
+    if nothing:
+        yield nothing
     yield (
         f"{counts.recovered:,} of {counts.installs:,} installs are back, {counts.failed:,} failed, "
         f"{counts.pending:,} are pending ({this_run.recovered:,} recovered in this run, {this_run.requests:,} requests)"

@@ -22,7 +22,9 @@ _FEW = 5
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is known when a run begins. `to_try` are installs, `ages` the oldest and newest recovery (UTC ISO 8601)."""
+    """What is known when a run begins. `to_try` are installs, `ages` the oldest and newest recovery (UTC ISO 8601),
+    `causes` those that the run is narrowed to.
+    """
 
     input: Path
     folder: Path
@@ -31,6 +33,7 @@ class Opening:
     to_try: int
     ages: tuple[str, str]
     requests_per_second: float
+    causes: tuple[Cause, ...] = ()
 
     @property
     def seconds(self) -> int:
@@ -72,9 +75,26 @@ def _left_alone(opening: Opening, now: datetime) -> str:
     count = opening.plan.recovered
     if not count:
         return "no install is recovered yet, so none is left alone"
+    return f"{count:,} recovered before are left alone; recovered {_ages(opening, now)} ago"
+
+
+def nothing_to_do(opening: Opening, now: datetime) -> str:
+    """Why a run has nothing to do, and how old the recoveries are that it leaves alone; '' where it has something."""
+    if opening.to_try:
+        return ""
+    if not opening.plan.installs:
+        return "nothing to do: INPUT lists no installs"
+    if opening.causes:
+        return f"nothing to do: no install of INPUT that may be tried failed with {' or '.join(opening.causes)}"
+    if not opening.plan.recovered:
+        return "nothing to do: no install of INPUT can be tried"
+    when = f"recovered {_ages(opening, now)} ago"
+    return f"nothing to do: what can be tried is {when}; a second incident needs another --output, or --force"
+
+
+def _ages(opening: Opening, now: datetime) -> str:
     oldest, newest = (age(moment, now) for moment in opening.ages)
-    when = oldest if oldest == newest else f"{oldest} to {newest}"
-    return f"{count:,} recovered before are left alone; recovered {when} ago"
+    return oldest if oldest == newest else f"{newest} to {oldest}"
 
 
 def _pace(opening: Opening) -> str:
