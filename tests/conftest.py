@@ -34,6 +34,7 @@ class Job:
     folder: Path
     sandbox: Sandbox
     environment: dict[str, str] = field(default_factory=dict)
+    project: Path = PROJECT
 
     @property
     def output(self):
@@ -47,7 +48,7 @@ class Job:
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "jobs", *map(str, arguments)],
-            cwd=PROJECT,
+            cwd=self.project,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,8 +82,8 @@ def play(tmp_path):
     """`play(installs={...}, **world)` gives a job against a sandbox that plays this world."""
     with ExitStack() as stack:
 
-        def start(installs=None, default="recovered", **more) -> Job:
-            world = World({CLIENT_ID: SECRET}, installs or {}, default, **more)
+        def start(installs=None, default="recovered", clients=None, **more) -> Job:
+            world = World(clients or {CLIENT_ID: SECRET}, installs or {}, default, **more)
             sandbox = stack.enter_context(running(world))
             kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
             environment = (
