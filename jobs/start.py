@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dotenv.parser import parse_stream
 
 from jobs.apps import Apps, base_url, load_apps
+from jobs.egress import check_way_out
 from jobs.errors import Problem, UserError, refuse
 from jobs.manifest import Manifest, open_manifest
 from jobs.opening import LEDGER
@@ -79,6 +80,7 @@ def make_start(project: Path, environment: Mapping[str, str], manifest: Path, op
     settings = take(lambda: load_settings(project / "config" / "recovery.toml", known, options))
     apps = take(lambda: load_apps(project, known))
     url = take(lambda: base_url(known))
+    take(lambda: check_way_out(url or "https://", known))
     opened = take(lambda: open_manifest(manifest))
     needed = take(lambda: needed_apps(opened.rows(), apps or Apps())) if opened else set()
     if problems:

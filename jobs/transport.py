@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import http.client
 import io
-import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from requests import Response
 from requests.adapters import HTTPAdapter
-from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Timeout
 
-from jobs.apps import is_loopback
-from jobs.errors import refuse
+from jobs.egress import proxies, trusted
 
 if TYPE_CHECKING:
     import socket
@@ -29,7 +24,6 @@ if TYPE_CHECKING:
     from requests import PreparedRequest
 
 _CHUNK = 65_536
-_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 _call = threading.local()
 
 
@@ -147,8 +141,8 @@ class Transport:
 
     def __init__(self, base_url: str, limits: Limits, environment: Mapping[str, str]) -> None:
         self._limits = limits
-        self._proxies = _proxies(base_url, environment)
-        self._verify = _verify(environment)
+        self._proxies = proxies(base_url, environment)
+        self._verify = trusted(environment)
         self._timeout = Timeout(connect=min(limits.connect_seconds, limits.total_seconds), read=limits.read_seconds)
         self._mine = threading.local()
         self._adapters: list[_Adapter] = []
@@ -197,35 +191,3 @@ class Transport:
             adapter = self._mine.adapter = _Adapter()
             self._adapters.append(adapter)
         return adapter
-
-
-def _proxies(base_url: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The proxy for `base_url`, as the environment names it; never for loopback, secret and all."""
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    lower = {name.lower(): value for name, value in sorted(environment.items()) if value}
-    if is_loopback(host) or _is_direct(host, lower.get("no_proxy", "")):
-        return {}
-    named = {"https": lower.get("https_proxy") or lower.get("all_proxy", "")}
-    proxy = select_proxy(base_url, {scheme: value for scheme, value in named.items() if value})
-    if not proxy:
-        return {}
-    if "://" in proxy and urlsplit(proxy).scheme not in {"http", "https"}:
-        raise refuse("is no proxy that can be used", "HTTPS_PROXY", "name one that begins with http:// or https://")
-    return {"https": proxy if "://" in proxy else f"http://{proxy}"}
-
-
-def _is_direct(host: str, no_proxy: str) -> bool:
-    names = [name.strip().lstrip(".").lower() for name in no_proxy.split(",") if name.strip()]
-    return any(name in {"*", host} or host.endswith(f".{name}") for name in names)
-
-
-def _verify(environment: Mapping[str, str]) -> bool | str:
-    """Where the certificates to trust are: what the environment names, else those that `requests` brings."""
-    for variable in _CA_VARIABLES:
-        place = environment.get(variable)
-        if place:
-            if not Path(place).exists() or not os.access(place, os.R_OK):
-                raise refuse(f"names {place}, which cannot be read", variable, "correct or unset it")
-            return place
-    return True

@@ -27,7 +27,7 @@ ORDER = [
     "__main__", "cli", "preview", "recover", "demo",
     "work", "rescue", "rendering", "book", "workers", "start", "terminal", "reports", "attempt",
     "opening", "ledger", "highlevel", "transport", "plan", "standing", "outcomes", "breaker", "sandbox",
-    "records", "answers", "manifest", "apps", "settings", "net", "folder", "stop", "faults", "causes", "endings",
+    "records", "answers", "manifest", "egress", "apps", "settings", "net", "folder", "stop", "faults", "causes", "endings",
     "pace", "schema", "cells", "clock", "wishes", "secret", "errors", "model",
 ]  # fmt: skip
 

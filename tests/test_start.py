@@ -91,6 +91,26 @@ def test_dotenv_may_come_from_another_system_and_is_refused_where_it_is_unreadab
     assert "line 2" in problems(start, ONE_APP, dotenv="A=1\nHIGHLEVEL_CLIENT_SECRET='open\n")[0]
 
 
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"REQUESTS_CA_BUNDLE": "/none"}, "cannot be read"),
+        ({"SSL_CERT_FILE": __file__}, "holds no certificates"),
+        ({"HTTPS_PROXY": "socks5://proxy:1"}, "HTTPS_PROXY"),
+        ({"all_proxy": "ftp://proxy"}, "HTTPS_PROXY"),
+    ],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used_are_refused_before_anything_begins(start, environment, says):
+    (said,) = problems(start, ONE_APP | environment)
+    assert says in said
+
+
+def test_what_is_no_matter_of_this_address_is_not_refused(start):
+    assert start(ONE_APP | {"HTTP_PROXY": "socks5://proxy:1", "HTTPS_PROXY": "proxy:3128"}).needed == {"app-1"}
+    loopback = {"HIGHLEVEL_BASE_URL": "http://127.0.0.1:1", "HTTPS_PROXY": "socks5://proxy:1"}
+    assert start(ONE_APP | loopback).needed == {"app-1"}
+
+
 def test_an_apps_secret_must_be_there_only_where_input_needs_the_app(start):
     for_two = "location_id,client_id\nLocA,app-2\n"
     found = start({}, config__apps_toml=APPS, config__second="secret-of-two\r\n", installs_csv=for_two)
