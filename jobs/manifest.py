@@ -59,7 +59,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 _SEPARATORS = ",;\t"
 _LONGEST_HEADER = 1_048_576
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +238,10 @@ def _opened(path: Path) -> TextIO:
             missing = "does not exist" if path.is_absolute() else f"does not exist in {Path.cwd()}"
             raise refuse("is no file" if path.exists() else missing, str(path), "give the path of a CSV")
         with path.open("rb") as raw:
-            if raw.read(2) in _UTF16:
-                raise refuse("is UTF-16", str(path), "save it as CSV UTF-8")
+            begins = raw.read(4)
+        for what, signs in _NO_CSV.items():
+            if begins.startswith(signs):
+                raise refuse(f"is {what}", str(path), "save it as CSV UTF-8")
         return path.open(encoding="utf-8-sig", newline="")
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError
 
 from jobs import schema
-from jobs.errors import UserError, refuse
+from jobs.errors import refuse
 from jobs.folder import make_private_file
 from jobs.ledger import Ledger, in_batches
 from jobs.records import fingerprint
@@ -36,13 +36,7 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
         with engine.begin() as connection:
             if connection.scalar(text("PRAGMA user_version")) == 0:
                 _make_tables(connection, base_url)
-            version = connection.scalar(text("PRAGMA user_version"))
-            if version != schema.VERSION:
-                raise _newer(path, version)
-            bound = connection.scalar(select(meta.c.value).where(meta.c.name == "base_url"))
-        if base_url and bound != base_url:
-            todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
-            raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
+            refuse_another(connection, path, base_url)
         return Ledger(engine)
     except (schema.DamagedError, DatabaseError):
         raise refuse("is damaged", str(path), "restore it, or move it away and give another --output") from None
@@ -60,9 +54,16 @@ def _make_tables(connection: Connection, base_url: str) -> None:
         connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
 
 
-def _newer(path: Path, version: object) -> UserError:
-    what = f"has the version {version}, and this job knows {schema.VERSION}"
-    return refuse(what, str(path), "use the newer release of the job, or give another --output")
+def refuse_another(connection: Connection, path: Path, base_url: str) -> None:
+    """Raise UserError for a ledger of another version, or of another API than `base_url` (empty: of any)."""
+    version = connection.scalar(text("PRAGMA user_version"))
+    if version != schema.VERSION:
+        what = f"has the version {version}, and this job knows {schema.VERSION}"
+        raise refuse(what, str(path), "use the newer release of the job, or give another --output")
+    bound = connection.scalar(select(meta.c.value).where(meta.c.name == "base_url"))
+    if base_url and bound != base_url:
+        todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
+        raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
 
 
 def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:

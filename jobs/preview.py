@@ -14,7 +14,7 @@ from jobs import schema
 from jobs.apps import load_apps
 from jobs.errors import UserError, refuse
 from jobs.ledger import Ledger
-from jobs.opening import LEDGER, open_ledger
+from jobs.opening import LEDGER, open_ledger, refuse_another, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
 from jobs.rendering import render
 from jobs.standing import under_way
@@ -30,23 +30,30 @@ if TYPE_CHECKING:
 
 def preview(start: Start, output: Path) -> Plan:
     """What a run would do. Raises UserError where it could not start."""
-    ledger = _to_read(output / LEDGER)
+    path = output / LEDGER
+    ledger = _to_read(path)
     try:
+        if _is_begun(path):
+            with ledger.engine.connect() as connection:
+                refuse_another(connection, path, start.base_url)
+            refuse_unknown_tokens(output, ledger)
         count = ledger.stage(with_apps(start.manifest.rows(), start.apps))
         groups = ledger.staged()
         return make_plan(
             count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed, force=False, causes=()
         )
     except DatabaseError:
-        raise refuse(
-            "cannot be read", str(output / LEDGER), "is it damaged, or did a run just begin? try again"
-        ) from None
+        raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
     finally:
         ledger.close()
 
 
+def _is_begun(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
 def _to_read(path: Path) -> Ledger:
-    if not path.exists():
+    if not _is_begun(path):
         engine = schema.open_memory()
         schema.metadata.create_all(engine)
         return Ledger(engine)

@@ -92,6 +92,7 @@ def test_two_columns_of_the_users_with_one_name_are_kept_and_report_columns_left
         (b"location_id,locationId\na,b\n", "two columns"),
         (b'"location_id"x,name\na,b\n', "no CSV"),
         ("location_id\nLocA\n".encode("utf-16"), "UTF-16"),
+        (b"PK\x03\x04\x14\x00", "is a workbook"),
         (b"location_id,name\nLocA,caf\xe9\n", "is not UTF-8 (line 2)"),
         (b'location_id,name\nLocA,x\nLocB,"open\nLocC,y\n', "line 3"),
     ],

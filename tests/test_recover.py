@@ -355,12 +355,15 @@ def test_a_ledger_of_another_api_a_newer_version_or_damaged_is_refused(play):
     job.run(manifest)
     url = job.environment["HIGHLEVEL_BASE_URL"]
     job.environment["HIGHLEVEL_BASE_URL"] = "https://example.invalid"
-    assert job.run(manifest).returncode == 2
+    for command in ("run", "plan"):
+        done = job(command, manifest, "--output", job.output)
+        assert (done.returncode, "belongs to" in done.stderr) == (2, True)
     job.environment["HIGHLEVEL_BASE_URL"] = url
     with sqlite3.connect(job.output / "ledger.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     assert "newer release" in job.run(manifest).stderr
+    assert "newer release" in job("plan", manifest, "--output", job.output).stderr
     for file in job.output.glob("ledger*"):
         file.unlink()
     (job.output / "ledger.sqlite3").write_bytes(b"not a database, but long enough to be read as one" * 50)
