@@ -100,9 +100,10 @@ def read_code(heard: Heard, body: dict[str, Any]) -> tuple[Secret, datetime | No
     return Secret(code), _iso(_field(body, "expiresAt", "expires_at"))
 
 
-def read_tokens(heard: Heard, body: dict[str, Any], install: Install) -> Tokens:
+def read_tokens(heard: Heard, body: dict[str, Any], install: Install, *, of_agency: bool = False) -> Tokens:
     """The pair of a token answer, for this very install. Raises CallFailed for any other.
 
+    An answer to an agency's token (`of_agency`) may lack the refresh token and the user type: its schema promises neither.
     Source of the fields: HighLevel's OpenAPI description, in snake_case and (v3) camelCase.
     """
 
@@ -111,10 +112,13 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install) -> Tokens:
 
     access = _field(body, "access_token", "accessToken")
     refresh = _field(body, "refresh_token", "refreshToken")
-    for value, what in ((access, "access token"), (refresh, "refresh token")):
-        if not _is_opaque(value, _LONGEST_TOKEN):
-            raise malformed(what)
-    user_type = _field(body, "userType", "user_type")
+    if not _is_opaque(access, _LONGEST_TOKEN):
+        raise malformed("access token")
+    if of_agency and not refresh:
+        refresh = ""
+    elif not _is_opaque(refresh, _LONGEST_TOKEN):
+        raise malformed("refresh token")
+    user_type = _field(body, "userType", "user_type") or (install.key.level.value if of_agency else "")
     if not isinstance(user_type, str) or not user_type:
         raise malformed("user type")
     location, company = _text(body, "locationId", "location_id"), _text(body, "companyId", "company_id")
@@ -131,6 +135,22 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install) -> Tokens:
         location,
         _trace_id(body, heard.raw.headers, (*heard.secrets, Secret(access), Secret(refresh))),
     )
+
+
+def read_page(heard: Heard, body: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """A page of installed locations: the names of those that have the app by id, and the token of the next page, or ''.
+
+    Raises CallFailed for an answer that is no such page. Source of the fields: OpenAPI description, v3.
+    """
+    items, pagination = body.get("items"), _field(body, "pagination") or {}
+    if not isinstance(items, list) or not isinstance(pagination, dict) or not all(isinstance(i, dict) for i in items):
+        raise heard.failed(body, Cause.MALFORMED_ANSWER, "HighLevel's answer held no usable list of locations")
+    found: dict[str, str] = {}
+    for item in items:
+        location = _field(item, "_id", "id", "locationId")
+        if isinstance(location, str) and item.get("isInstalled") is not False:
+            found[location] = _text(item, "name")
+    return found, _text(pagination, "nextPageToken")
 
 
 def _check_account(

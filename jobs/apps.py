@@ -69,13 +69,14 @@ def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
     elif not apps.known and not apps.missing and not problems:
         todo = "set both in the environment or in .env (`make demo` needs none)"
         problems.append(Problem("are not set", "HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET", todo))
-    warnings += [w for secrets in (file, project / ".env") if (w := _too_open(secrets))]
+    warnings += [w for secrets in (file, project / ".env") if (w := too_open(secrets))]
     if problems:
         raise UserError(*problems)
     return Apps(apps.known, apps.missing, tuple(warnings))
 
 
-def _too_open(file: Path) -> str:
+def too_open(file: Path) -> str:
+    """The warning that a file of secrets may be read by others, or an empty text where it may not."""
     try:
         mode = file.stat().st_mode
     except OSError:
@@ -143,7 +144,7 @@ def _secret(
             secret = file.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeError):
             return "", Problem(f"the file {file} cannot be read", place, "put the secret there")
-        warnings += [w for w in (_too_open(file),) if w]
+        warnings += [w for w in (too_open(file),) if w]
         return secret, None if secret else Problem(f"the file {file} is empty", place, "put the secret there")
     secret = entry["client_secret"].rstrip("\r\n")
     return secret, None if secret else Problem("client_secret is empty", place, "put the secret there")

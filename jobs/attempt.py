@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tenacity import DoSleep, RetryCallState, Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from jobs.causes import ADVICE, diagnose
 from jobs.highlevel import CallFailed
-from jobs.model import Answer, App, Cause, Install, Tokens
+from jobs.model import Answer, App, Cause, Install, Route, Tokens
 from jobs.pace import Stopped
 
 if TYPE_CHECKING:
-    from jobs.highlevel import HighLevel
+    from jobs.bearers import AgencyKey
+    from jobs.highlevel import HighLevel, Window
+    from jobs.secret import Secret
 
-Tried = Tokens | Answer | None
-"""How a try ended: with a pair, with an answer that gave none, or not at all, since the run stops."""
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One try: the install, its route, and what that route needs. `lists`: ask for the agency's locations instead."""
+
+    install: Install
+    route: Route
+    window: Window
+    agency: AgencyKey | None = None
+    bearer: Secret | None = None
+    lists: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The locations of an agency that have the app, or None where it would not say."""
+
+    locations: frozenset[str] | None
+
+
+Tried = Tokens | Listing | Answer | None
+"""How a try ended: with a pair (or a listing), with an answer that gave none, or not at all, since the run stops."""
 
 
 def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
@@ -24,10 +48,33 @@ def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
     return api.exchange(app, install, code)
 
 
-def attempt(api: HighLevel, app: App, install: Install) -> Tried:
+def by_refresh(api: HighLevel, app: App, install: Install, window: Window) -> Tokens:
+    """The pair that the old refresh token is spent for. That it will be is on disk already."""
+    assert install.old is not None
+    return api.refresh(app, install, install.old, window)
+
+
+def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secret, *, lists: bool) -> Tokens | Listing:
+    """A pair for a sub-account by its agency's token, or the listing that comes before it."""
+    if not lists:
+        return api.location_token(install, agency.company_id, bearer)
+    try:
+        pages = api.installed_locations(agency.client_id, agency.company_id, bearer)
+        return Listing(frozenset(chain.from_iterable(pages)))
+    except CallFailed as failed:
+        if ADVICE[diagnose(failed.answer)].again:
+            raise
+        return Listing(None)
+
+
+def attempt(api: HighLevel, app: App, errand: Errand) -> Tried:
     """One try. It returns how it ended; what it raises is a bug."""
     try:
-        return by_reconnect(api, app, install)
+        if errand.route is Route.AGENCY and errand.agency and errand.bearer:
+            return by_agency(api, errand.install, errand.agency, errand.bearer, lists=errand.lists)
+        if errand.route is Route.REFRESH:
+            return by_refresh(api, app, errand.install, errand.window)
+        return by_reconnect(api, app, errand.install)
     except CallFailed as failed:
         return failed.answer
     except Stopped:

@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from jobs import __version__
 from jobs.errors import Exit, Problem, UserError, refuse
-from jobs.model import Cause
+from jobs.model import Cause, Route
 
 if TYPE_CHECKING:
     from jobs.net import Net
@@ -41,9 +41,26 @@ class _Duration(click.ParamType[float]):
         return float(hours * 3600 + minutes * 60 + seconds)
 
 
+class _Routes(click.ParamType[tuple[Route, ...]]):
+    name = "routes"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Route, ...]:
+        named = {name.strip() for name in str(value).split(",")}
+        if unknown := sorted(named - set(Route)):
+            self.fail(f"{unknown[0]!r} is no route; there are {', '.join(Route)}", param, ctx)
+        return tuple(route for route in Route if route in named)
+
+
 _INPUT = click.argument("manifest", metavar="INPUT", type=click.Path(path_type=Path))
 _OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path), help="Folder of the results.  [data/<stem of INPUT>]"
+)
+_ROUTES = click.option(
+    "--routes",
+    type=_Routes(),
+    default="reconnect,agency",
+    show_default=True,
+    help="Ways back, tried in order; refresh ends the pair in use.",
 )
 
 
@@ -63,6 +80,7 @@ def cli() -> None:
 @click.option(
     "--cause", "causes", multiple=True, type=click.Choice([c.value for c in Cause]), help="Only what failed so."
 )
+@_ROUTES
 @click.option("--force", is_flag=True, help="Also what is recovered: a new pair may end the one in use.")
 @click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
@@ -76,6 +94,7 @@ def run(
     limit: int | None,
     max_duration: float | None,
     causes: tuple[str, ...],
+    routes: tuple[Route, ...],
     force: bool,
     quiet: bool,
     log_format: str,
@@ -91,7 +110,7 @@ def run(
     secrets = [app.client_secret for app in start.apps.known.values()]
     secrets.append(start.settings.notify.url)
     terminal.configured(start.settings.log.level, secrets, start.warnings)
-    wishes = Wishes(limit, max_duration, tuple(Cause(cause) for cause in causes), force)
+    wishes = Wishes(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes)
     return recover(start, output_for(PROJECT, manifest, output), wishes, terminal)
 
 
@@ -124,15 +143,16 @@ def _start(manifest: Path, rate: float | None, workers: int | None) -> Start:
 @cli.command()
 @_INPUT
 @_OUTPUT
+@_ROUTES
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def plan(manifest: Path, output: Path | None, as_json: bool) -> int:
+def plan(manifest: Path, output: Path | None, routes: tuple[Route, ...], as_json: bool) -> int:
     """Say what a run would do. Nothing is sent, nothing is written."""
     from jobs.plan import tell
     from jobs.preview import preview
     from jobs.start import PROJECT, output_for
 
     start = _start(manifest, None, None)
-    made = preview(start, output_for(PROJECT, manifest, output))
+    made = preview(start, output_for(PROJECT, manifest, output), routes)
     lines = [json.dumps(asdict(made))] if as_json else tell(made, start.settings.pace.requests_per_second)
     for line in lines:
         click.echo(line)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-import socket
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import requests
-import urllib3.exceptions as u3
 
-from jobs.answers import CallFailed, Heard, read_body, read_code, read_tokens
+from jobs.answers import CallFailed, Heard, read_body, read_code, read_page, read_tokens
+from jobs.causes import Closes, closes, leaves_in_doubt
 from jobs.faults import judge
 from jobs.model import Answer, App, Cause, Install, Level, Stage, Tokens
+from jobs.reasons import never_left, reason
 from jobs.transport import Limits, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from requests import PreparedRequest
 
     from jobs.secret import Secret
 
-__all__ = ["CallFailed", "Code", "Gate", "HighLevel", "Limits"]
+__all__ = ["CallFailed", "Code", "Gate", "HighLevel", "Limits", "Window"]
 
 
 class Gate(Protocol):
@@ -46,8 +45,23 @@ class Code:
     expired: Callable[[], bool]
 
 
+@dataclass(slots=True)
+class Window:
+    """When a refresh whose answer is not whole was first sent (monotonic seconds): it is repeated only within 30 seconds.
+
+    Source: HighLevel changelog, "Smarter Refresh Token Handling" (API notes, 4). Five of them are for the way.
+    """
+
+    opened: float | None = None
+    seconds: float = 25.0
+
+    def left(self, now: float) -> float:
+        """Seconds in which the same call may still be sent."""
+        return self.seconds if self.opened is None else self.opened + self.seconds - now
+
+
 class HighLevel:
-    """The two calls. `clock` gives monotonic seconds, `now` the operator's time in UTC."""
+    """The calls. `clock` gives monotonic seconds, `now` the operator's time in UTC."""
 
     def __init__(
         self,
@@ -69,10 +83,20 @@ class HighLevel:
         headers = {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "identity"}
         self._reconnect = _blank(f"{base_url}/oauth/reconnect", headers, "application/json")
         self._token = _blank(f"{base_url}/oauth/token", headers, "application/x-www-form-urlencoded")
+        self._base_url = base_url
+        self._headers = headers
+        self._old_location_token = False
+        self._heard_last: Heard | None = None
+        self._heard_at = 0.0
 
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
+
+    def server_time(self) -> float:
+        """The server's clock in seconds since 1970, or the operator's before the first answer."""
+        said = self._heard_last.server_time if self._heard_last else None
+        return said.timestamp() + self._clock() - self._heard_at if said else self._now().timestamp()
 
     def reconnect(self, app: App, install: Install) -> Code:
         """A new authorization code. Raises CallFailed, Stopped. Source: support article on Reconnect (API notes, 1)."""
@@ -118,19 +142,108 @@ class HighLevel:
         heard, answer = self._call(number, request, Stage.EXCHANGE, (app.client_secret, code.value))
         return read_tokens(heard, answer, install)
 
+    def refresh(self, app: App, install: Install, old: Secret, window: Window) -> Tokens:
+        """The pair that `old` is spent for. Raises CallFailed, Stopped.
+
+        Where no whole answer came, the same call within `window` answers the same pair; past it nothing is sent.
+        """
+        form = {
+            "client_id": app.client_id,
+            "client_secret": app.client_secret.reveal(),
+            "grant_type": "refresh_token",
+            "refresh_token": old.reveal(),
+            "user_type": install.key.level.value,
+        }
+        request = _filled(self._token, urlencode(form))
+        number = self._gate.enter(urgent=window.opened is not None)
+        left = window.left(self._clock())
+        if left <= 0:
+            self._gate.observe(number, 0, None, {})
+            why = "the answer was lost, and the time for asking again was over"
+            raise CallFailed(Answer(Stage.REFRESH, message=why, cause=Cause.REFRESH_UNKNOWN))
+        is_first = window.opened is None
+        window.opened = self._clock() if is_first else window.opened
+        try:
+            # Half of the time, so that a call that hangs can be repeated.
+            heard, answer = self._call(number, request, Stage.REFRESH, (app.client_secret, old), within=left / 2)
+            return read_tokens(heard, answer, install)
+        except CallFailed as failed:
+            if is_first and not leaves_in_doubt(failed.answer):
+                window.opened = None
+            raise
+
+    def location_token(self, install: Install, company_id: str, bearer: Secret) -> Tokens:
+        """A pair for a sub-account by its agency's access token; its refresh token may be empty. Raises CallFailed, Stopped.
+
+        Source: OpenAPI description, v3 `POST /oauth/location-token`, and the older `/oauth/locationToken` where the
+        first is not known; which one is, is remembered.
+        """
+        form = {"companyId": company_id, "locationId": install.key.account_id}
+        for old in (False, True) if not self._old_location_token else (True,):
+            path, version = ("locationToken", "2021-07-28") if old else ("location-token", "v3")
+            request = self._with_bearer("POST", f"/oauth/{path}", version, bearer, data=form)
+            number = self._gate.enter(urgent=False)
+            try:
+                heard, answer = self._call(number, request, Stage.LOCATION_TOKEN, (bearer,))
+            except CallFailed as failed:
+                if old or closes(failed.answer) is not Closes.RUN:
+                    raise
+                continue
+            self._old_location_token = old
+            break
+        return read_tokens(heard, answer, install, of_agency=True)
+
+    def installed_locations(self, client_id: str, company_id: str, bearer: Secret) -> Iterator[dict[str, str]]:
+        """The names of an agency's locations that have the app, by id, a page at a time. Raises CallFailed, Stopped.
+
+        Source: OpenAPI description, v3 `GET /oauth/installed-locations`.
+        """
+        query = {
+            "companyId": company_id,
+            "appId": client_id.partition("-")[0],
+            "isInstalled": "true",
+            "pageSize": "100",
+        }
+        seen: set[str] = set()
+        while True:
+            request = self._with_bearer("GET", "/oauth/installed-locations", "v3", bearer, params=query)
+            number = self._gate.enter(urgent=False)
+            heard, answer = self._call(number, request, Stage.INSTALLED_LOCATIONS, (bearer,))
+            page, next_page = read_page(heard, answer)
+            yield page
+            if not next_page:
+                return
+            if next_page in seen:
+                raise heard.failed(
+                    answer, Cause.MALFORMED_ANSWER, "HighLevel's list of locations goes round in a circle"
+                )
+            seen.add(next_page)
+            query["pageToken"] = next_page
+
+    def _with_bearer(self, method: str, path: str, version: str, bearer: Secret, **more: Any) -> PreparedRequest:
+        headers = {**self._headers, "Version": version, "Authorization": f"Bearer {bearer.reveal()}"}
+        return requests.Request(method, f"{self._base_url}{path}", headers=headers, **more).prepare()
+
     def _call(
-        self, number: int, request: PreparedRequest, stage: Stage, secrets: tuple[Secret, ...]
+        self,
+        number: int,
+        request: PreparedRequest,
+        stage: Stage,
+        secrets: tuple[Secret, ...],
+        within: float | None = None,
     ) -> tuple[Heard, dict[str, Any]]:
         try:
-            raw = self._transport.send(request)
+            raw = self._transport.send(request, within)
         except Exception as error:
             cause = judge(type(error))
             if cause is None:
                 raise
             self._gate.observe(number, 0, None, {})
-            answer = Answer(stage, message=self._reason(error), exception=type(error), cause=cause)
+            why = reason(error, self._address)
+            answer = Answer(stage, message=why, exception=type(error), cause=cause, never_left=never_left(error))
             raise CallFailed(answer) from None
         heard = Heard(raw, stage, secrets, self._now())
+        self._heard_last, self._heard_at = heard, self._clock()
         self._gate.observe(number, raw.status, heard.retry_after, raw.headers)
         try:
             return heard, read_body(heard)
@@ -138,14 +251,6 @@ class HighLevel:
             if not failed.answer.says:
                 self._transport.close_mine()
             raise
-
-    def _reason(self, error: BaseException) -> str:
-        """Why no answer came, in our words: those of the libraries may hold what was sent."""
-        chain = _chain(error)
-        for kinds, words in _REASONS:
-            if any(isinstance(met, kinds) for met in chain):
-                return words.format(address=self._address)
-        return f"no usable answer from {self._address} ({type(error).__name__})"
 
 
 def _blank(url: str, headers: Mapping[str, str], content_type: str) -> PreparedRequest:
@@ -158,25 +263,3 @@ def _filled(blank: PreparedRequest, body: str) -> PreparedRequest:
     request.body = body
     request.headers["Content-Length"] = str(len(body))
     return request
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An exception and all that it was made from."""
-    chain: list[BaseException] = []
-    more: list[object] = [error]
-    while more:
-        met = more.pop()
-        if isinstance(met, BaseException) and met not in chain:
-            chain.append(met)
-            more += [*met.args, getattr(met, "reason", None), met.__cause__, met.__context__]
-    return chain
-
-
-_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
-    ((ssl.SSLCertVerificationError,), "{address} showed a certificate that is not accepted"),
-    ((u3.NameResolutionError, socket.gaierror), "{address} is an unknown host"),
-    ((ConnectionRefusedError,), "{address} refused the connection"),
-    ((ConnectionResetError, BrokenPipeError), "{address} closed the connection without an answer"),
-    ((requests.exceptions.ConnectTimeout, u3.ConnectTimeoutError), "{address} could not be reached in time"),
-    ((requests.exceptions.Timeout, u3.ReadTimeoutError, TimeoutError), "no whole answer from {address} in time"),
-)

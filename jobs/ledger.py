@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from dataclasses import asdict
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sqlalchemy import bindparam, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from jobs import outcomes, schema
+from jobs import outcomes, schema, spends, staging
 from jobs.causes import ADVICE
+from jobs.lineup import page_after
 from jobs.model import (
     Broken,
     Cause,
     Failed,
     Install,
-    InstallKey,
     Level,
     Outcome,
     Recovered,
@@ -37,12 +37,13 @@ from jobs.records import run_from_text, run_to_text
 from jobs.schema import broken, installs, layouts, listed, pairs, runs, todo, torn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
 _BATCH = 500
+_T = TypeVar("_T")
 _BY_THEMSELVES = [cause.value for cause, advice in ADVICE.items() if advice.again]
 _KEY = (installs.c.client_id, installs.c.level, installs.c.account_id)
 _LISTED_KEY = (listed.c.client_id, listed.c.level, listed.c.account_id)
@@ -88,6 +89,13 @@ class Ledger:
         with self._connection.begin():
             yield self._connection
 
+    def ask(self, question: Callable[[Connection], _T]) -> _T:
+        """What `question` reads, of the staged manifest too."""
+        try:
+            return question(self._connection)
+        finally:
+            self._connection.rollback()
+
     # -- the manifest ------------------------------------------------------------------------------------------
 
     def stage(self, rows: Iterable[Row | Broken]) -> int:
@@ -102,8 +110,8 @@ class Ledger:
                 table.create(connection)
             for batch in in_batches(enumerate(rows, start=1)):
                 count += len(batch)
-                good = [_listed(position, row) for position, row in batch if isinstance(row, Row)]
-                bad = [_torn(position, row) for position, row in batch if isinstance(row, Broken)]
+                good = [staging.of_row(position, row) for position, row in batch if isinstance(row, Row)]
+                bad = [staging.of_broken(position, row) for position, row in batch if isinstance(row, Broken)]
                 for table, values in ((listed, good), (torn, bad)):
                     if values:
                         connection.execute(insert(table), values)
@@ -208,28 +216,25 @@ class Ledger:
         order = (case((installs.c.level == Level.AGENCY, 0), else_=1), turn, installs.c.position)
         query = select(installs.c.client_id, installs.c.id).where(*wanted).order_by(*order)
         with self._transaction() as connection:
+            spends.forget_flight(connection)
             connection.execute(delete(todo))
             connection.execute(insert(todo).from_select(["client_id", "install"], query))
             counted = connection.execute(select(todo.c.client_id, func.count()).group_by(todo.c.client_id))
             return {row[0]: row[1] for row in counted}
 
-    def todo(self, client_id: str) -> Iterator[Install]:
-        """The lined-up installs of an app, in order, a page at a time."""
+    def todo(self, client_id: str, *, spending: bool = False, force: bool = False) -> Iterator[Install]:
+        """The lined-up installs of an app, in order, a page at a time (`spending`, `force`: see `lineup`)."""
         last = 0
-        page = (
-            select(todo.c.seq, *_KEY, installs.c.company_id)
-            .join(installs, installs.c.id == todo.c.install)
-            .where(todo.c.client_id == client_id, todo.c.seq > bindparam("last"))
-            .order_by(todo.c.seq)
-            .limit(500)
-        )
         while True:
-            rows = self._connection.execute(page, {"last": last}).all()
-            self._connection.rollback()
-            if not rows:
+            found, last = self.ask(partial(page_after, client_id=client_id, last=last, spending=spending, force=force))
+            if not found:
                 return
-            for last, client, level, account, company in rows:  # noqa: B007 - the last one begins the next page
-                yield Install(InstallKey(client, Level(level), account), company)
+            yield from found
+
+    def intend(self, install: Install, at: str) -> None:
+        """Remember that the old token of `install` is about to be spent."""
+        with self._transaction() as connection:
+            spends.intend(connection, install, at)
 
     # -- outcomes ----------------------------------------------------------------------------------------------
 
@@ -247,6 +252,7 @@ class Ledger:
             outcomes.MARK.execute(connection, back)
             outcomes.FAIL.execute(connection, failed)
             outcomes.COUNT.execute(connection, tried)
+            spends.settle(connection, ended)
 
     def knows_pairs(self, fingerprints: Sequence[str]) -> bool:
         """Whether every one of these pairs was recorded here."""
@@ -280,20 +286,3 @@ def _columns(table: Any) -> tuple[Any, ...]:
 def _same_key() -> Any:
     mine, theirs = _LISTED_KEY, _KEY
     return (mine[0] == theirs[0]) & (mine[1] == theirs[1]) & (mine[2] == theirs[2])
-
-
-def _listed(position: int, row: Row) -> dict[str, object]:
-    return {
-        "position": position,
-        "line": row.line,
-        "client_id": row.client_id,
-        "level": row.level.value,
-        "account_id": row.account_id,
-        "company_id": row.company_id,
-        "cells": json.dumps(row.cells, ensure_ascii=False),
-    }
-
-
-def _torn(position: int, row: Broken) -> dict[str, object]:
-    cells = {"cells": json.dumps(row.cells, ensure_ascii=False), "cell_count": len(row.cells)}
-    return asdict(row) | {"position": position} | cells

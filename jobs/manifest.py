@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobs.cells import unguard
 from jobs.errors import UserError, refuse
 from jobs.model import Broken, Level, Row
+from jobs.secret import Secret, scrub
 
 if TYPE_CHECKING:
     from _csv import Reader as _Reader
@@ -29,7 +30,7 @@ _ID_COLUMNS = {
     "clientid": "client_id",
     "clientkey": "client_id",
 }
-_OLD_PAIR = {"accesstoken", "refreshtoken"}
+_OLD_PAIR = {"accesstoken": "access_token", "refreshtoken": "refresh_token"}
 _REPORT_COLUMNS = frozenset(
     [
         "status",
@@ -64,13 +65,15 @@ _NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the cells of a line belong: positions of the ids (-1: no such column) and of the user's columns."""
+    """Where the cells of a line belong: positions of the ids and the old pair (-1: no such column), and the user's columns."""
 
     separator: str
     width: int
     location_id: int
     company_id: int
     client_id: int
+    access_token: int
+    refresh_token: int
     own: tuple[int, ...]
     row_as_read: int
 
@@ -89,6 +92,11 @@ class Manifest:
     def with_companies(self) -> bool:
         """Whether it has a column for company ids."""
         return self.layout.company_id >= 0
+
+    @property
+    def with_old_pairs(self) -> bool:
+        """Whether it has a column for the tokens that installs had."""
+        return self.layout.access_token >= 0 or self.layout.refresh_token >= 0
 
     def rows(self) -> Iterator[Row | Broken]:
         """Every line that holds anything. Raises UserError where the file itself cannot be read on."""
@@ -131,12 +139,15 @@ class Manifest:
         for name, value in (("location id", location), ("company id", company), ("client id", client)):
             if value and not _ID.fullmatch(value):
                 return Broken(line, location, company, client, own, f"line {line}: {_why_no_id(name, value)}")
-        if location:
-            return Row(line, client, Level.SUB_ACCOUNT, location, company, own)
-        return Row(line, client, Level.AGENCY, company, company, own)
+        level = Level.SUB_ACCOUNT if location else Level.AGENCY
+        access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))
+        return Row(line, client, level, location or company, company, own, access, refresh)
 
     def _torn(self, line: int, cells: Sequence[str], why: str) -> Broken:
         """A line whose cells cannot be told apart: kept as one cell, so that fed back it stays what it is."""
+        if self.with_old_pairs:
+            # A token may stand in any of them.
+            cells = [scrub(cell) for cell in cells]
         text = io.StringIO()
         csv.writer(text, lineterminator="").writerow(cells)
         own = [""] * len(self.columns)
@@ -145,6 +156,11 @@ class Manifest:
         else:
             own.append(text.getvalue())
         return Broken(line, "", "", "", tuple(own), why)
+
+
+def _secret(cells: Sequence[str], place: int) -> Secret | None:
+    text = cells[place].strip() if place >= 0 else ""
+    return Secret(text) if text else None
 
 
 def _why_no_id(name: str, value: str) -> str:
@@ -164,8 +180,10 @@ def open_manifest(path: Path) -> Manifest:
     if not any(header):
         raise refuse("is empty", str(path), "give a CSV with a header and a line for each install")
     ids = _ids_of(header)
-    for name in ("location_id", "company_id", "client_id"):
-        if sum(known == name for known in ids.values()) > 1:
+    old_pair = {i: _OLD_PAIR[normal] for i, name in enumerate(header) if (normal := _normal(name)) in _OLD_PAIR}
+    named = [*ids.values(), *old_pair.values()]
+    for name in ("location_id", "company_id", "client_id", "access_token", "refresh_token"):
+        if named.count(name) > 1:
             raise refuse(f"has two columns for {name}", str(path), "remove or rename one of them")
     if not set(ids.values()) & {"location_id", "company_id"}:
         raise refuse("has no column location_id or company_id", str(path), "name one of its columns so, in line 1")
@@ -173,18 +191,20 @@ def open_manifest(path: Path) -> Manifest:
     own = [
         index
         for index, name in enumerate(header)
-        if index not in ids and _normal(name) not in _OLD_PAIR and name.strip() not in _REPORT_COLUMNS
+        if index not in ids and index not in old_pair and name.strip() not in _REPORT_COLUMNS
     ]
     names = tuple(unguard(header[index]) if from_report else header[index] for index in own)
     ours = from_report or set(header) >= _OWN_RESULTS
     left_out = () if ours else tuple(name.strip() for name in header if name.strip() in _REPORT_COLUMNS)
-    places = {name: index for index, name in ids.items()}
+    places = {name: index for index, name in (ids | old_pair).items()}
     layout = _Layout(
         separator,
         len(header),
         places.get("location_id", -1),
         places.get("company_id", -1),
         places.get("client_id", -1),
+        places.get("access_token", -1),
+        places.get("refresh_token", -1),
         tuple(own),
         names.index(ROW_AS_READ) if ROW_AS_READ in names else -1,
     )

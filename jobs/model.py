@@ -48,6 +48,9 @@ class Cause(StrEnum):
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     NETWORK_ERROR = "network_error"
+    REFRESH_INVALID = "refresh_invalid"
+    REFRESH_UNKNOWN = "refresh_unknown"
+    AGENCY_REFUSED = "agency_refused"
 
 
 class Stage(StrEnum):
@@ -56,6 +59,25 @@ class Stage(StrEnum):
     MANIFEST = "manifest"
     RECONNECT = "reconnect"
     EXCHANGE = "exchange"
+    INSTALLED_LOCATIONS = "installed_locations"
+    LOCATION_TOKEN = "location_token"  # noqa: S105 - the name of a call
+    REFRESH = "refresh"
+
+
+class Route(StrEnum):
+    """A way back, in the order in which they are tried."""
+
+    RECONNECT = "reconnect"
+    AGENCY = "agency"
+    REFRESH = "refresh"
+
+
+class Fate(StrEnum):
+    """What became of the old refresh token that was to be spent for an install."""
+
+    UNTOUCHED = "untouched"
+    SPENT = "spent"
+    UNKNOWN = "unknown"
 
 
 class Status(StrEnum):
@@ -87,15 +109,20 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """One connection of an app to a location or a company. `company_id` may be empty for a location."""
+    """One connection of an app to a location or a company. `company_id` may be empty for a location.
+
+    `old` is the refresh token it has, where the routes of the run may spend it; `doubtful`: it may be spent already.
+    """
 
     key: InstallKey
     company_id: str
+    old: Secret | None = None
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A usable line of the manifest. `client_id` may be empty; `cells` are the user's own, in the order of the columns."""
+    """A usable line of the manifest, with its old pair. `client_id` may be empty; `cells` are the user's, in order."""
 
     line: int
     client_id: str
@@ -103,6 +130,8 @@ class Row:
     account_id: str
     company_id: str
     cells: tuple[str, ...]
+    access_token: Secret | None = None
+    refresh_token: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +151,7 @@ class Answer:
     """An answer without what was asked for, or no answer at all (`status` 0), scrubbed.
 
     `says` is all that the server said, for recognition; `message` its own words for a person.
-    `exception` is the class that the HTTP library raised; `retry_after` are seconds.
+    `exception` is the class that the HTTP library raised; `retry_after` are seconds; `never_left`: no server saw it.
     """
 
     stage: Stage
@@ -133,11 +162,20 @@ class Answer:
     retry_after: float | None = None
     exception: type[BaseException] | None = None
     cause: Cause | None = None
+    never_left: bool = False
+
+
+class Met(NamedTuple):
+    """What an install met on a route; `asked` is whether a call was made for it, or the route was closed before."""
+
+    route: Route
+    answer: Answer
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A token pair and what the answer says of it. `expires_at` is UTC ISO 8601, or empty."""
+    """A token pair and what the answer says of it. `expires_at` is UTC ISO 8601, or empty; so may the refresh token be."""
 
     access_token: Secret
     refresh_token: Secret
@@ -153,17 +191,20 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The install is back; `attempts` are the tries of this run."""
+    """The install is back; `attempts` are the tries of this run, `met` what came before, `message` for a person."""
 
     tokens: Tokens
-    route: str
+    route: Route
     attempts: int
     at: str
+    message: str = ""
+    met: tuple[Met, ...] = ()
+    fate: Fate = Fate.UNTOUCHED
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The install is not back after its tries of this run."""
+    """The install is not back after its tries of this run; `met` is what each route answered."""
 
     cause: Cause
     stage: Stage
@@ -172,6 +213,8 @@ class Failed:
     trace_id: str
     attempts: int
     at: str
+    met: tuple[Met, ...] = ()
+    fate: Fate = Fate.UNTOUCHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +222,7 @@ class Unfinished:
     """The run was stopped between the tries of this install, which stays as it was."""
 
     attempts: int
+    fate: Fate = Fate.UNTOUCHED
 
 
 Outcome = Recovered | Failed | Unfinished

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LEDGER = "ledger.sqlite3"
 RESULTS = "results.csv"
+_UPGRADABLE = range(1, schema.VERSION)
 
 
 def open_ledger(folder: Path, base_url: str) -> Ledger:
@@ -36,6 +37,8 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
         with engine.begin() as connection:
             if connection.scalar(text("PRAGMA user_version")) == 0:
                 _make_tables(connection, base_url)
+            elif connection.scalar(text("PRAGMA user_version")) in _UPGRADABLE:
+                _add_tables(connection)
             refuse_another(connection, path, base_url)
         return Ledger(engine)
     except (schema.DamagedError, DatabaseError):
@@ -57,13 +60,20 @@ def _make_tables(connection: Connection, base_url: str) -> None:
 def refuse_another(connection: Connection, path: Path, base_url: str) -> None:
     """Raise UserError for a ledger of another version, or of another API than `base_url` (empty: of any)."""
     version = connection.scalar(text("PRAGMA user_version"))
-    if version != schema.VERSION:
+    if version not in (schema.VERSION, *_UPGRADABLE):
         what = f"has the version {version}, and this job knows {schema.VERSION}"
         raise refuse(what, str(path), "use the newer release of the job, or give another --output")
     bound = connection.scalar(select(meta.c.value).where(meta.c.name == "base_url"))
     if base_url and bound != base_url:
         todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
         raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
+
+
+def _add_tables(connection: Connection) -> None:
+    """Bring a ledger of an earlier version up to this one: every version since has added tables, and nothing else."""
+    connection.execute(text("BEGIN IMMEDIATE"))
+    schema.metadata.create_all(connection)
+    connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
 
 
 def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:

@@ -51,7 +51,8 @@ def back(install: Install, outcome: Recovered) -> dict[str, object]:
     return where(install) | {
         "tries": outcome.attempts,
         "new_tokens": tokens_to_text(tokens),
-        "new_route": outcome.route,
+        "new_route": outcome.route.value,
+        "words": outcome.message,
         "trace": tokens.trace_id,
         "at": outcome.at,
         "mark": fingerprint(tokens.access_token.reveal(), tokens.refresh_token.reveal()),
@@ -89,7 +90,7 @@ RECOVER = _statement(
         route=bindparam("new_route"),
         cause=None,
         stage=None,
-        message="",
+        message=bindparam("words"),
         http_status=0,
         trace_id=bindparam("trace"),
         first_failed_at="",

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How INPUT's installs stand before a run, and how many of them it would try."""
+    """How INPUT's installs stand before a run, how many of them it would try, and how many each route can serve.
+
+    (`unplaced` among the routes: how many an agency may serve besides, which name no company.)
+    """
 
     rows: int
     installs: int
@@ -31,6 +34,7 @@ class Plan:
     failed_before: dict[str, int] = field(default_factory=dict)
     agencies_to_do: int = 0
     to_do: int = 0
+    routes: dict[str, int] = field(default_factory=dict)
 
 
 def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken]:
@@ -103,6 +107,11 @@ def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
         lines = ", ".join(str(line) for line in plan.duplicate_lines)
         more = ", ..." if plan.duplicates > len(plan.duplicate_lines) else ""
         yield f"{plan.duplicates:,} lines repeat an install: {lines}{more}"
+    for route, count in plan.routes.items():
+        if route == "unplaced" and count:
+            yield f"{count:,} more name no company: an agency serves those that it lists"
+        elif route != "unplaced":
+            yield f"the route {route} can serve {count:,} of them, as far as can be seen from here"
     seconds = round(2 * plan.to_do / requests_per_second)
     yield f"about {duration(seconds)} at {requests_per_second:g} requests/s, if nothing fails"
 

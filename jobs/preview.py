@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -16,20 +18,22 @@ from jobs.errors import UserError, refuse
 from jobs.ledger import Ledger
 from jobs.opening import LEDGER, open_ledger, refuse_another, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
+from jobs.reach import served
 from jobs.rendering import render
 from jobs.standing import under_way
 from jobs.start import environment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from jobs.model import Route
     from jobs.plan import Plan
     from jobs.start import Start
 
 
-def preview(start: Start, output: Path) -> Plan:
-    """What a run would do. Raises UserError where it could not start."""
+def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
+    """What a run by these routes would do. Raises UserError where it could not start."""
     path = output / LEDGER
     ledger = _to_read(path)
     try:
@@ -39,9 +43,11 @@ def preview(start: Start, output: Path) -> Plan:
             refuse_unknown_tokens(output, ledger)
         count = ledger.stage(with_apps(start.manifest.rows(), start.apps))
         groups = ledger.staged()
-        return make_plan(
+        plan = make_plan(
             count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed, force=False, causes=()
         )
+        reach = ledger.ask(lambda connection: served(connection, start.needed, routes, datetime.now(UTC)))
+        return replace(plan, routes=reach)
     except DatabaseError:
         raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
     finally:

@@ -2,8 +2,9 @@
 
 `installs` is the truth; `broken` holds the lines of the newest manifest that cannot be used; `layouts` the user's
 columns; `todo` the order of the run under way; `pairs` the
-fingerprints of every pair ever recorded; `listed` and `torn` (temporary) the manifest while it is read: its usable
-lines, and the broken ones.
+fingerprints of every pair ever recorded; `spends` those of the refresh tokens that were spent, or may be; `listed` and
+`torn` (temporary, so never on disk under a name) the manifest of the run: its usable lines, with the old pairs in them,
+and the broken ones. Version 2 added `spends`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, ExceptionContext
 
-VERSION = 1
+VERSION = 2
 _USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
 metadata = MetaData()
 
@@ -111,6 +112,17 @@ runs = Table(
 
 pairs = Table("pairs", metadata, Column("fingerprint", Text, primary_key=True), sqlite_with_rowid=False)
 
+spends = Table(
+    "spends",
+    metadata,
+    Column("fingerprint", Text, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("state", Text, nullable=False),
+)
+
 temporary = MetaData()
 listed = Table(
     "listed",
@@ -121,6 +133,8 @@ listed = Table(
     Column("level", Text, nullable=False),
     Column("account_id", Text, nullable=False),
     Column("company_id", Text, nullable=False),
+    Column("access_token", Text, nullable=False),
+    Column("refresh_token", Text, nullable=False),
     Column("cells", Text, nullable=False),
     Column("repeats", Boolean, nullable=False, server_default=false()),
     prefixes=["TEMPORARY"],

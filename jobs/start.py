@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dotenv.parser import parse_stream
 
-from jobs.apps import Apps, base_url, load_apps
+from jobs.apps import Apps, base_url, load_apps, too_open
 from jobs.egress import check_way_out
 from jobs.errors import Problem, UserError, refuse
 from jobs.manifest import Manifest, open_manifest
@@ -42,8 +42,9 @@ class Start:
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before the run, and what keeps it from nothing."""
         left_out = ", ".join(self.manifest.left_out)
-        words = f"columns that the reports write themselves are left out: {left_out}"
-        return (*self.apps.warnings, words) if left_out else self.apps.warnings
+        words = [f"columns that the reports write themselves are left out: {left_out}"] if left_out else []
+        open_pairs = too_open(self.manifest.path) if self.manifest.with_old_pairs else ""
+        return (*self.apps.warnings, *words, *([open_pairs] if open_pairs else []))
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:

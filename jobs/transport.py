@@ -147,17 +147,23 @@ class Transport:
         self._mine = threading.local()
         self._adapters: list[_Adapter] = []
 
-    def send(self, request: PreparedRequest) -> Raw:
-        """The answer to `request`, however bad. Raises what the libraries raise where none came."""
+    def send(self, request: PreparedRequest, within: float | None = None) -> Raw:
+        """The answer to `request`, however bad, `within` seconds where that is less than the limit of all.
+
+        Raises what the libraries raise where none came.
+        """
         limits = self._limits
-        _call.deadline = time.monotonic() + limits.total_seconds
+        timeout, total_seconds = self._timeout, limits.total_seconds
+        if within is not None and within < total_seconds:
+            timeout, total_seconds = Timeout(min(within, limits.connect_seconds), limits.read_seconds), within
+        _call.deadline = time.monotonic() + total_seconds
         _call.read_seconds = limits.read_seconds
         adapter = self._adapter()
         try:
             response = adapter.send(
                 request,
                 stream=True,
-                timeout=self._timeout,  # type: ignore[arg-type]  # its types do not say that it takes one
+                timeout=timeout,  # type: ignore[arg-type]  # its types do not say that it takes one
                 verify=self._verify,
                 proxies=self._proxies,
             )

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.model import Route
+
 if TYPE_CHECKING:
     from jobs.model import Cause
+
+USUAL_ROUTES = (Route.RECONNECT, Route.AGENCY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +21,4 @@ class Wishes:
     max_duration: float | None = None
     causes: tuple[Cause, ...] = ()
     force: bool = False
+    routes: tuple[Route, ...] = USUAL_ROUTES

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 from jobs import __version__
 from jobs.attempt import Persistence, attempt
 from jobs.book import Book
-from jobs.breaker import Breaker
-from jobs.clock import utc_now
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits
+from jobs.model import Route
 from jobs.pace import Pace
+from jobs.routes import keep_bearers, open_routes
 from jobs.workers import Means, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from jobs.attempt import Tried
+    from jobs.attempt import Errand, Tried
+    from jobs.breaker import Breaker
     from jobs.ledger import Ledger
     from jobs.model import App, Install, Outcome
     from jobs.pace import Held
@@ -41,6 +42,7 @@ class Progress:
 
     `requests` were made so far; `total` installs there are in all, `in_flight` of them with a worker, `waiting` between
     two tries; `alone` is whether the first install of each app that is left goes by itself.
+    `notes` are what a person should hear once, of routes that are closed.
     """
 
     ended: list[tuple[Install, Outcome]]
@@ -50,15 +52,11 @@ class Progress:
     in_flight: int
     waiting: int
     alone: bool
+    notes: tuple[str, ...] = ()
 
 
 def work(
-    start: Start,
-    ledger: Ledger,
-    todo: Mapping[str, int],
-    wishes: Wishes,
-    stop: Stop,
-    make_room: Callable[[], None],
+    start: Start, ledger: Ledger, todo: Mapping[str, int], wishes: Wishes, stop: Stop, make_room: Callable[[], None]
 ) -> Iterator[Progress]:
     """Try what is lined up. Every outcome is on disk before the next install is handed out, and before it is yielded.
 
@@ -68,30 +66,32 @@ def work(
     retry, pacing = start.settings.retry, start.settings.pace
     persistence = Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
     pace = _pace(start, persistence)
-    breaker = Breaker(start.settings.stop.transient_installs)
     slots = pacing.workers or MOST_WORKERS
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
     with closing(_api(start, pace)) as api, ThreadPoolExecutor(slots, thread_name_prefix="worker") as executor:
+        routing = open_routes(ledger, wishes.routes, persistence, start.settings.stop, stop, api.server_time)
+        breaker = routing.breaker
         means = Means(
             executor=executor,
             slots=slots,
             fixed=bool(pacing.workers),
             try_once=partial(_try_once, api, start.apps.known),
-            persistence=persistence,
+            ways=routing.ways,
             breaker=breaker,
             under_way=lambda: pace.under_way,
             out_of_patience=lambda: pace.out_of_patience,
             stopping=partial(_stopping, stop, pace),
             clock=time.monotonic,
-            now=utc_now,
             look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
             at_gate=max(2, min(32, round(pacing.requests_per_second / 10))),
         )
-        coming = outcomes(_lanes(ledger, todo, wishes.limit), means)
+        coming = outcomes(_lanes(ledger, todo, wishes), means)
         with closing(_recorded(coming, Book(ledger, stop, make_room), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
+                keep_bearers(routing.bearers, ended, wishes.routes)
                 alone = all(breaker.goes_alone(client_id) for client_id in todo)
-                yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone)
+                yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, tuple(routing.notes))
+                routing.notes.clear()
     _why_stopped(stop, breaker, pace, todo, wishes, total)
 
 
@@ -120,8 +120,8 @@ def _pace(start: Start, persistence: Persistence) -> Pace:
     )
 
 
-def _try_once(api: HighLevel, apps: Mapping[str, App], install: Install) -> Tried:
-    return attempt(api, apps[install.key.client_id], install)
+def _try_once(api: HighLevel, apps: Mapping[str, App], errand: Errand) -> Tried:
+    return attempt(api, apps[errand.install.key.client_id], errand)
 
 
 def _stopping(stop: Stop, pace: Pace) -> bool:
@@ -146,11 +146,11 @@ def _api(start: Start, pace: Pace) -> HighLevel:
     )
 
 
-def _lanes(ledger: Ledger, todo: Mapping[str, int], limit: int | None) -> dict[str, Iterator[Install]]:
-    budget = iter(range(limit)) if limit is not None else None
+def _lanes(ledger: Ledger, todo: Mapping[str, int], wishes: Wishes) -> dict[str, Iterator[Install]]:
+    budget = iter(range(wishes.limit)) if wishes.limit is not None else None
 
     def lane(client_id: str) -> Iterator[Install]:
-        for install in ledger.todo(client_id):
+        for install in ledger.todo(client_id, spending=Route.REFRESH in wishes.routes, force=wishes.force):
             if budget is not None and next(budget, None) is None:
                 return
             yield install

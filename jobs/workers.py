@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from jobs.attempt import Tried, is_refused_by_pace
-from jobs.causes import diagnose
-from jobs.model import Answer, Failed, Install, Outcome, Recovered, Stage, Tokens, Unfinished
+from jobs.attempt import Errand, Listing, Tried, is_refused_by_pace
+from jobs.model import Answer, Install, Met, Outcome, Tokens
+from jobs.steps import Go, Over, Park, Until, Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Executor, Future
 
-    from tenacity import RetryCallState
-
-    from jobs.attempt import Persistence
+    from jobs.bearers import AgencyKey
     from jobs.breaker import Breaker
+    from jobs.ways import Ways
 
 _LOOK_UP_SECONDS = 0.2
+_MOST_PARKED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,13 @@ class Means:
     executor: Executor
     slots: int
     fixed: bool
-    try_once: Callable[[Install], Tried]
-    persistence: Persistence
+    try_once: Callable[[Errand], Tried]
+    ways: Ways
     breaker: Breaker
     under_way: Callable[[], int]
     out_of_patience: Callable[[], bool]
     stopping: Callable[[], bool]
     clock: Callable[[], float]
-    now: Callable[[], str]
     look_up: float = _LOOK_UP_SECONDS
     at_gate: int = 2
 
@@ -59,14 +58,6 @@ class Round(NamedTuple):
     ended: list[tuple[Install, Outcome]]
     in_flight: int
     waiting: int
-
-
-@dataclass(slots=True)
-class _Job:
-    install: Install
-    state: RetryCallState
-    tries: int = 0
-    last: Answer | None = None
 
 
 @dataclass(slots=True)
@@ -81,10 +72,22 @@ class _Lane:
 @dataclass(slots=True)
 class _Floor:
     lanes: dict[str, _Lane]
-    done: queue.SimpleQueue[tuple[_Job, Future[Tried]]] = field(default_factory=queue.SimpleQueue)
-    waiting: list[tuple[float, int, _Job]] = field(default_factory=list)
+    done: queue.SimpleQueue[tuple[Way, Errand, Future[Tried]]] = field(default_factory=queue.SimpleQueue)
+    waiting: list[tuple[float, int, Way]] = field(default_factory=list)
+    parked: dict[AgencyKey, list[Way]] = field(default_factory=dict)
+    ended: list[tuple[Install, Outcome]] = field(default_factory=list)
     order: Iterator[int] = field(default_factory=itertools.count)
     out: int = 0
+
+    def wait_until(self, moment: float, way: Way) -> None:
+        """Try it again then."""
+        heapq.heappush(self.waiting, (moment, next(self.order), way))
+
+    def release(self, keys: list[AgencyKey], now: float) -> None:
+        """What was waited for at these agencies has ended."""
+        for key in keys:
+            for way in self.parked.pop(key, ()):
+                self.wait_until(now, way)
 
 
 def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Round]:
@@ -100,19 +103,23 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Ro
                 _hand_out(floor, means)
             except Exception as error:  # noqa: BLE001 - it is raised when what is in flight is back
                 bug = error
-        ended = _give_up_waiting(floor, means, everybody=bug is not None or _stops(means))
-        if not ended and not floor.out and not floor.waiting:
+        _give_up_waiting(floor, means, everybody=bug is not None or _stops(means))
+        if not floor.ended and not floor.out and not floor.waiting:
             break
-        for job, future in _collect(floor, means) if floor.out or floor.waiting else ():
+        for way, errand, future in _collect(floor, means) if floor.out or floor.waiting else ():
             floor.out -= 1
             bug = bug or future.exception()
-            outcome = Unfinished(job.tries) if future.exception() else _judge(floor, job, future.result(), means)
-            if outcome is not None:
-                ended.append((job.install, outcome))
+            if future.exception():
+                floor.ended.append((way.install, means.ways.unfinished(way)))
+            else:
+                _judge(floor, way, errand, future.result(), means)
+        ended, floor.ended = floor.ended, []
         for install, outcome in ended:
             floor.lanes[install.key.client_id].under_way -= 1
             means.breaker.observe(install.key.client_id, outcome)
-        yield Round(ended, floor.out, len(floor.waiting))
+        yield Round(ended, floor.out, len(floor.waiting) + sum(map(len, floor.parked.values())))
+        for install, _ in ended:
+            floor.release(means.ways.ended(install), means.clock())
     if bug is not None:
         raise bug
 
@@ -122,24 +129,46 @@ def _stops(means: Means) -> bool:
 
 
 def _hand_out(floor: _Floor, means: Means) -> None:
-    while floor.out < means.slots and not _stops(means):
+    while floor.out < means.slots and len(floor.ended) < means.slots and not _stops(means):
         if not means.fixed and floor.out - means.under_way() >= means.at_gate:
             return
-        job = _next(floor, means)
-        if job is None:
+        way = _next(floor, means)
+        if way is None:
+            return
+        if not _may_go(floor, way, means):
+            continue
+        errand = means.ways.claim(way)
+        if errand is None:
+            floor.ended.append((way.install, means.ways.unfinished(way)))
             return
         floor.out += 1
-        future = means.executor.submit(means.try_once, job.install)
-        future.add_done_callback(partial(_put, floor.done, job))
+        future = means.executor.submit(means.try_once, errand)
+        future.add_done_callback(partial(_put, floor.done, way, errand))
 
 
-def _put(done: queue.SimpleQueue[tuple[_Job, Future[Tried]]], job: _Job, ended: Future[Tried]) -> None:
-    done.put((job, ended))
+def _put(
+    done: queue.SimpleQueue[tuple[Way, Errand, Future[Tried]]], way: Way, errand: Errand, ended: Future[Tried]
+) -> None:
+    done.put((way, errand, ended))
 
 
-def _next(floor: _Floor, means: Means) -> _Job | None:
+def _may_go(floor: _Floor, way: Way, means: Means) -> bool:
+    """Whether the way's next try goes out now; if not, it waits, or it is over."""
+    step = means.ways.step(way)
+    if isinstance(step, Park):
+        floor.parked.setdefault(step.key, []).append(way)
+    elif isinstance(step, Until):
+        floor.wait_until(step.moment, way)
+    elif isinstance(step, Over):
+        floor.ended.append((way.install, means.ways.failed(way)))
+    return isinstance(step, Go)
+
+
+def _next(floor: _Floor, means: Means) -> Way | None:
     if floor.waiting and floor.waiting[0][0] <= means.clock():
         return heapq.heappop(floor.waiting)[2]
+    if sum(map(len, floor.parked.values())) >= _MOST_PARKED:
+        return None
     for client_id, lane in floor.lanes.items():
         if lane.empty or means.breaker.tripped(client_id):
             continue
@@ -151,13 +180,13 @@ def _next(floor: _Floor, means: Means) -> _Job | None:
             continue
         lane.under_way += 1
         floor.lanes[client_id] = floor.lanes.pop(client_id)  # The next app has the next turn.
-        return _Job(install, means.persistence.begin())
+        return means.ways.begin(install)
     return None
 
 
-def _collect(floor: _Floor, means: Means) -> Iterator[tuple[_Job, Future[Tried]]]:
-    """Whatever has ended; waits for the first, but not past the next try that is due."""
-    patience = means.look_up
+def _collect(floor: _Floor, means: Means) -> Iterator[tuple[Way, Errand, Future[Tried]]]:
+    """Whatever has ended; waits for the first, but not past the next try that is due, nor where others have ended."""
+    patience = 0.0 if floor.ended else means.look_up
     if floor.waiting:
         patience = min(patience, max(0.0, floor.waiting[0][0] - means.clock()))
     try:
@@ -168,48 +197,57 @@ def _collect(floor: _Floor, means: Means) -> Iterator[tuple[_Job, Future[Tried]]
         return
 
 
-def _judge(floor: _Floor, job: _Job, tried: Tried, means: Means) -> Outcome | None:
-    """The outcome of an install whose try has ended, or None where it is tried again."""
+def _judge(floor: _Floor, way: Way, errand: Errand, tried: Tried, means: Means) -> None:
+    """Where a way goes on after a try, or how it ends."""
+    floor.release(means.ways.heard(way, errand, tried), means.clock())
     if tried is None:
-        return _unfinished(job, means)
+        _cut_short(floor, way, means)
+        return
+    if isinstance(tried, Listing):
+        floor.wait_until(means.clock(), way)
+        return
     if is_refused_by_pace(tried):
-        job.last = tried if isinstance(tried, Answer) else None
-        heapq.heappush(floor.waiting, (means.clock(), next(floor.order), job))
-        return None
-    job.tries += 1
+        way.last = tried if isinstance(tried, Answer) else None
+        floor.wait_until(means.clock(), way)
+        return
+    way.tries += 1
     if isinstance(tried, Tokens):
-        return Recovered(tried, "reconnect", job.tries, means.now())
-    job.last = tried
-    wait = means.persistence.wait_after(job.state, tried)
-    if wait is None:
-        return _failed(job, tried, means)
-    if means.stopping() or means.breaker.tripped(job.install.key.client_id):
-        return Unfinished(job.tries)
-    heapq.heappush(floor.waiting, (means.clock() + wait, next(floor.order), job))
-    return None
+        floor.ended.append((way.install, means.ways.recovered(way, tried)))
+        return
+    way.last = tried
+    wait = means.ways.wait_after(way, tried)
+    if wait is None and isinstance(means.ways.step(way), Over):
+        floor.ended.append((way.install, means.ways.failed(way)))
+    elif means.stopping() or means.breaker.tripped(way.install.key.client_id):
+        floor.ended.append((way.install, means.ways.unfinished(way)))
+    else:
+        floor.wait_until(means.clock() + (wait or 0.0), way)
 
 
-def _failed(job: _Job, answer: Answer, means: Means) -> Failed:
-    return Failed(
-        diagnose(answer), answer.stage, answer.message, answer.status, answer.trace_id, job.tries, means.now()
-    )
-
-
-def _unfinished(job: _Job, means: Means) -> Outcome:
+def _cut_short(floor: _Floor, way: Way, means: Means) -> None:
     """Where patience with 429 ran out, that is the failure of those which met it; else the install is as it was."""
-    if means.out_of_patience() and is_refused_by_pace(job.last):
-        job.tries += 1
-        answer = job.last or Answer(Stage.RECONNECT)
-        return _failed(job, answer, means)
-    return Unfinished(job.tries)
+    if means.out_of_patience() and is_refused_by_pace(way.last) and way.last is not None:
+        way.tries += 1
+        way.met.append(Met(way.left[0], way.last))
+        floor.ended.append((way.install, means.ways.failed(way)))
+    else:
+        floor.ended.append((way.install, means.ways.unfinished(way)))
 
 
-def _give_up_waiting(floor: _Floor, means: Means, *, everybody: bool) -> list[tuple[Install, Outcome]]:
-    """End the waits between tries that make no sense any more: all of them, or those of an app that is stopped."""
-    given_up = [entry for entry in floor.waiting if everybody or means.breaker.tripped(entry[2].install.key.client_id)]
-    if given_up:
-        floor.waiting = [
-            entry for entry in floor.waiting if not (everybody or means.breaker.tripped(entry[2].install.key.client_id))
-        ]
-        heapq.heapify(floor.waiting)
-    return [(job.install, _unfinished(job, means)) for _, _, job in given_up]
+def _give_up_waiting(floor: _Floor, means: Means, *, everybody: bool) -> None:
+    """End the waits that make no sense any more: all of them, or those of an app that is stopped."""
+
+    def given_up(way: Way) -> bool:
+        return everybody or means.breaker.tripped(way.install.key.client_id) is not None
+
+    if not everybody and not any(means.breaker.tripped(client_id) for client_id in floor.lanes):
+        return
+    ways = [entry[2] for entry in sorted(floor.waiting) if given_up(entry[2])]
+    ways += [way for parked in floor.parked.values() for way in parked if given_up(way)]
+    if not ways:
+        return
+    floor.waiting = [entry for entry in floor.waiting if not given_up(entry[2])]
+    heapq.heapify(floor.waiting)
+    floor.parked = {key: [way for way in parked if not given_up(way)] for key, parked in floor.parked.items()}
+    for way in ways:
+        _cut_short(floor, way, means)

@@ -6,19 +6,23 @@ import pytest
 
 from jobs.breaker import Breaker
 from jobs.causes import ADVICE, Shows
-from jobs.model import Cause, Failed, Recovered, Stage, Tokens, Unfinished
+from jobs.model import Answer, Cause, Failed, Met, Recovered, Route, Stage, Tokens, Unfinished
 from jobs.secret import Secret
 
 GONE, REJECTED, DOWN = Cause.RECONNECT_REMOVED, Cause.CREDENTIALS_REJECTED, Cause.SERVER_ERROR
 MISSING, REFUSED = Cause.NOT_INSTALLED, Cause.REQUEST_REFUSED
-BACK = Recovered(Tokens(Secret("a"), Secret("r"), "", "", "", "Location", "", "", "LocA", ""), "reconnect", 1, "")
+BACK = Recovered(Tokens(Secret("a"), Secret("r"), "", "", "", "Location", "", "", "LocA", ""), Route.RECONNECT, 1, "")
 
 
-def seen(*outcomes, transient_installs=4, app="app"):
-    breaker = Breaker(transient_installs)
+def failed(cause, route=Route.RECONNECT, *, asked=True):
+    answer = Answer(Stage.RECONNECT, message=f"said {cause}", cause=cause)
+    return Failed(cause, answer.stage, answer.message, 0, "", 1, "", (Met(route, answer, asked=asked),))
+
+
+def seen(*outcomes, transient_installs=4, app="app", route_left=False):
+    breaker = Breaker(transient_installs, lambda _: route_left)
     for outcome in outcomes:
-        failed = Failed(outcome, Stage.RECONNECT, f"said {outcome}", 0, "", 1, "") if outcome in set(Cause) else outcome
-        breaker.observe(app, failed)
+        breaker.observe(app, failed(outcome) if outcome in set(Cause) else outcome)
     return breaker
 
 
@@ -56,6 +60,30 @@ def test_a_stopped_app_stays_stopped_whatever_comes_back_later_and_others_go_on(
     breaker = seen(GONE, GONE, GONE, BACK)
     assert breaker.tripped("app").because == "reconnect_removed"
     assert breaker.tripped("other") is None
+
+
+def test_where_another_route_is_left_three_refusals_close_reconnect_alone():
+    breaker = seen(GONE, GONE, GONE, route_left=True)
+    assert breaker.tripped("app") is None
+    assert breaker.reconnect_closed("app").message == f"said {GONE}"
+    assert not breaker.goes_alone("app")
+
+
+def test_the_app_stops_when_the_last_route_is_closed_later():
+    left = [True]
+    breaker = Breaker(4, lambda _: left[0])
+    for _ in range(3):
+        breaker.observe("app", failed(GONE))
+    left[0] = False
+    breaker.look_again("app")
+    assert breaker.tripped("app").because == "reconnect_removed"
+
+
+def test_what_other_routes_answer_neither_adds_to_reconnects_refusals_nor_starts_them_again():
+    by_agency = Recovered(BACK.tokens, Route.AGENCY, 1, "", met=failed(GONE).met)
+    assert seen(GONE, by_agency, GONE).tripped("app").because == "reconnect_removed"
+    assert seen(GONE, GONE, failed(GONE, Route.AGENCY)).tripped("app") is None
+    assert seen(GONE, GONE, failed(GONE, asked=False)).tripped("app") is None
 
 
 @pytest.mark.parametrize(

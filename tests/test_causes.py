@@ -8,7 +8,7 @@ import pytest
 import requests.exceptions as rq
 import urllib3.exceptions as u3
 
-from jobs.causes import ADVICE, RULES, diagnose
+from jobs.causes import ADVICE, RULES, Closes, closes, diagnose, most_actionable
 from jobs.faults import EXCEPTIONS, judge
 from jobs.model import Answer, Cause, Stage
 
@@ -59,13 +59,63 @@ def test_an_answer_has_its_cause(status, says, cause):
     assert diagnose(Answer(Stage.RECONNECT, status, says)) is cause
 
 
+AT_OTHER_CALLS = [
+    (Stage.REFRESH, 400, "Invalid grant: refresh token is invalid", Cause.REFRESH_INVALID),
+    (Stage.REFRESH, 400, "Invalid refresh token", Cause.REFRESH_INVALID),
+    (Stage.REFRESH, 400, "invalid_grant", Cause.REFRESH_INVALID),
+    (Stage.REFRESH, 401, "Invalid client credentials! | UnAuthorized!", Cause.REFRESH_INVALID),
+    (Stage.REFRESH, 401, "version header was not found.", Cause.REQUEST_REFUSED),
+    (Stage.REFRESH, 400, "Location is not active", Cause.LOCATION_INACTIVE),
+    (Stage.REFRESH, 400, "API endpoint has been removed", Cause.REQUEST_REFUSED),
+    (Stage.REFRESH, 500, "Invalid refresh token", Cause.SERVER_ERROR),
+    (Stage.LOCATION_TOKEN, 401, "The token is not authorized for this scope.", Cause.AGENCY_REFUSED),
+    (Stage.LOCATION_TOKEN, 401, "Token's user type mismatch!", Cause.AGENCY_REFUSED),
+    (Stage.LOCATION_TOKEN, 401, "Invalid JWT", Cause.AGENCY_REFUSED),
+    (Stage.LOCATION_TOKEN, 403, "The token does not have access to this location.", Cause.AGENCY_REFUSED),
+    (Stage.LOCATION_TOKEN, 404, "Cannot POST /oauth/location-token", Cause.AGENCY_REFUSED),
+    (Stage.LOCATION_TOKEN, 400, "This endpoint was removed in version v3", Cause.AGENCY_REFUSED),
+    (Stage.LOCATION_TOKEN, 400, "Location is not active", Cause.LOCATION_INACTIVE),
+    (Stage.LOCATION_TOKEN, 404, "Location not found", Cause.NOT_INSTALLED),
+    (Stage.LOCATION_TOKEN, 429, "", Cause.RATE_LIMITED),
+    (Stage.INSTALLED_LOCATIONS, 401, "The token is not authorized for this scope.", Cause.AGENCY_REFUSED),
+]
+
+
+@pytest.mark.parametrize(("stage", "status", "says", "cause"), AT_OTHER_CALLS)
+def test_the_same_words_mean_something_else_at_another_call(stage, status, says, cause):
+    assert diagnose(Answer(stage, status, says)) is cause
+
+
+@pytest.mark.parametrize(
+    ("stage", "status", "says", "whom"),
+    [
+        (Stage.LOCATION_TOKEN, 401, "The token is not authorized for this scope.", Closes.AGENCY),
+        (Stage.LOCATION_TOKEN, 401, "Token's user type mismatch!", Closes.AGENCY),
+        (Stage.LOCATION_TOKEN, 403, "The token does not have access to this location.", Closes.NOBODY),
+        (Stage.LOCATION_TOKEN, 404, "Cannot POST /oauth/locationToken", Closes.RUN),
+        (Stage.REFRESH, 400, "API endpoint has been removed", Closes.RUN),
+        (Stage.REFRESH, 401, "Invalid client credentials!", Closes.NOBODY),
+        (Stage.RECONNECT, 400, "API endpoint has been removed", Closes.NOBODY),
+    ],
+)
+def test_whom_an_answer_closes_its_route_for(stage, status, says, whom):
+    assert closes(Answer(stage, status, says)) is whom
+
+
+def test_of_several_failures_the_one_that_a_person_can_do_most_about_is_told():
+    met = [Cause.RECONNECT_REMOVED, Cause.AGENCY_REFUSED, Cause.REFRESH_INVALID]
+    assert most_actionable(met) == 1
+    assert most_actionable([Cause.RECONNECT_REMOVED, Cause.SERVER_ERROR]) == 1
+    assert most_actionable([Cause.NOT_INSTALLED, Cause.REFRESH_UNKNOWN]) == 0
+
+
 def test_what_the_reader_judged_stays():
     assert diagnose(Answer(Stage.EXCHANGE, 200, "", cause=Cause.WRONG_ACCOUNT)) is Cause.WRONG_ACCOUNT
 
 
 def test_every_cause_has_advice_and_every_rule_leads_to_one():
     assert set(ADVICE) == set(Cause)
-    assert {rule.cause for rule in RULES} == {cause for _, status, cause in ANSWERS} - {
+    assert {rule.cause for rule in RULES} == {cause for *_, cause in (*ANSWERS, *AT_OTHER_CALLS)} - {
         Cause.MALFORMED_ANSWER,
         Cause.NETWORK_ERROR,
     }

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jobs.causes import ADVICE
 from jobs.manifest import open_manifest
-from jobs.model import Cause, Failed, Install, InstallKey, Level, Recovered, Stage, Status, Tokens, Unfinished
+from jobs.model import Cause, Failed, Install, InstallKey, Level, Recovered, Route, Stage, Status, Tokens, Unfinished
 from jobs.opening import open_ledger
 from jobs.records import failures, records
 from jobs.secret import Secret
@@ -77,7 +77,7 @@ class Runs(RuleBasedStateMachine):
             pair = f"pair-{self.pairs}"
             known |= {"status": Status.RECOVERED, "pair": pair, "cause": None}
             tokens = Tokens(Secret(pair), Secret("r"), "", "", "", key.level.value, "", "", "", "")
-            outcome = Recovered(tokens, "reconnect", tries, "t")
+            outcome = Recovered(tokens, Route.RECONNECT, tries, "t")
         elif cause == "stop":
             outcome = Unfinished(tries)
         else:

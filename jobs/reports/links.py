@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from jobs.model import App, Record
 
 INSTALL_PAGE = "https://marketplace.gohighlevel.com/v2/oauth/chooselocation"
-HELPS_WITH = frozenset({Cause.NOT_INSTALLED, Cause.RECONNECT_REMOVED})
+HELPS_WITH = frozenset(
+    {
+        Cause.NOT_INSTALLED,
+        Cause.RECONNECT_REMOVED,
+        Cause.REFRESH_INVALID,
+        Cause.REFRESH_UNKNOWN,
+        Cause.AGENCY_REFUSED,
+    }
+)
 
 
 def reinstall_url(app: App | None, record: Record) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 RECONNECT = "reconnect"
 TOKEN = "token"  # noqa: S105 - the name of a call
+LOCATION_TOKEN = "location_token"  # noqa: S105 - likewise
+LISTING = "installed_locations"
+REFRESH = "refresh"
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,18 @@ class Reply:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """At which call it shows. `reply` stands for the whole answer, `bend` changes the good one (the code is spent)."""
+    """At which call it shows, and at which others. `reply` stands for the whole answer (nothing is spent by it, but a
+    code), `bend` changes the good one (the code or the refresh token is spent).
+    """
 
     call: str = ""
     reply: Callable[[dict[str, str]], Reply] | None = None
     bend: Callable[[dict[str, Any]], Reply] | None = None
+    also: tuple[str, ...] = ()
+
+    def at(self, call: str) -> bool:
+        """Whether it shows at this call."""
+        return call == self.call or call in self.also
 
 
 def as_json(status: int, body: object) -> Reply:
@@ -44,15 +54,17 @@ def error(status: int, message: object, name: str = "Bad Request") -> Reply:
     return as_json(status, {"statusCode": status, "message": message, "error": name, "traceId": "sandbox-trace-1"})
 
 
-def _at(call: str, reply: Reply) -> Behaviour:
-    return Behaviour(call, reply=lambda _: reply)
+def _at(call: str, reply: Reply, also: tuple[str, ...] = ()) -> Behaviour:
+    return Behaviour(call, reply=lambda _: reply, also=also)
 
 
-def _bent(change: Callable[[dict[str, Any]], dict[str, Any]], status: int = 200) -> Behaviour:
-    return Behaviour(TOKEN, bend=lambda answer: as_json(status, change(answer)))
+def _bent(change: Callable[[dict[str, Any]], dict[str, Any]], status: int = 200, call: str = TOKEN) -> Behaviour:
+    return Behaviour(call, bend=lambda answer: as_json(status, change(answer)))
 
 
-def _camel(answer: dict[str, Any]) -> dict[str, Any]:
+def camel(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer with the names of the v3 version."""
+
     def name(snake: str) -> str:
         first, *rest = snake.split("_")
         return first + "".join(part.title() for part in rest)
@@ -76,12 +88,14 @@ def _cut(answer: dict[str, Any]) -> Reply:
 
 _NO_GRANT = {"error": "invalid_grant", "error_description": "Invalid grant: authorization code is invalid"}
 
+_NO_SCOPE = "The token is not authorized for this scope."
+
 BEHAVIOURS: dict[str, Behaviour] = {
     "recovered": Behaviour(),
-    "recovered_camel_case": _bent(_camel),
+    "recovered_camel_case": _bent(camel),
     "recovered_201": _bent(dict, 201),
-    "not_installed": _at(RECONNECT, error(400, "No installation found for this location")),
-    "location_inactive": _at(TOKEN, error(400, "Location is not active")),
+    "not_installed": _at(RECONNECT, error(400, "No installation found for this location"), (LOCATION_TOKEN,)),
+    "location_inactive": _at(TOKEN, error(400, "Location is not active"), (LOCATION_TOKEN, REFRESH)),
     "reconnect_removed": _at(RECONNECT, error(400, "API endpoint has been removed")),
     "reconnect_gone": _at(RECONNECT, Reply(404, b"<pre>Cannot POST /oauth/reconnect</pre>", "text/html")),
     "credentials_rejected": _at(RECONNECT, error(401, "Invalid client credentials!", "UnAuthorized!")),
@@ -102,5 +116,15 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "drop_before": _at(RECONNECT, Reply(drop=True)),
     "drop_after": Behaviour(TOKEN, bend=lambda _: Reply(drop=True)),
     "rate_limited": _at(RECONNECT, Reply(429, b'{"message":"Too many requests"}', headers=(("Retry-After", "1"),))),
-    "echo_secrets": Behaviour(TOKEN, reply=_echo),
+    "echo_secrets": Behaviour(TOKEN, reply=_echo, also=(LOCATION_TOKEN, LISTING, REFRESH)),
+    "no_access": _at(LOCATION_TOKEN, error(403, "The token does not have access to this location.", "Forbidden")),
+    "no_oauth_write": _at(LOCATION_TOKEN, error(401, _NO_SCOPE, "UnAuthorized!")),
+    "no_oauth_readonly": _at(LISTING, error(401, _NO_SCOPE, "UnAuthorized!")),
+    "location_token_error": _at(LOCATION_TOKEN, Reply(502, b"<html>Bad gateway</html>", "text/html")),
+    "location_token_wrong": _bent(lambda answer: answer | {"locationId": "SomebodyElse00000001"}, 200, LOCATION_TOKEN),
+    "listing_error": _at(LISTING, Reply(502, b"<html>Bad gateway</html>", "text/html")),
+    "refresh_lost": Behaviour(REFRESH, bend=lambda _: Reply(drop=True)),
+    "refresh_error": _at(REFRESH, error(500, "Internal server error", "Internal Server Error")),
+    "refresh_revoked": _at(REFRESH, error(401, "Invalid client credentials!", "UnAuthorized!")),
+    "refresh_wrong_account": _bent(lambda answer: answer | {"locationId": "SomebodyElse00000001"}, 200, REFRESH),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import secrets
 import threading
@@ -13,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from authlib.integrations.flask_oauth2 import AuthorizationServer
 from authlib.oauth2.rfc6749 import ClientMixin
-from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant
+from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant, RefreshTokenGrant
+
+from jobs.sandbox import tokens
 
 if TYPE_CHECKING:
     from flask import Flask
 
     from jobs.sandbox.world import World
-
-_PADDING = secrets.token_urlsafe(600)
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,42 @@ class Codes:
         return code if code and code.expires > time.monotonic() else None
 
 
-def server_for(app: Flask, world: World, codes: Codes) -> AuthorizationServer:
+@dataclass(frozen=True)
+class Old:
+    """A living refresh token, as the refresh grant wants it."""
+
+    token: str
+    client_id: str
+    account_id: str
+    level: str
+
+    def check_client(self, client: Client) -> bool:
+        return self.client_id == client.client_id
+
+    def get_scope(self) -> str:
+        return ""
+
+
+def _refresh_grant(refreshes: tokens.Refreshes) -> type[RefreshTokenGrant]:
+    class Refresh(RefreshTokenGrant):  # type: ignore[misc]
+        TOKEN_ENDPOINT_AUTH_METHODS = ("client_secret_post",)
+
+        def authenticate_refresh_token(self, refresh_token: str) -> Old | None:
+            claims = tokens.read(refresh_token, "refresh")
+            if claims is None or not refreshes.lives(refresh_token):
+                return None
+            return Old(refresh_token, claims["sourceId"], claims["authClassId"], claims["authClass"])
+
+        def authenticate_user(self, refresh_token: Old) -> Old:
+            return refresh_token
+
+        def revoke_old_credential(self, refresh_token: Old) -> None:
+            """It is spent when the new pair is saved."""
+
+    return Refresh
+
+
+def server_for(app: Flask, world: World, codes: Codes, refreshes: tokens.Refreshes) -> AuthorizationServer:
     """Authlib's server over the clients of `world`."""
     os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # Loopback only; Authlib knows no other switch.
     clients = {client_id: Client(client_id, secret) for client_id, secret in world.clients.items()}
@@ -108,35 +141,16 @@ def server_for(app: Flask, world: World, codes: Codes) -> AuthorizationServer:
             return authorization_code
 
     def keep(token: dict[str, Any], request: Any) -> None:
-        code: Code = request.authorization_code
-        token.update(_fields(code, world))
-        codes.issued.append((code.account_id, token["refresh_token"]))
+        old: Old | None = request.refresh_token
+        granted: Code | Old = old or request.authorization_code
+        company = world.company_of(granted.account_id) if granted.level == "Location" else granted.account_id
+        token.update(tokens.pair(granted.level, granted.account_id, granted.client_id, company))
+        if old:
+            refreshes.spend(old.token, old.client_id, dict(token))
+        codes.issued.append((granted.account_id, token["refresh_token"]))
 
     app.config["OAUTH2_REFRESH_TOKEN_GENERATOR"] = lambda **_: ""
     server = AuthorizationServer(app, query_client=clients.get, save_token=keep)
     server.register_grant(Grant)
+    server.register_grant(_refresh_grant(refreshes))
     return server
-
-
-def _fields(code: Code, world: World) -> dict[str, Any]:
-    company = world.place(code.account_id).company_id or f"Company{code.account_id[:12]}"
-    of_location = code.level == "Location"
-    claims = {"authClass": code.level, "authClassId": code.account_id, "sourceId": code.client_id}
-    answer = {
-        "access_token": _jwt(claims | {"exp": int(time.time()) + 86_399}),
-        "refresh_token": _jwt(claims | {"exp": int(time.time()) + 31_536_000}),
-        "token_type": "Bearer",
-        "expires_in": 86_399,
-        "userType": code.level,
-        "companyId": company if of_location else code.account_id,
-        "userId": "SandboxUser000000001",
-        "traceId": secrets.token_hex(8),
-    }
-    return answer | ({"locationId": code.account_id} if of_location else {})
-
-
-def _jwt(claims: dict[str, Any]) -> str:
-    def part(value: object) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
-    return f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims | {'jti': secrets.token_hex(8)})}.{_PADDING}"

@@ -1,4 +1,4 @@
-"""The two calls over real HTTP: what each request meets on its way, and the record of it all."""
+"""The calls over real HTTP: what each request meets on its way, and the record of it all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,22 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, g, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from jobs.sandbox.behaviours import BEHAVIOURS, RECONNECT, TOKEN, Behaviour, Reply, as_json, error
+from jobs.sandbox import agencies
+from jobs.sandbox.behaviours import (
+    BEHAVIOURS,
+    LISTING,
+    LOCATION_TOKEN,
+    RECONNECT,
+    REFRESH,
+    TOKEN,
+    Behaviour,
+    Reply,
+    as_json,
+    error,
+)
 from jobs.sandbox.limits import Meter
 from jobs.sandbox.oauth import Code, Codes, server_for
+from jobs.sandbox.tokens import Refreshes, pair, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +58,7 @@ class Sandbox:
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
     codes: Codes = field(default_factory=Codes)
+    refreshes: Refreshes = field(default_factory=Refreshes)
     tries: Counter[str] = field(default_factory=Counter)
     meter: Meter = field(default_factory=Meter)
     random: Random = field(default_factory=Random)
@@ -54,6 +68,11 @@ class Sandbox:
     def codes_sent_twice(self) -> list[str]:
         """Codes that were sent more than once."""
         return [code for code, times in Counter(self.codes.sent).items() if times > 1]
+
+    def old_pair(self, account_id: str, level: str = "Location", client_id: str = "") -> dict[str, Any]:
+        """A pair that this account had before the incident, and that still lives."""
+        company = account_id if level == "Company" else self.world.company_of(account_id)
+        return pair(level, account_id, client_id or next(iter(self.world.clients)), company)
 
 
 class _Handler(WSGIRequestHandler):
@@ -71,7 +90,8 @@ class _Handler(WSGIRequestHandler):
 def make_app(sandbox: Sandbox) -> Flask:
     """The web application of a sandbox."""
     app = Flask("sandbox")
-    oauth = server_for(app, sandbox.world, sandbox.codes)
+    sandbox.refreshes.window_seconds = sandbox.world.refresh_window_seconds
+    oauth = server_for(app, sandbox.world, sandbox.codes, sandbox.refreshes)
 
     @app.post("/oauth/reconnect")
     def reconnect() -> Response:
@@ -82,15 +102,43 @@ def make_app(sandbox: Sandbox) -> Flask:
 
     @app.post("/oauth/token")
     def token() -> Response:
+        if request.form.get("grant_type") == "refresh_token":
+            claims = read(request.form.get("refresh_token", ""), "refresh") or {}
+            account = str(claims.get("authClassId", ""))
+            return _answered(sandbox, REFRESH, account, _refresh(sandbox, oauth, account))
         code = sandbox.codes.live.get(request.form.get("code", ""))
         account = code.account_id if code else ""
         return _answered(sandbox, TOKEN, account, _token(sandbox, oauth, account))
+
+    _agency_calls(app, sandbox)
 
     @app.errorhandler(404)
     def unknown(_: object) -> Response:
         return _out(error(404, f"Cannot {request.method} {request.path}", "Not Found"))
 
     return app
+
+
+def _agency_calls(app: Flask, sandbox: Sandbox) -> None:
+    @app.post("/oauth/location-token")
+    @app.post("/oauth/locationToken")
+    def location_token() -> Response:
+        location = request.form.get("locationId", "")
+        company = request.form.get("companyId", "")
+        reply = _refused(sandbox) or agencies.wrong_version(sandbox.world) or agencies.refuse_bearer(company)
+        if not reply:
+            with sandbox.lock:
+                sandbox.tries[location] += 1
+            behaviours = (_as_it_is(sandbox, company), _behaviour(sandbox, location, LOCATION_TOKEN))
+            reply = agencies.location_token(sandbox.world, company, location, behaviours)
+        return _answered(sandbox, LOCATION_TOKEN, location, reply)
+
+    @app.get("/oauth/installed-locations")
+    def installed_locations() -> Response:
+        company = request.args.get("companyId", "")
+        refused = _refused(sandbox) or agencies.refuse_bearer(company)
+        reply = refused or agencies.listing(sandbox.world, company, _behaviour(sandbox, company, LISTING))
+        return _answered(sandbox, LISTING, company, reply)
 
 
 def _answered(sandbox: Sandbox, call: str, account: str, reply: Reply) -> Response:
@@ -105,6 +153,8 @@ def _reconnect(sandbox: Sandbox, sent: dict[str, Any], account: str) -> Reply:
     world = sandbox.world
     if refused := _refused(sandbox):
         return refused
+    if world.reconnect_removed:
+        return error(400, "API endpoint has been removed")
     ids = [name for name in ("locationId", "companyId") if sent.get(name)]
     if len(ids) != 1:
         return error(400, "Missing parameter: one of locationId, companyId")
@@ -113,9 +163,9 @@ def _reconnect(sandbox: Sandbox, sent: dict[str, Any], account: str) -> Reply:
     with sandbox.lock:
         sandbox.tries[account] += 1
     behaviour = _behaviour(sandbox, account, RECONNECT)
-    if behaviour.call == RECONNECT and behaviour.reply:
+    if behaviour.at(RECONNECT) and behaviour.reply:
         return behaviour.reply({"secret": str(sent["clientSecret"])})
-    lifetime = 0.0 if behaviour.call == RECONNECT else world.code_lifetime_seconds
+    lifetime = 0.0 if behaviour.at(RECONNECT) else world.code_lifetime_seconds
     level = "Location" if ids == ["locationId"] else "Company"
     code = sandbox.codes.hand_out(Code(sent["clientKey"], account, level, time.monotonic() + lifetime))
     expires = datetime.now(UTC) + timedelta(seconds=lifetime + world.clock_skew_seconds)
@@ -133,7 +183,7 @@ def _token(sandbox: Sandbox, oauth: Any, account: str) -> Reply:  # noqa: PLR091
     if missing:
         return error(400, f"Missing parameter: {missing[0]}")
     behaviour = _behaviour(sandbox, account, TOKEN) if account else Behaviour()
-    if behaviour.call == TOKEN and behaviour.reply:
+    if behaviour.at(TOKEN) and behaviour.reply:
         sandbox.codes.spend(request.form["code"])
         return behaviour.reply({"secret": request.form["client_secret"], "code": request.form["code"]})
     answer = oauth.create_token_response()
@@ -142,7 +192,32 @@ def _token(sandbox: Sandbox, oauth: Any, account: str) -> Reply:  # noqa: PLR091
         return error(401, "Invalid client credentials!", "UnAuthorized!")
     if answer.status_code >= 400:  # noqa: PLR2004 - the client errors begin here
         return as_json(400, {**body, "error_description": "Invalid grant: authorization code is invalid"})
-    return behaviour.bend(body) if behaviour.bend else as_json(200, body)
+    return behaviour.bend(body) if behaviour.at(TOKEN) and behaviour.bend else as_json(200, body)
+
+
+def _refresh(sandbox: Sandbox, oauth: Any, account: str) -> Reply:
+    if refused := _refused(sandbox):
+        return refused
+    missing = sorted({"client_id", "client_secret", "refresh_token", "user_type"} - set(request.form))
+    if missing:
+        return error(400, f"Missing parameter: {missing[0]}")
+    token = request.form["refresh_token"]
+    with sandbox.refreshes.lock:
+        sandbox.tries[account] += 1
+        behaviour = _behaviour(sandbox, account, REFRESH) if account else Behaviour()
+        if behaviour.at(REFRESH) and behaviour.reply:
+            return behaviour.reply({"secret": request.form["client_secret"], "old": token})
+        body = sandbox.refreshes.repeated(token, request.form["client_id"])
+        how = "repeated" if body else "spent"
+        answer = None if body else oauth.create_token_response()
+        if answer is not None and answer.status_code >= 400:  # noqa: PLR2004 - the client errors begin here
+            sandbox.refreshes.note(token, "refused")
+            if answer.get_json().get("error") == "invalid_client":
+                return error(401, "Invalid client credentials!", "UnAuthorized!")
+            return error(400, "Invalid grant: refresh token is invalid")
+        sandbox.refreshes.note(token, how)
+    good = body or (answer.get_json() if answer is not None else {})
+    return behaviour.bend(good) if behaviour.at(REFRESH) and behaviour.bend else as_json(200, good)
 
 
 def _refused(sandbox: Sandbox) -> Reply | None:
@@ -163,6 +238,10 @@ def _behaviour(sandbox: Sandbox, account: str, call: str) -> Behaviour:
             drawn -= share
             if drawn < 0:
                 return replace(fault, call=call)
+    return _as_it_is(sandbox, account)
+
+
+def _as_it_is(sandbox: Sandbox, account: str) -> Behaviour:
     place = sandbox.world.place(account)
     healed = place.heals_after is not None and sandbox.tries[account] > place.heals_after
     return BEHAVIOURS["recovered" if healed else place.behaviour]

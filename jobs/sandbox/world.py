@@ -45,6 +45,8 @@ class World:
     """Everything that a sandbox plays. `default` is the behaviour of ids that `installs` does not name.
 
     `faults` are behaviours that strike any install at random, each with its share of the calls; `seed` repeats them.
+    `location_token` says which call for a location's token there is: `v3`, the `old` one, or `none`;
+    `location_refresh_token` whether its answer holds a refresh token.
     """
 
     clients: dict[str, str]
@@ -56,10 +58,18 @@ class World:
     clock_skew_seconds: float = 0.0
     faults: dict[str, float] = field(default_factory=dict)
     seed: int = 0
+    reconnect_removed: bool = False
+    refresh_window_seconds: float = 30.0
+    location_token: str = "v3"  # noqa: S105 - the name of a call
+    location_refresh_token: bool = True
 
     def place(self, account_id: str) -> Place:
         """How this account behaves."""
         return self.installs.get(account_id) or Place(self.default)
+
+    def company_of(self, location_id: str) -> str:
+        """The company of a location; one made of its own id where the world names none."""
+        return self.place(location_id).company_id or f"Company{location_id[:12]}"
 
 
 def load_world(file: Path) -> World:

@@ -38,6 +38,8 @@ class Watch:
 
     def see(self, progress: Progress, this_run: ThisRun, *, signalled: bool, asked: bool) -> None:
         """Tell what has ended, often nothing, and how far the run is, where it is time to or somebody `asked`."""
+        for note in progress.notes:
+            self._voice.tell(Event.WARNING, {"message": note}, f"warning: {note}")
         for install, outcome in progress.ended:
             self._tell(install, outcome)
         self._gauge.note(this_run.requests)
@@ -71,7 +73,7 @@ class Watch:
         key, screen = install.key, self._voice.screen
         ids: dict[str, object] = {"client_id": key.client_id, "user_type": key.level.value, "id": key.account_id}
         if isinstance(outcome, Recovered) and screen is None:
-            told = {"attempt": outcome.attempts, "trace_id": outcome.tokens.trace_id}
+            told = {"route": outcome.route.value, "attempt": outcome.attempts, "trace_id": outcome.tokens.trace_id}
             self._voice.tell(Event.RECOVERED, ids | told)
         elif isinstance(outcome, Failed) and not (screen is not None and outcome.cause in self._seen):
             self._seen.add(outcome.cause)

@@ -1,0 +1,88 @@
+"""What a token says of itself. HighLevel's tokens are JWTs whose payload can be read without the key that signed them.
+
+Source of the names: API notes, section 4 (`authClass`, `authClassId`, `sourceId`, `exp`); of the lengths: RFC 7518.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobs.model import InstallKey
+    from jobs.secret import Secret
+
+_BEGINS_AS_JSON = "eyJ"
+_PARTS = 3
+_SHORTEST_SIGNATURE = 43
+_SIGNATURES = {"HS384": 64, "HS512": 86, "RS256": 342, "RS384": 342, "RS512": 342, "PS256": 342, "ES256": 86}
+_SENDABLE = re.compile(r"[\x21-\x7e]{1,16384}")
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Of whom a token is; a text that is not there is empty. `expires` is seconds since 1970, or None."""
+
+    level: str
+    account_id: str
+    client_id: str
+    expires: float | None
+
+
+def read_claims(token: Secret) -> Claims | None:
+    """What the payload of `token` says, or None where it cannot be read."""
+    parts = token.reveal().split(".")
+    payload = _part(parts[1]) if len(parts) == _PARTS else None
+    if payload is None:
+        return None
+    expires = payload.get("exp")
+    return Claims(
+        _text(payload, "authClass"),
+        _text(payload, "authClassId"),
+        _text(payload, "sourceId"),
+        expires if isinstance(expires, int | float) and not isinstance(expires, bool) else None,
+    )
+
+
+def why_useless(token: Secret, key: InstallKey, now: float) -> str:
+    """Why no server would take `token` for the install `key`, or an empty text where that cannot be seen.
+
+    `now` is seconds since 1970.
+    """
+    text = token.reveal()
+    parts = text.split(".")
+    claims = read_claims(token)
+    if not _SENDABLE.fullmatch(text):
+        return "the token holds what no token holds"
+    if claims is None:
+        cut = text.startswith(_BEGINS_AS_JSON) and len(parts) < _PARTS
+        return "the token is cut off: a part of it is missing" if cut else ""
+    algorithm = _text(_part(parts[0]) or {}, "alg")
+    checks = (
+        (
+            len(parts[-1]) < _SIGNATURES.get(algorithm, _SHORTEST_SIGNATURE),
+            "the token is cut off: its signature is short",
+        ),
+        (claims.client_id not in ("", key.client_id), "the token belongs to another app"),
+        (claims.level not in ("", key.level), "the token belongs to another install"),
+        (claims.account_id not in ("", key.account_id), "the token belongs to another install"),
+        (claims.expires is not None and claims.expires <= now, "the token has expired"),
+    )
+    return next((words for wrong, words in checks if wrong), "")
+
+
+def _part(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _text(payload: dict[str, Any], name: str) -> str:
+    value = payload.get(name)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,112 @@
+"""Which installs each route can serve, as manifest and ledger have it before anything is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import case, func, inspect, select
+
+from jobs.bearers import is_bearer, lives
+from jobs.claims import why_useless
+from jobs.model import InstallKey, Level, Route, Status
+from jobs.records import tokens_from_text
+from jobs.schema import installs, listed, spends, todo
+from jobs.secret import Secret
+from jobs.spends import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+_AT_ONCE = 500
+
+
+class Bearer(NamedTuple):
+    """A living access token of an agency."""
+
+    client_id: str
+    company_id: str
+    token: Secret
+
+
+def known_bearers(connection: Connection, now: datetime) -> Iterator[Bearer]:
+    """The agencies' access tokens that still live: of the staged manifest, then (better) of the ledger."""
+    given = select(listed.c.client_id, listed.c.account_id, listed.c.access_token)
+    given = given.where(listed.c.level == Level.AGENCY.value, listed.c.access_token != "").order_by(listed.c.position)
+    for client_id, company_id, text in connection.execute(given):
+        if is_bearer(client_id, company_id, Secret(text), now):
+            yield Bearer(client_id, company_id, Secret(text))
+    back = select(installs.c.client_id, installs.c.account_id, installs.c.tokens)
+    back = back.where(installs.c.level == Level.AGENCY.value, installs.c.status == Status.RECOVERED.value)
+    for client_id, company_id, text in connection.execute(back):
+        tokens = tokens_from_text(text)
+        if lives(tokens, now):
+            yield Bearer(client_id, company_id, tokens.access_token)
+
+
+def may_serve(connection: Connection, client_id: str, companies: Sequence[str], *, refresh: bool) -> bool:
+    """Whether an agency among `companies`, or an old refresh token, may serve any install that is lined up for an app."""
+    lined_up = select(todo.c.seq).join(installs, installs.c.id == todo.c.install).where(todo.c.client_id == client_id)
+    of_location = lined_up.where(installs.c.level == Level.SUB_ACCOUNT.value)
+    asked = [of_location.where(installs.c.company_id == "")] if companies else []
+    asked += [
+        of_location.where(installs.c.company_id.in_(companies[begin : begin + _AT_ONCE]))
+        for begin in range(0, len(companies), _AT_ONCE)
+    ]
+    if refresh:
+        with_old = lined_up.join(listed, listed.c.position == installs.c.position)
+        asked += [with_old.where(listed.c.refresh_token != ""), lined_up.where(installs.c.tokens.is_not(None))]
+    return any(connection.execute(query.limit(1)).first() is not None for query in asked)
+
+
+def served(
+    connection: Connection, client_ids: Collection[str], routes: Sequence[Route], now: datetime
+) -> dict[str, int]:
+    """How many of the staged installs that a run would try each of `routes` can serve, as far as can be seen by now.
+
+    `unplaced` are sub-accounts whose company is not known: an agency may serve those that it lists.
+    """
+    counts = {route.value: 0 for route in routes} | ({"unplaced": 0} if Route.AGENCY in routes else {})
+    agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, now)}
+    of_apps = {client_id for client_id, _ in agencies}
+    spent = set(connection.scalars(select(spends.c.fingerprint))) if inspect(connection).has_table("spends") else set()
+    for client_id, level, account_id, company_id, text in connection.execution_options(yield_per=1_000).execute(
+        _TO_TRY
+    ):
+        if client_id not in client_ids:
+            continue
+        key, old = InstallKey(client_id, Level(level), account_id), Secret(text)
+        for route in routes:
+            counts[route] += (
+                route is Route.RECONNECT
+                or (route is Route.AGENCY and level == Level.SUB_ACCOUNT and (client_id, company_id) in agencies)
+                or (route is Route.REFRESH and _may_be_sent(key, old, spent, now))
+            )
+        if "unplaced" in counts and level == Level.SUB_ACCOUNT and not company_id and client_id in of_apps:
+            counts["unplaced"] += 1
+    return counts
+
+
+def _may_be_sent(key: InstallKey, old: Secret, spent: Collection[str], now: datetime) -> bool:
+    return bool(old.reveal()) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
+
+
+_SAME = (
+    (installs.c.client_id == listed.c.client_id)
+    & (installs.c.level == listed.c.level)
+    & (installs.c.account_id == listed.c.account_id)
+)
+_TO_TRY = (
+    select(
+        listed.c.client_id,
+        listed.c.level,
+        listed.c.account_id,
+        # An empty cell leaves what an earlier manifest said.
+        case((listed.c.company_id != "", listed.c.company_id), else_=func.coalesce(installs.c.company_id, "")),
+        listed.c.refresh_token,
+    )
+    .select_from(listed.outerjoin(installs, _SAME))
+    .where(listed.c.repeats.is_(False), func.coalesce(installs.c.status, "") != Status.RECOVERED.value)
+)

@@ -1,0 +1,98 @@
+"""The routes of a run, put together: which bearers there are at its start, and whether any route is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs.bearers import Bearers
+from jobs.breaker import Breaker
+from jobs.clock import utc_now
+from jobs.errors import Exit
+from jobs.model import Answer, Level, Recovered, Route
+from jobs.reach import known_bearers, may_serve
+from jobs.schema import UnwritableError
+from jobs.ways import Ways
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from jobs.attempt import Persistence
+    from jobs.ledger import Ledger
+    from jobs.model import Install, Outcome
+    from jobs.settings import StopSettings
+    from jobs.stop import Stop
+
+
+def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> Bearers:
+    """The agencies with a living pair, of the manifest and of the ledger, where the routes of the run may use them."""
+    bearers = Bearers()
+    if Route.AGENCY in routes:
+        for bearer in ledger.ask(lambda connection: list(known_bearers(connection, datetime.now(UTC)))):
+            bearers.add(*bearer)
+    return bearers
+
+
+def keep_bearers(bearers: Bearers, recorded: Iterable[tuple[Install, Outcome]], routes: Sequence[Route]) -> None:
+    """The new pairs of agencies serve as bearers at once; they are on disk already."""
+    for install, outcome in recorded:
+        if Route.AGENCY in routes and install.key.level is Level.AGENCY and isinstance(outcome, Recovered):
+            bearers.add(install.key.client_id, install.key.account_id, outcome.tokens.access_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What walks the installs of a run along its routes, and what it goes by. `notes`: what a person should hear once."""
+
+    ways: Ways
+    breaker: Breaker
+    bearers: Bearers
+    notes: list[str]
+
+
+def open_routes(
+    ledger: Ledger,
+    routes: Sequence[Route],
+    persistence: Persistence,
+    settings: StopSettings,
+    stop: Stop,
+    server_time: Callable[[], float],
+) -> Routing:
+    """The routes of a run, as they stand at its start."""
+    bearers, closed, notes = bearers_at_start(ledger, routes), dict[Route, Answer](), list[str]()
+    breaker = Breaker(settings.transient_installs, partial(_route_left, ledger, routes, bearers, closed))
+    ways = Ways(
+        routes,
+        persistence,
+        bearers,
+        closed,
+        reconnect_closed=breaker.reconnect_closed,
+        look_again=breaker.look_again,
+        intend=partial(_intend, ledger, stop),
+        clock=stop.clock,
+        now=utc_now,
+        server_time=server_time,
+        say=notes.append,
+    )
+    return Routing(ways, breaker, bearers, notes)
+
+
+def _route_left(
+    ledger: Ledger, routes: Sequence[Route], bearers: Bearers, closed: Mapping[Route, Answer], client_id: str
+) -> bool:
+    """Whether another route than Reconnect may serve any install that is lined up for an app."""
+    companies = bearers.companies(client_id) if Route.AGENCY in routes and Route.AGENCY not in closed else []
+    refresh = Route.REFRESH in routes and Route.REFRESH not in closed
+    return ledger.ask(lambda connection: may_serve(connection, client_id, companies, refresh=refresh))
+
+
+def _intend(ledger: Ledger, stop: Stop, install: Install) -> bool:
+    """Put on disk that a token will be spent; where the disk will not have it, the run stops and the token is not sent."""
+    try:
+        ledger.intend(install, utc_now())
+    except UnwritableError as full:
+        stop.ask("disk", Exit.STOPPED_EARLY, str(full))
+        return False
+    return True

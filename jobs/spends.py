@@ -1,0 +1,82 @@
+"""Refresh tokens that are spent: what the ledger remembers of each, by fingerprint, so that none is spent unseen.
+
+`asked` before the call; then `spent` or `unknown`, or nothing where the token is as it was. A token that is found
+`asked` at the start of a run was in flight when the one before was killed: what became of it is unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from jobs.model import Fate
+from jobs.records import tokens_from_text
+from jobs.schema import spends
+from jobs.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from jobs.model import Install, Outcome
+
+ASKED = "asked"
+
+
+def fingerprint(token: Secret) -> str:
+    """What a token is recognised by without being kept."""
+    return hashlib.sha256(token.reveal().encode()).hexdigest()
+
+
+def intend(connection: Connection, install: Install, at: str) -> None:
+    """The old token of `install` is about to be sent. `at` is UTC ISO 8601."""
+    assert install.old is not None
+    client_id, level, account_id = install.key
+    mark = fingerprint(install.old)
+    statement = upsert(spends).values(
+        fingerprint=mark, client_id=client_id, level=level.value, account_id=account_id, at=at, state=ASKED
+    )
+    connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_={"state": ASKED, "at": at}))
+
+
+def settle(connection: Connection, ended: Iterable[tuple[Install, Outcome]]) -> None:
+    """What became of the tokens that were about to be sent for these installs; others are left as they stand."""
+    fates = [(fingerprint(install.old), outcome.fate) for install, outcome in ended if install.old is not None]
+    if not fates:
+        return
+    asked = (spends.c.fingerprint == bindparam("mark"), spends.c.state == ASKED)
+    as_it_was = [{"mark": mark} for mark, fate in fates if fate is Fate.UNTOUCHED]
+    ended_as = [{"mark": mark, "fate": fate.value} for mark, fate in fates if fate is not Fate.UNTOUCHED]
+    if as_it_was:
+        connection.execute(delete(spends).where(*asked), as_it_was)
+    if ended_as:
+        connection.execute(update(spends).where(*asked).values(state=bindparam("fate")), ended_as)
+
+
+def forget_flight(connection: Connection) -> None:
+    """What was in flight when a run was killed is not any more."""
+    connection.execute(update(spends).where(spends.c.state == ASKED).values(state=Fate.UNKNOWN.value))
+
+
+def newest(recorded: str | None, listed: str | None) -> Secret | None:
+    """The refresh token that an install has: that of the ledger's own pair, or else the one that the manifest lists."""
+    token = tokens_from_text(recorded).refresh_token if recorded else Secret(listed or "")
+    return token if token.reveal() else None
+
+
+def with_old(
+    connection: Connection, installs: Sequence[Install], olds: Sequence[Secret | None], *, force: bool
+) -> list[Install]:
+    """`installs` with their old tokens; doubtful are those that are spent, or may be, unless it is to be forced."""
+    marks = [fingerprint(old) if old else "" for old in olds]
+    asked = select(spends.c.fingerprint).where(spends.c.fingerprint.in_([mark for mark in marks if mark]))
+    spent = set() if force else set(connection.scalars(asked))
+    return [
+        replace(install, old=old, doubtful=mark in spent)
+        for install, old, mark in zip(installs, olds, marks, strict=True)
+    ]

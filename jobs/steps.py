@@ -1,0 +1,62 @@
+"""An install on its way: where it is on its routes, and what may come next for it; values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jobs.highlevel import Window
+from jobs.model import Answer, Fate, Install, Met, Route
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from jobs.bearers import Agency, AgencyKey
+
+
+@dataclass(slots=True)
+class Way:
+    """One install in this run: the routes left, the tries on the first of them, and what was met before.
+
+    `fate` is what is known of its old token, the worst while a try to spend it is out; `before`: before that try.
+    """
+
+    install: Install
+    left: list[Route]
+    state: RetryCallState
+    tries: int = 0
+    last: Answer | None = None
+    met: list[Met] = field(default_factory=list)
+    agency: Agency | None = None
+    window: Window = field(default_factory=Window)
+    looked: bool = False
+    intended: bool = False
+    fate: Fate = Fate.UNTOUCHED
+    before: Fate = Fate.UNTOUCHED
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The way's next try may go out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """It waits until something ends at this agency (`company_id` empty: at any agency of the app)."""
+
+    key: AgencyKey
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """It waits until this moment of the clock."""
+
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """No route is left."""
+
+
+Step = Go | Park | Until | Over

@@ -1,0 +1,295 @@
+"""The way of an install: which route it takes next, what closes a route, and what is reported where none brings it back.
+
+One thread walks all ways; nothing here sends or writes anything by itself. What an answer means stands in `causes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jobs.attempt import Errand, Listing, is_refused_by_pace
+from jobs.bearers import AgencyKey
+from jobs.causes import Closes, closes, diagnose, leaves_in_doubt, most_actionable
+from jobs.claims import why_useless
+from jobs.model import (
+    Answer,
+    Cause,
+    Failed,
+    Fate,
+    Install,
+    Level,
+    Met,
+    Recovered,
+    Route,
+    Stage,
+    Tokens,
+    Unfinished,
+)
+from jobs.secret import plain
+from jobs.steps import Go, Over, Park, Step, Until, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jobs.attempt import Persistence, Tried
+    from jobs.bearers import Agency, Bearers
+
+_MESSAGE = 300
+_LISTING_TRIES = 3
+_SECOND = 1.0
+_NO_REFRESH_TOKEN = "HighLevel gave no refresh token with it: this access token is all there is"  # noqa: S105
+
+
+class Ways:
+    """Walks installs along their routes.
+
+    `closed` are the answers that closed routes for the run; `reconnect_closed` gives the one that closed Reconnect for an
+    app, if one did; `look_again` is told of an app for which a route was closed; `intend` puts on disk that an
+    install's old token will be spent, and returns whether that worked; `clock` is monotonic seconds, `now` the time as
+    UTC ISO 8601, `server_time` the server's clock in seconds since 1970; `say` tells a person once.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        persistence: Persistence,
+        bearers: Bearers,
+        closed: dict[Route, Answer],
+        *,
+        reconnect_closed: Callable[[str], Answer | None],
+        look_again: Callable[[str], None],
+        intend: Callable[[Install], bool],
+        clock: Callable[[], float],
+        now: Callable[[], str],
+        server_time: Callable[[], float],
+        say: Callable[[str], None],
+    ) -> None:
+        self._routes = routes
+        self._persistence = persistence
+        self._bearers = bearers
+        self._closed = closed
+        self._reconnect_closed = reconnect_closed
+        self._look_again = look_again
+        self._intend = intend
+        self._clock = clock
+        self._now = now
+        self._server_time = server_time
+        self._say = say
+        self._agencies_under_way: set[AgencyKey] = set()
+
+    def begin(self, install: Install) -> Way:
+        """The way of an install that is handed out now."""
+        if install.key.level is Level.AGENCY:
+            self._agencies_under_way.add(AgencyKey(install.key.client_id, install.key.account_id))
+        return Way(install, list(self._routes), self._persistence.begin())
+
+    def ended(self, install: Install) -> list[AgencyKey]:
+        """The outcome of an install is on disk. Returns the places where others may have waited for it."""
+        key = AgencyKey(install.key.client_id, install.key.account_id)
+        if install.key.level is not Level.AGENCY:
+            return []
+        self._agencies_under_way.discard(key)
+        return [key, AgencyKey(key.client_id, "")]
+
+    # -- what comes next ---------------------------------------------------------------------------------------
+
+    def step(self, way: Way) -> Step:
+        """What comes next for an install. Routes that cannot serve it are left behind."""
+        look = {Route.RECONNECT: self._at_reconnect, Route.AGENCY: self._at_agency, Route.REFRESH: self._at_refresh}
+        while way.left:
+            found = look[way.left[0]](way)
+            if not isinstance(found, Over):
+                return found
+            self._leave(way)
+        return Over()
+
+    def _leave(self, way: Way) -> None:
+        del way.left[:1]
+        way.state, way.agency = self._persistence.begin(), None
+
+    def _at_reconnect(self, way: Way) -> Step:
+        closed = self._reconnect_closed(way.install.key.client_id)
+        if closed is None:
+            return Go()
+        way.met.append(Met(Route.RECONNECT, closed, asked=False))
+        return Over()
+
+    def _at_agency(self, way: Way) -> Step:
+        install = way.install
+        client_id = install.key.client_id
+        if install.key.level is Level.AGENCY or Route.AGENCY in self._closed:
+            return self._shut(way, self._closed.get(Route.AGENCY))
+        if install.company_id:
+            key = AgencyKey(client_id, install.company_id)
+            if key in self._agencies_under_way:
+                return Park(key)
+            agency = self._bearers.of(*key)
+        else:
+            if any(key.client_id == client_id for key in self._agencies_under_way):
+                return Park(AgencyKey(client_id, ""))
+            unlisted = (one for one in self._bearers.of_app(client_id) if not one.listed)
+            agency = next(unlisted, None) or self._bearers.that_lists(client_id, install.key.account_id)
+        if agency is None or agency.bearer is None:
+            return self._shut(way, agency.closed if agency else None)
+        return self._by_agency(way, agency)
+
+    def _by_agency(self, way: Way, agency: Agency) -> Step:
+        if agency.busy:
+            return Park(agency.key)
+        if agency.held_until > self._clock():
+            return Until(agency.held_until)
+        if agency.lists and self._bearers.that_lists(agency.key.client_id, way.install.key.account_id) is not agency:
+            why = "the app is not installed there, as its agency lists it"
+            not_there = Answer(Stage.INSTALLED_LOCATIONS, message=why, cause=Cause.NOT_INSTALLED)
+            way.met.append(Met(Route.AGENCY, not_there, asked=False))
+            way.left.clear()
+            return Over()
+        way.agency = agency
+        return Go()
+
+    def _at_refresh(self, way: Way) -> Step:
+        install = way.install
+        if install.old is None or Route.REFRESH in self._closed:
+            return self._shut(way, self._closed.get(Route.REFRESH))
+        if install.doubtful:
+            why = "its answer was lost in an earlier run, so the old token may be spent"
+            return self._shut(way, Answer(Stage.REFRESH, message=why, cause=Cause.REFRESH_UNKNOWN))
+        if not way.looked:
+            why = why_useless(install.old, install.key, self._server_time())
+            if why:
+                return self._shut(way, Answer(Stage.REFRESH, message=why, cause=Cause.REFRESH_INVALID))
+            way.looked = True
+        return Go()
+
+    @staticmethod
+    def _shut(way: Way, why: Answer | None) -> Over:
+        if why is not None:
+            way.met.append(Met(way.left[0], why, asked=False))
+        return Over()
+
+    def claim(self, way: Way) -> Errand | None:
+        """The try that goes out now, or None where it must not: that a token will be spent cannot be put on disk."""
+        route, agency = way.left[0], way.agency
+        if route is Route.REFRESH and not way.intended:
+            if not self._intend(way.install):
+                return None
+            way.intended = True
+        if route is Route.REFRESH:
+            way.before, way.fate = way.fate, Fate.UNKNOWN
+        if route is Route.AGENCY and agency is not None:
+            agency.busy = not (agency.listed and agency.proven)
+            return Errand(way.install, route, way.window, agency.key, agency.bearer, lists=not agency.listed)
+        return Errand(way.install, route, way.window)
+
+    # -- what came back ----------------------------------------------------------------------------------------
+
+    def heard(self, way: Way, errand: Errand, tried: Tried) -> list[AgencyKey]:
+        """Take note of how a try ended. Returns the places where others may have waited for it."""
+        if isinstance(tried, Answer) and closes(tried) is Closes.RUN and errand.route not in self._closed:
+            self._closed[errand.route] = tried
+            self._say(f"the route {errand.route} is closed for this run: {tried.message}")
+            self._look_again(way.install.key.client_id)
+        if errand.route is Route.REFRESH:
+            way.fate = _fate(way.before, tried)
+        if errand.route is not Route.AGENCY or way.agency is None:
+            return []
+        agency, way.agency = way.agency, None
+        agency.busy = False
+        if isinstance(tried, Listing):
+            self._bearers.keep_listing(agency, tried.locations)
+            if tried.locations is None:
+                self._say(f"the agency {agency.key.company_id} does not list its locations: each is asked for")
+        elif isinstance(tried, Answer):
+            self._heard_refusal(agency, errand, tried)
+        elif isinstance(tried, Tokens):
+            agency.proven, agency.refusals = True, 0
+        return [agency.key, AgencyKey(agency.key.client_id, "")]
+
+    def _heard_refusal(self, agency: Agency, errand: Errand, answer: Answer) -> None:
+        if is_refused_by_pace(answer):
+            agency.refusals += 1
+            wait = answer.retry_after or self._persistence.backoff(agency.refusals)
+            agency.held_until = max(agency.held_until, self._clock() + wait)
+        elif errand.lists:
+            agency.listing_failures += 1
+            if agency.listing_failures >= _LISTING_TRIES:
+                self._bearers.keep_listing(agency, None)
+        elif closes(answer) is Closes.AGENCY and errand.bearer is not None:
+            if self._bearers.refused(agency, errand.bearer, answer):
+                self._say(f"the route agency is closed for {agency.key.company_id}: {answer.message}")
+                self._look_again(agency.key.client_id)
+        elif answer.status:
+            agency.proven = True
+
+    def wait_after(self, way: Way, answer: Answer) -> float | None:
+        """Seconds until the next try on the same route, or None where this route is over for the install."""
+        if closes(answer) is Closes.AGENCY and self._has_another_bearer(way.install):
+            return 0.0
+        wait = self._persistence.wait_after(way.state, answer)
+        if wait is not None and way.left[0] is Route.REFRESH and way.window.opened is not None:
+            left = way.window.left(self._clock()) - _SECOND
+            wait = min(wait, left) if left > 0 else None
+        if wait is None:
+            way.met.append(Met(way.left[0], answer))
+            self._leave(way)
+        return wait
+
+    def _has_another_bearer(self, install: Install) -> bool:
+        """Whether the agency of an install has a token left after one was refused."""
+        client_id, account_id = install.key.client_id, install.key.account_id
+        known = self._bearers.of(client_id, install.company_id)
+        agency = known or self._bearers.that_lists(client_id, account_id)
+        return agency is not None and agency.bearer is not None
+
+    # -- how it ends -------------------------------------------------------------------------------------------
+
+    def recovered(self, way: Way, tokens: Tokens) -> Recovered:
+        """The outcome of an install that is back by the route it was on."""
+        message = "" if tokens.refresh_token.reveal() else _NO_REFRESH_TOKEN
+        return Recovered(tokens, way.left[0], way.tries, self._now(), message, tuple(way.met), way.fate)
+
+    def unfinished(self, way: Way) -> Unfinished:
+        """The outcome of an install whose way was cut short."""
+        return Unfinished(way.tries, way.fate)
+
+    def failed(self, way: Way) -> Failed:
+        """The outcome of an install that no route brought back: the failure that a person can do most about."""
+        met = way.met or [Met(self._routes[-1], _not_served(self._routes), asked=False)]
+        told = [self._in_doubt(way, one) for one in met]
+        answer = told[most_actionable([diagnose(one) for one in told])]
+        share = _MESSAGE // len(told) - 2
+        parts = [plain(f"{one.route}: {one.answer.message}", share) for one in met]
+        message = "; ".join(parts) if len(parts) > 1 else answer.message
+        cause = diagnose(answer)
+        return Failed(
+            cause, answer.stage, message, answer.status, answer.trace_id, way.tries, self._now(), tuple(met), way.fate
+        )
+
+    @staticmethod
+    def _in_doubt(way: Way, met: Met) -> Answer:
+        """A refresh that left its token in doubt is reported as that, whatever came back last."""
+        if met.route is Route.REFRESH and way.fate is Fate.UNKNOWN:
+            return replace(met.answer, cause=Cause.REFRESH_UNKNOWN)
+        return met.answer
+
+
+def _fate(before: Fate, tried: Tried) -> Fate:
+    """What is known of an old token after one more try to spend it."""
+    if tried is None:
+        return before
+    if isinstance(tried, Answer):
+        cause = diagnose(tried)
+        if cause in (Cause.WRONG_ACCOUNT, Cause.WRONG_USER_TYPE):
+            return Fate.SPENT
+        if cause is Cause.REFRESH_INVALID:
+            return Fate.UNTOUCHED
+        return Fate.UNKNOWN if leaves_in_doubt(tried) else before
+    return Fate.SPENT
+
+
+def _not_served(routes: Sequence[Route]) -> Answer:
+    """The failure of an install that none of the routes asked for can serve."""
+    if Route.REFRESH in routes:
+        return Answer(Stage.REFRESH, message="the list holds no refresh token for it", cause=Cause.REFRESH_INVALID)
+    return Answer(Stage.LOCATION_TOKEN, message="no living agency pair serves it", cause=Cause.AGENCY_REFUSED)
