@@ -130,6 +130,8 @@ def _given() -> list[tuple[str, str]]:
 def _as_given(option: click.Option, value: object) -> str:
     if isinstance(option.type, _Duration):
         return f"{value:.0f}s"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
