@@ -66,7 +66,9 @@ class _UntilDeadline(io.RawIOBase):
         if left <= 0:
             message = "the whole answer took too long"
             raise TimeoutError(message)
-        self._sock.settimeout(min(left, self._read_seconds))
+        seconds = min(left, self._read_seconds)
+        if seconds != self._sock.gettimeout():  # To set it is a call of the system, and a turn of the threads.
+            self._sock.settimeout(seconds)
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -81,11 +83,32 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_UntilDeadline(raw, sock, _call.deadline, _call.read_seconds))
 
 
-class _Plain(HTTPConnection):
+class _InOnePiece:
+    """Sends a request's head and body together: one packet and one turn of the threads, not two."""
+
+    _parts: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        parts: list[bytes] = []
+        self._parts = parts
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection beside it
+        finally:
+            self._parts = None
+        super().send(b"".join(parts))  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        if self._parts is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._parts.append(data)
+
+
+class _Plain(_InOnePiece, HTTPConnection):
     response_class = _Response
 
 
-class _Encrypted(HTTPSConnection):
+class _Encrypted(_InOnePiece, HTTPSConnection):
     response_class = _Response
 
 
