@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from jobs import __version__
 from jobs.errors import Exit, Problem, UserError, refuse
+from jobs.importing import importing
 from jobs.model import Cause, Route
 
 if TYPE_CHECKING:
@@ -100,9 +101,10 @@ def run(
     log_format: str,
 ) -> int:
     """Recover the installs that INPUT lists."""
-    from jobs.recover import recover
-    from jobs.start import PROJECT, output_for
-    from jobs.wishes import Wishes
+    with importing():
+        from jobs.recover import recover
+        from jobs.start import PROJECT, output_for
+        from jobs.wishes import Wishes
 
     del quiet, log_format  # `_terminal` has read them.
     terminal.begins(manifest, _given())
@@ -149,9 +151,10 @@ def _start(manifest: Path, rate: float | None, workers: int | None) -> Start:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def plan(manifest: Path, output: Path | None, routes: tuple[Route, ...], as_json: bool) -> int:
     """Say what a run would do. Nothing is sent, nothing is written."""
-    from jobs.plan import tell
-    from jobs.preview import preview
-    from jobs.start import PROJECT, output_for
+    with importing():
+        from jobs.plan import tell
+        from jobs.preview import preview
+        from jobs.start import PROJECT, output_for
 
     start = _start(manifest, None, None)
     made = preview(start, output_for(PROJECT, manifest, output), routes)
@@ -167,8 +170,9 @@ def plan(manifest: Path, output: Path | None, routes: tuple[Route, ...], as_json
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def report(folder: Path) -> int:
     """Render the reports of DIR again, also while a run is under way."""
-    from jobs.preview import report_again
-    from jobs.start import PROJECT
+    with importing():
+        from jobs.preview import report_again
+        from jobs.start import PROJECT
 
     report_again(folder, PROJECT, os.environ)
     click.echo(f"the reports in {folder} are rendered again")

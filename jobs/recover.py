@@ -12,6 +12,7 @@ from jobs.clock import utc_now
 from jobs.errors import Exit, UserError, refuse
 from jobs.failed_set import failed_set_changed
 from jobs.folder import LOCK, alone, app_lock, clear_left_behind, hold, make_folder, refuse_folders, reserve
+from jobs.importing import importing
 from jobs.model import Failed, Recovered, Run, ThisRun
 from jobs.opening import LEDGER, open_ledger, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
@@ -127,7 +128,8 @@ def _work(
     start: Start, ledger: Ledger, todo: dict[str, int], wishes: Wishes, stop: Stop, make_room: Callable[[], None]
 ) -> Iterator[Progress]:
     if todo:
-        from jobs.work import work  # slow to import, and not needed where nothing is to do
+        with importing():
+            from jobs.work import work  # not needed where nothing is to do
 
         yield from work(start, ledger, todo, wishes, stop, make_room)
 
