@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tracemalloc
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 
 import pytest
 
-from jobs.model import Broken, Level, Row
+from jobs.attempt import Persistence
+from jobs.breaker import Breaker
+from jobs.model import Broken, Install, InstallKey, Level, Row, Tokens
 from jobs.opening import open_ledger
+from jobs.secret import Secret
+from jobs.workers import Means, outcomes
 
 ROW = Row(2, "app-1", Level.SUB_ACCOUNT, "LocA", "CoA", ("Customer A", "gold"))
 
@@ -45,3 +50,56 @@ def test_lines_that_cannot_be_used_are_not_held_in_memory(ledger):
     tracemalloc.stop()
     assert ledger.broken_lines == 5_000
     assert peak < 2_000_000
+
+
+class OneAtOnce(Executor):
+    """Ends the first of what it is given at once, the rest when it is told to."""
+
+    def __init__(self):
+        self.rest = None
+
+    def submit(self, work, *args):
+        future = Future()
+        if self.rest is None:
+            self.rest = []
+            future.set_result(work(*args))
+        else:
+            self.rest.append((future, work, args))
+        return future
+
+    def end_the_rest(self):
+        rest, self.rest = self.rest, None
+        for future, work, args in rest:
+            future.set_result(work(*args))
+
+
+def test_installs_that_end_within_moments_of_each_other_are_written_in_one_synced_transaction():
+    pair = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
+    executor, pauses = OneAtOnce(), []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        executor.end_the_rest()
+
+    means = Means(
+        executor=executor,
+        slots=8,
+        fixed=True,
+        try_once=lambda install: pair,
+        persistence=Persistence(5, 0, 0),
+        breaker=Breaker(10),
+        under_way=lambda: 0,
+        out_of_patience=lambda: False,
+        stopping=lambda: False,
+        clock=lambda: 0.0,
+        now=lambda: "2026-11-24T10:00:00.000Z",
+        pause=pause,
+    )
+    installs = [Install(InstallKey("app-1", Level.SUB_ACCOUNT, f"Loc{number}"), "") for number in range(9)]
+    sizes = []
+    for now in outcomes({"app-1": iter(installs)}, means):
+        if now.ended:
+            sizes.append(len(now.ended))
+            executor.rest = None
+    assert sizes == [1, 8]
+    assert all(0 < seconds < 0.01 for seconds in pauses)
