@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 
 from jobs.attempt import Persistence
+from jobs.bearers import Bearers
 from jobs.breaker import Breaker
-from jobs.model import Broken, Install, InstallKey, Level, Row, Tokens
+from jobs.model import Broken, Install, InstallKey, Level, Route, Row, Tokens
 from jobs.opening import open_ledger
 from jobs.secret import Secret
+from jobs.ways import Ways
 from jobs.workers import Means, outcomes
 
 ROW = Row(2, "app-1", Level.SUB_ACCOUNT, "LocA", "CoA", ("Customer A", "gold"))
@@ -81,18 +83,30 @@ def test_installs_that_end_within_moments_of_each_other_are_written_in_one_synce
         pauses.append(seconds)
         executor.end_the_rest()
 
+    ways = Ways(
+        [Route.RECONNECT],
+        Persistence(5, 0, 0),
+        Bearers(),
+        {},
+        reconnect_closed=lambda app: None,
+        look_again=lambda app: None,
+        intend=lambda install: True,
+        clock=lambda: 0.0,
+        now=lambda: "2026-11-24T10:00:00.000Z",
+        server_time=lambda: 0.0,
+        say=lambda words: None,
+    )
     means = Means(
         executor=executor,
         slots=8,
         fixed=True,
-        try_once=lambda install: pair,
-        persistence=Persistence(5, 0, 0),
-        breaker=Breaker(10),
+        try_once=lambda errand: pair,
+        ways=ways,
+        breaker=Breaker(10, lambda app: False),
         under_way=lambda: 0,
         out_of_patience=lambda: False,
         stopping=lambda: False,
         clock=lambda: 0.0,
-        now=lambda: "2026-11-24T10:00:00.000Z",
         pause=pause,
     )
     installs = [Install(InstallKey("app-1", Level.SUB_ACCOUNT, f"Loc{number}"), "") for number in range(9)]
