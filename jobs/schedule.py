@@ -11,14 +11,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 _BELOW = 1.002  # Even spacing is that much wider than the limit; the rest of the safety is measured, not guessed.
-_LATE_SECONDS = (
-    0.005  # Wake-ups are often so late: requests leave closer by that, while there is something to catch up.
-)
+_LATE_SECONDS = 0.005  # Wake-ups are often so late; that much closer requests leave while there is a delay to catch up.
 _MOST_BEHIND = 0.25  # Seconds that can be caught up; what is lost beyond is lost.
-_UNSEEN, _UNSEEN_SECONDS = (
-    0.01,
-    0.1,
-)  # Of a window, or seconds: so much later than its fellows a request counts at most.
+# A request counts at most so much later than its fellows: of a window, or in seconds where that is more.
+_UNSEEN, _UNSEEN_SECONDS = 0.03, 0.1
 _GENERATION = 200  # Answers after which the fastest of those before is forgotten.
 _FEW = 60  # Answers do not yet show how fast one can be.
 _ROOM = 0.001  # Of a window, kept free.

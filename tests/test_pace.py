@@ -23,7 +23,7 @@ RATES = st.sampled_from([0.3, 1.0, 5.0, 10.0, 12.5, 20.0, 100.0])
 @given(
     rate=RATES,
     latency=st.floats(0.005, 1.0),
-    uneven=st.floats(0, 0.08),
+    uneven=st.floats(0, 0.3),
     late=st.floats(0, 0.2),
     chance=st.sampled_from([0.0, 0.05]),
     idle=st.lists(st.floats(0, 15), max_size=8),

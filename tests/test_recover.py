@@ -455,3 +455,12 @@ def test_the_faults_of_a_bad_night_cost_their_requests_and_no_install(play):
     cost = sum((each.status != 200) * (1 + (each.call == "token")) for each in seen)
     assert len(seen) == 48 + cost
     assert job.sandbox.codes_sent_twice == []
+
+
+def test_an_install_that_waits_for_its_next_try_holds_no_worker(play):
+    job = play({"LocA": Place("server_error", heals_after=1)})
+    job.environment |= {"RECOVERY_RETRY__MIN_WAIT_SECONDS": "1.5", "RECOVERY_RETRY__MAX_WAIT_SECONDS": "2"}
+    done = job.run(job.manifest(listing(["LocFirst", "LocA", "LocB"])), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    order = [seen.account_id for seen in job.sandbox.seen]
+    assert order == ["LocFirst", "LocFirst", "LocA", "LocB", "LocB", "LocA", "LocA"]
