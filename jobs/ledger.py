@@ -1,8 +1,7 @@
 """What is known of every install and of every run, on disk; the only state of the job.
 
 Every method that writes is one transaction, synced when it returns; UnwritableError where the disk will not have it. One
-thread writes. What is read for a report comes through a connection of its own, so that a report can be rendered while
-a run writes.
+thread writes. What a report reads comes through a connection of its own, so that one can be rendered while a run writes.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ from jobs.model import (
     Unfinished,
 )
 from jobs.records import run_from_text, run_to_text
+from jobs.reported import keep_last_report
 from jobs.schema import broken, installs, layouts, listed, pairs, runs, todo, torn
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class Ledger:
         rows = self._connection.scalar(select(func.max(listed.c.position))) or 0
         self._connection.rollback()
         with self._transaction() as connection, schema.cache_for(connection, rows):
+            keep_last_report(connection)
             layout = self._layout(connection, columns)
             gone = ~select(listed.c.position).where(_same_key()).exists()
             connection.execute(update(installs).where(installs.c.position.is_not(None), gone).values(position=None))
@@ -265,12 +266,10 @@ class Ledger:
 
     def save_run(self, run: Run) -> None:
         """Remember a run as it stands."""
-        values = {"run_id": run.run_id, "run": run_to_text(run)}
+        text = run_to_text(run)
+        statement = upsert(runs).values(run_id=run.run_id, run=text)
         with self._transaction() as connection:
-            statement = upsert(runs).values(**values)
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=["run_id"], set_={"run": statement.excluded.run})
-            )
+            connection.execute(statement.on_conflict_do_update(index_elements=["run_id"], set_={"run": text}))
 
     def last_run(self) -> Run | None:
         """The newest run, if there was one."""

@@ -16,12 +16,13 @@ from jobs import schema
 from jobs.apps import load_apps
 from jobs.errors import UserError, refuse
 from jobs.ledger import Ledger
+from jobs.messages import load_messages
 from jobs.opening import LEDGER, open_ledger, refuse_another, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
 from jobs.reach import served
 from jobs.rendering import render
 from jobs.standing import under_way
-from jobs.start import environment_of
+from jobs.start import MESSAGES, environment_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,13 +71,14 @@ def _to_read(path: Path) -> Ledger:
 
 
 def report_again(folder: Path, project: Path, environment: Mapping[str, str]) -> None:
-    """Render the reports of `folder`. Raises UserError where it holds no ledger."""
+    """Render the reports of `folder`. Raises UserError where it holds no ledger, or a message's template is broken."""
     if not (folder / LEDGER).is_file():
         raise refuse("holds no ledger", str(folder), "give the output folder of a run")
     try:
         apps = load_apps(project, environment_of(project, environment)).known
     except UserError:
         apps = {}  # The reports need them for the reinstall links alone.
+    messages = load_messages(project / MESSAGES)
     ledger = open_ledger(folder, "")
     try:
         run = ledger.last_run()
@@ -85,6 +87,6 @@ def report_again(folder: Path, project: Path, environment: Mapping[str, str]) ->
         if not run.finished_at:
             with ledger.engine.connect() as connection:
                 run = under_way(connection, run)
-        render(folder, ledger, run, apps)
+        render(folder, ledger, run, apps, messages)
     finally:
         ledger.close()

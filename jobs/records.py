@@ -85,57 +85,56 @@ def records(engine: Engine) -> Iterator[Record]:
     yield from _merged(engine, select(installs).where(~listed).order_by(installs.c.id), with_broken=False)
 
 
-def failures(engine: Engine, cause: Cause | None = None) -> Iterator[Record]:
-    """The installs that failed (with one cause), and the broken lines, in manifest order."""
+def failures(engine: Engine) -> Iterator[Record]:
+    """The installs that failed, and the broken lines, in manifest order; what is no longer listed comes last."""
     query = select(installs).where(installs.c.status == Status.FAILED)
-    if cause is not None:
-        query = query.where(installs.c.cause == cause.value)
     listed = installs.c.position.is_not(None)
-    with_broken = cause in (None, Cause.INVALID_ROW)
-    yield from _merged(engine, query.where(listed).order_by(installs.c.position), with_broken=with_broken)
+    yield from _merged(engine, query.where(listed).order_by(installs.c.position), with_broken=True)
     yield from _merged(engine, query.where(~listed).order_by(installs.c.id), with_broken=False)
+
+
+def layout_names(connection: Connection) -> dict[int, list[str]]:
+    """The user's columns of every layout."""
+    return {number: json.loads(text) for number, text in connection.execute(select(layouts.c.id, layouts.c.columns))}
 
 
 def _merged(engine: Engine, query: Select[Any], *, with_broken: bool) -> Iterator[Record]:
     with engine.connect() as connection:
-        names = {
-            number: json.loads(text) for number, text in connection.execute(select(layouts.c.id, layouts.c.columns))
-        }
-        torn = iter(_broken_lines(connection, names) if with_broken else ())
+        names = layout_names(connection)
+        lines = connection.execute(select(broken).order_by(broken.c.position)).mappings() if with_broken else ()
+        torn = iter(lines)
         waiting = next(torn, None)
         for row in connection.execution_options(yield_per=_PAGE).execute(query).mappings():
-            while waiting is not None and waiting[0] < row["position"]:
-                yield waiting[1]
+            while waiting is not None and waiting["position"] < row["position"]:
+                yield broken_record(dict(waiting), names)
                 waiting = next(torn, None)
-            yield _record(dict(row), names)
+            yield as_record(dict(row), names)
         while waiting is not None:
-            yield waiting[1]
+            yield broken_record(dict(waiting), names)
             waiting = next(torn, None)
 
 
-def _broken_lines(connection: Connection, names: Mapping[int, list[str]]) -> Iterator[tuple[int, Record]]:
-    for row in connection.execute(select(broken).order_by(broken.c.position)).mappings():
-        yield (
-            row["position"],
-            Record(
-                status=Status.FAILED,
-                location_id=row["location_id"],
-                company_id=row["company_id"],
-                client_id=row["client_id"],
-                level=None,
-                line=row["line"],
-                listed=True,
-                cells=tuple(zip(names[row["layout"]], json.loads(row["cells"]), strict=False)),
-                cause=Cause.INVALID_ROW,
-                stage=Stage.MANIFEST,
-                message=row["why"],
-                first_failed_at=row["seen_at"],
-                last_tried_at=row["seen_at"],
-            ),
-        )
+def broken_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
+    """A broken line of the ledger as a record."""
+    return Record(
+        status=Status.FAILED,
+        location_id=row["location_id"],
+        company_id=row["company_id"],
+        client_id=row["client_id"],
+        level=None,
+        line=row["line"],
+        listed=True,
+        cells=tuple(zip(names[row["layout"]], json.loads(row["cells"]), strict=False)),
+        cause=Cause.INVALID_ROW,
+        stage=Stage.MANIFEST,
+        message=row["why"],
+        first_failed_at=row["seen_at"],
+        last_tried_at=row["seen_at"],
+    )
 
 
-def _record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
+def as_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
+    """An install of the ledger as a record."""
     tokens = tokens_from_text(row["tokens"]) if row["tokens"] else None
     level = Level(row["level"])
     of_location = level is Level.SUB_ACCOUNT

@@ -168,7 +168,7 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start) -> Run:
     """Leave the reports; where the disk will not have one of them, that is why the run stopped."""
     try:
         ledger.save_run(run)
-        render(folder, ledger, run, start.apps.known)
+        render(folder, ledger, run, start.apps.known, start.messages)
     except (OSError, UserError) as lacking:
         where = getattr(lacking, "filename2", None) or getattr(lacking, "filename", None) or folder
         what = f"{where}: {lacking.strerror}" if isinstance(lacking, OSError) else str(lacking)
@@ -178,5 +178,5 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start) -> Run:
         with suppress(OSError):
             ledger.save_run(run)
         with suppress(OSError, UserError):
-            render(folder, ledger, run, start.apps.known)  # What can be written says so.
+            render(folder, ledger, run, start.apps.known, start.messages)  # What can be written says so.
     return run

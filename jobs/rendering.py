@@ -5,27 +5,33 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from jobs import worklist
 from jobs.folder import alone, replacing
 from jobs.opening import RESULTS, refuse_unknown_tokens
 from jobs.records import failures, records, user_columns
+from jobs.reported import changes
 from jobs.reports import Source, write_all
+from jobs.reports.page import Worklist
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from sqlalchemy import Engine
+
     from jobs.ledger import Ledger
+    from jobs.messages import Messages
     from jobs.model import App, Run
 
 
-def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App]) -> None:
+def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> None:
     """Write every report of `folder`. Raises UserError where results.csv holds what would be lost, and OSError."""
     engine = ledger.engine
     source = Source(
         columns=user_columns(engine),
         records=lambda: records(engine),
         failures=lambda: failures(engine),
-        failures_by_cause=lambda cause: failures(engine, cause),
+        worklist=_worklist(engine),
     )
 
     @contextmanager
@@ -36,4 +42,15 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App]) -> N
             yield file
 
     with alone(folder):
-        write_all(source, run, apps, replace)
+        write_all(source, run, apps, messages, replace)
+
+
+def _worklist(engine: Engine) -> Worklist:
+    with engine.connect() as connection:
+        return Worklist(
+            tallies=worklist.tallies(connection),
+            changes=changes(connection),
+            by_company=lambda cause: worklist.by_company(engine, cause),
+            fixed=lambda: worklist.fixed(engine),
+            evidence=worklist.evidence(connection),
+        )

@@ -4,7 +4,8 @@
 columns; `todo` the order of the run under way; `pairs` the
 fingerprints of every pair ever recorded; `spends` those of the refresh tokens that were spent, or may be; `listed` and
 `torn` (temporary, so never on disk under a name) the manifest of the run: its usable lines, with the old pairs in them,
-and the broken ones. Version 2 added `spends`.
+and the broken ones; `reported` and `reported_lines` what the last report listed. Version 2 added `spends`, version 3
+`reported`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, ExceptionContext
 
-VERSION = 2
+VERSION = 3
 _USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
 metadata = MetaData()
 
@@ -121,6 +122,17 @@ spends = Table(
     Column("account_id", Text, nullable=False),
     Column("at", Text, nullable=False),
     Column("state", Text, nullable=False),
+)
+
+reported = Table("reported", metadata, Column("install", Integer, primary_key=True))
+
+reported_lines = Table(
+    "reported_lines",
+    metadata,
+    Column("line", Integer, primary_key=True),
+    Column("location_id", Text, nullable=False),
+    Column("company_id", Text, nullable=False),
+    Column("cells", Text, nullable=False, index=True),
 )
 
 temporary = MetaData()

@@ -16,6 +16,7 @@ from jobs.apps import Apps, base_url, load_apps, too_open
 from jobs.egress import check_way_out
 from jobs.errors import Problem, UserError, refuse
 from jobs.manifest import Manifest, open_manifest
+from jobs.messages import Messages, load_messages
 from jobs.opening import LEDGER
 from jobs.plan import needed_apps
 from jobs.settings import Settings, load_settings
@@ -23,6 +24,7 @@ from jobs.settings import Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+MESSAGES = Path("config") / "messages"
 PROJECT = Path(__file__).resolve().parent.parent
 _T = TypeVar("_T")
 
@@ -36,6 +38,7 @@ class Start:
     base_url: str
     manifest: Manifest
     needed: frozenset[str]
+    messages: Messages
     environment: Mapping[str, str]
 
     @property
@@ -84,9 +87,10 @@ def make_start(project: Path, environment: Mapping[str, str], manifest: Path, op
     take(lambda: check_way_out(url or "https://", known))
     opened = take(lambda: open_manifest(manifest))
     needed = take(lambda: needed_apps(opened.rows(), apps or Apps())) if opened else set()
+    messages = take(lambda: load_messages(project / MESSAGES))
     if problems:
         raise UserError(*problems)
-    return Start(settings, apps, url, opened, frozenset(needed), known)
+    return Start(settings, apps, url, opened, frozenset(needed), messages, known)
 
 
 def output_for(project: Path, manifest: Path, given: Path | None) -> Path:

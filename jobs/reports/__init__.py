@@ -7,30 +7,33 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.errors import UserError
 from jobs.reports import page, summary, tables
+from jobs.reports.groups import Desk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from jobs.model import App, Cause, Record, Run
+    from jobs.messages import Messages
+    from jobs.model import App, Record, Run
 
 REPORTS = ("results.csv", "failures.csv", "failures.html", "summary.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What reports are made of. `columns` are the user's; the others give records in manifest order, again and again."""
+    """What reports are made of. `columns` are the user's; `records` and `failures` give theirs in manifest order."""
 
     columns: tuple[str, ...]
     records: Callable[[], Iterator[Record]]
     failures: Callable[[], Iterator[Record]]
-    failures_by_cause: Callable[[Cause], Iterator[Record]]
+    worklist: page.Worklist
 
 
 def write_all(
     source: Source,
     run: Run,
     apps: Mapping[str, App],
+    messages: Messages,
     replace: Callable[[str], AbstractContextManager[BinaryIO]],
 ) -> None:
     """Write every report. `replace` gives the file that takes the place of one when its block ends well.
@@ -41,7 +44,7 @@ def write_all(
     writers: tuple[Callable[[BinaryIO], None], ...] = (
         lambda file: tables.write_results(file, source.columns, source.records()),
         lambda file: tables.write_failures(file, source.columns, source.failures(), apps),
-        lambda file: page.write(file, run, source.columns, source.failures_by_cause, apps),
+        lambda file: page.write(file, run, source.worklist, Desk(source.columns, apps, messages)),
         lambda file: summary.write(file, run),
     )
     for name, write in zip(REPORTS, writers, strict=True):

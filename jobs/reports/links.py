@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jobs.model import App, Record
 
 INSTALL_PAGE = "https://marketplace.gohighlevel.com/v2/oauth/chooselocation"
+WHITE_LABEL_PAGE = "https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation"
 HELPS_WITH = frozenset(
     {
         Cause.NOT_INSTALLED,
@@ -23,11 +24,16 @@ HELPS_WITH = frozenset(
 
 
 def reinstall_url(app: App | None, record: Record) -> str:
-    """The install page of the record's app, where installing again helps and the app's link is known; else ''.
+    """The install page of the record's app, where installing again helps and the app's link is known; else ''."""
+    return reinstall_page(app, INSTALL_PAGE) if app is not None and record.cause in HELPS_WITH else ""
+
+
+def reinstall_page(app: App, page: str) -> str:
+    """`page` for this app; '' where the configuration says too little of it.
 
     Without `version_id` a draft app's page answers `error.noversionid` (measured 2026-08-20).
     """
-    if app is None or record.cause not in HELPS_WITH or not app.redirect_uri or not app.scopes:
+    if not app.redirect_uri or not app.scopes:
         return ""
     query = {
         "response_type": "code",
@@ -36,4 +42,4 @@ def reinstall_url(app: App | None, record: Record) -> str:
         "scope": app.scopes,
         "version_id": app.client_id.partition("-")[0],
     }
-    return f"{INSTALL_PAGE}?{urlencode(query)}"
+    return f"{page}?{urlencode(query)}"

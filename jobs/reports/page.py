@@ -1,71 +1,140 @@
-"""failures.html: the failures as a list of work, for support staff; one file, no network."""
+"""failures.html: the failures as a list of work, for support staff; one file, no network.
+
+The words stand in `cards`, the order in the ledger's queries; this only puts them together. It is streamed.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from itertools import chain, islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.causes import ADVICE
-from jobs.model import Cause, Owner
-from jobs.reports.links import reinstall_url
+from jobs.cells import guard
+from jobs.messages import HAS_MESSAGE
+from jobs.model import Cause, Owner, Record
+from jobs.reports.cards import CARDS, SECTIONS, WHY_STOPPED
+from jobs.reports.groups import Desk, minute, tables
+from jobs.reports.links import HELPS_WITH, INSTALL_PAGE, WHITE_LABEL_PAGE, reinstall_page
+from jobs.reports.support import block
 from jobs.reports.tables import own_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from jobs.model import App, Record, Run
+    from jobs.model import App, Run
+    from jobs.reported import Changes
+    from jobs.worklist import Evidence, Listed, Tally
 
 _HERE = Path(__file__).parent
-_OWNERS: dict[Owner, str] = {
-    Owner.CUSTOMER: "Ask the customer",
-    Owner.AGENCY: "Ask the agency",
-    Owner.DEVELOPER: "For the developer",
-    Owner.HIGHLEVEL: "For HighLevel's support",
-    Owner.NOBODY: "Nothing to do but run the job again",
-}
+_OURS = ("Account", "HighLevel said", "Last tried (UTC)")
 
 
-def write(
-    file: BinaryIO,
-    run: Run,
-    columns: Sequence[str],
-    failures_by_cause: Callable[[Cause], Iterator[Record]],
-    apps: Mapping[str, App],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Worklist:
+    """What the page is made of. `by_company` and `fixed` give their installs again and again, in the page's order."""
+
+    tallies: Sequence[Tally]
+    changes: Changes | None
+    by_company: Callable[[Cause], Iterator[Listed]]
+    fixed: Callable[[], Iterator[Record]]
+    evidence: Sequence[Evidence]
+
+
+def write(file: BinaryIO, run: Run, worklist: Worklist, desk: Desk) -> None:
     """Stream the page. What a customer or a server wrote is escaped by the template."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    style = (_HERE / "failures.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    template = environment.get_template("failures.html.j2")
-    sections = _sections(columns, failures_by_cause, apps)
-    stream = template.stream(run=run, style=style, style_hash=digest, columns=columns, sections=sections)
+    environment.filters |= {"minute": minute, "n": "{:,}".format}
+    columns = [guard(column) for column in desk.columns]
+    style = (_HERE / "failures.css").read_text(encoding="utf-8") + labels((*columns, *_OURS))
+    script = (_HERE / "failures.js").read_text(encoding="utf-8")
+    stream = environment.get_template("failures.html.j2").stream(
+        run=run,
+        band=_band(run),
+        style=style,
+        style_hash=_digest(style),
+        script=script,
+        script_hash=_digest(script),
+        columns=(*columns, *_OURS),
+        own_columns=columns,
+        changes=worklist.changes,
+        fixed=(_fixed(record, desk) for record in worklist.fixed()),
+        unlisted=sum(tally.unlisted for tally in worklist.tallies),
+        sections=list(_sections(run, worklist, desk)),
+    )
     stream.enable_buffering(100)
     stream.dump(file, encoding="utf-8")
 
 
-def _sections(
-    columns: Sequence[str], failures_by_cause: Callable[[Cause], Iterator[Record]], apps: Mapping[str, App]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for owner, title in _OWNERS.items():
-        parts = []
-        for cause in (cause for cause in Cause if ADVICE[cause].owner is owner):
-            failures = failures_by_cause(cause)
-            first = list(islice(failures, 1))
-            if first:
-                rows = (_row(record, columns, apps) for record in chain(first, failures))
-                parts.append({"cause": cause.value, "next_step": ADVICE[cause].next_step, "rows": rows})
-        if parts:
-            yield title, parts
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _row(record: Record, columns: Sequence[str], apps: Mapping[str, App]) -> dict[str, Any]:
-    return {
-        "own": own_cells(record, columns),
-        "record": record,
-        "link": reinstall_url(apps.get(record.client_id), record),
-    }
+def labels(columns: Sequence[str]) -> str:
+    """The style by which a narrow screen names each cell; every sign that could end a string there is escaped."""
+
+    def escaped(name: str) -> str:
+        return "".join(sign if sign.isascii() and sign.isalnum() else f"\\{ord(sign):x} " for sign in name)
+
+    rules = (f'.i>:nth-child({place})::before{{content:"{escaped(name)}"}}' for place, name in enumerate(columns, 1))
+    return f"@media screen and (max-width:44rem){{{''.join(rules)}}}"
+
+
+def _band(run: Run) -> str:
+    """Why the list is not complete, in plain words; '' where it is."""
+    if not run.finished_at:
+        return "The run is still under way, or was cut off, when this list was made."
+    if run.stopped_because:
+        why = WHY_STOPPED.get(run.stopped_because, f"({run.stopped_because})")
+        return f"The run stopped early. {why}"
+    known_end = run.exit_code in (0, 1, None)
+    return "" if known_end else "The run stopped early. A fault in the job itself ended it; the developer has to look."
+
+
+def _fixed(record: Record, desk: Desk) -> dict[str, Any]:
+    own = [guard(cell) for cell in own_cells(record, desk.columns)]
+    return {"own": own, "account": record.location_id or record.company_id, "at": record.recovered_at}
+
+
+def _sections(run: Run, worklist: Worklist, desk: Desk) -> Iterator[dict[str, Any]]:
+    for owner, section in SECTIONS.items():
+        cards = [card for cause in Cause if ADVICE[cause].owner is owner for card in _cards(cause, worklist, desk)]
+        if not cards:
+            continue
+        count = sum(card["count"] for card in cards)
+        letter = None
+        if owner is Owner.HIGHLEVEL:
+            client_ids = sorted({client_id for card in cards for client_id in card["client_ids"]})
+            letter = block(worklist.evidence, client_ids, count, run.base_url, desk.messages)
+        yield {"owner": owner.value, "words": section, "cards": cards, "count": count, "letter": letter}
+
+
+def _cards(cause: Cause, worklist: Worklist, desk: Desk) -> Iterator[dict[str, Any]]:
+    mine = [tally for tally in worklist.tallies if tally.cause is cause]
+    if mine:
+        client_ids = [tally.client_id for tally in mine]
+        yield {
+            "cause": cause.value,
+            "words": CARDS[cause],
+            "count": sum(tally.count for tally in mine),
+            "new": sum(tally.new for tally in mine),
+            "client_ids": client_ids,
+            "has_message": cause in HAS_MESSAGE,
+            "links": _links(client_ids, desk.apps) if cause in HELPS_WITH else None,
+            "tables": tables(worklist.by_company(cause), cause, desk),
+        }
+
+
+def _links(client_ids: Sequence[str], apps: Mapping[str, App]) -> list[dict[str, str]]:
+    """The install pages of these apps, for agencies under HighLevel's name and under their own."""
+    found = []
+    for client_id in client_ids:
+        app = apps.get(client_id)
+        pages = [reinstall_page(app, page) for page in (INSTALL_PAGE, WHITE_LABEL_PAGE)] if app else []
+        if app and all(pages):
+            found.append({"app": app.name or "the app", "usual": pages[0], "white_label": pages[1]})
+    return found

@@ -1,0 +1,114 @@
+"""The messages that support staff send: the words of config/messages/, which the user may change.
+
+A template sees only the plain values it is given, in a sandbox, so that it can reach no secret. What is wrong with one
+is found at the start of a run; a fault that only some values bring out leaves that message out, and never stops a report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from jobs.causes import ADVICE
+from jobs.errors import Problem, UserError
+from jobs.model import Cause, Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from jinja2 import Template
+    from jinja2.sandbox import SandboxedEnvironment
+
+TO_HIGHLEVEL = "highlevel"
+HAS_MESSAGE: tuple[Cause, ...] = tuple(
+    cause for cause, advice in ADVICE.items() if advice.owner in (Owner.CUSTOMER, Owner.AGENCY)
+)
+_SUBJECT = "Subject:"
+_FOR_A_COMPANY = ("app", "company", "accounts", "more", "count", "link")
+_FOR_HIGHLEVEL = ("client_ids", "kinds", "count")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message ready to send: its subject, one line, and its body."""
+
+    subject: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """The templates by name: a cause, or `TO_HIGHLEVEL`."""
+
+    templates: Mapping[str, Template]
+
+    def write(self, name: str, values: Mapping[str, Any]) -> Letter | None:
+        """The message `name` with these values; None where the template fails on them."""
+        try:
+            return _letter(self.templates[name].render(values))
+        except Exception:  # noqa: BLE001 - a template is the user's own program: nothing it does may stop a report
+            return None
+
+
+def load_messages(folder: Path) -> Messages:
+    """The templates of `folder`, each tried out on made-up values. Raises UserError with every problem found."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(  # plain text: the page escapes what it shows
+        undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+    )
+    templates: dict[str, Template] = {}
+    problems: list[Problem] = []
+    for name in (*HAS_MESSAGE, TO_HIGHLEVEL):
+        file = folder / f"{name}.txt"
+        try:
+            templates[str(name)] = _compiled(environment, file.read_text(encoding="utf-8"), str(name))
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            problems.append(Problem(f"cannot be read ({reason})", str(file), "restore the file"))
+        except Exception as error:  # noqa: BLE001 - as above; here it is told
+            line = getattr(error, "lineno", None)
+            what = " ".join(str(error).split()) or type(error).__name__
+            where = f"{file}, line {line}" if line else str(file)
+            problems.append(Problem(f"is no message ({what})", where, "mend it; its first lines say what it may use"))
+    if problems:
+        raise UserError(*problems)
+    return Messages(templates)
+
+
+def _compiled(environment: SandboxedEnvironment, source: str, name: str) -> Template:
+    """The template; raises what is wrong with it."""
+    from jinja2.meta import find_undeclared_variables
+
+    known = _FOR_HIGHLEVEL if name == TO_HIGHLEVEL else _FOR_A_COMPANY
+    unknown = find_undeclared_variables(environment.parse(source)) - {*known, *environment.globals}
+    if unknown:
+        raise ValueError(f"unknown name: {', '.join(sorted(unknown))}")
+    template = environment.from_string(source)
+    for values in _made_up(name):
+        _letter(template.render(values))
+    return template
+
+
+def _letter(text: str) -> Letter:
+    first, _, body = text.strip().partition("\n")
+    subject = first.removeprefix(_SUBJECT).strip()
+    if not first.startswith(_SUBJECT) or not subject or not body.strip():
+        raise ValueError(f"it needs a first line '{_SUBJECT} ...' and a text below it")
+    return Letter(subject, body.strip())
+
+
+def _made_up(name: str) -> Iterator[dict[str, Any]]:
+    if name == TO_HIGHLEVEL:
+        kind = {"what": "an answer", "endpoint": "POST /", "status": 200, "words": "words", "count": 2}
+        for trace_ids in ([], ["trace"]):
+            kinds = [kind | {"first": "2024-10-08", "last": "2024-10-08", "trace_ids": trace_ids}]
+            yield {"client_ids": ["an app"], "kinds": kinds, "count": 2}
+        return
+    several = ["an account", "another account"]
+    for company, accounts, more, link in product(("", "a company"), (several[:1], several), (0, 3), ("", "https://x")):
+        count = len(accounts) + more
+        yield {"app": "an app", "company": company, "accounts": accounts, "more": more, "count": count, "link": link}

@@ -1,0 +1,172 @@
+"""Failures in the order of their companies, cut into tables of bounded size, each company with its message."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from jobs.cells import guard
+from jobs.messages import HAS_MESSAGE
+from jobs.model import Level
+from jobs.reports.links import reinstall_url
+from jobs.reports.tables import own_cells
+from jobs.secret import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from jobs.messages import Letter, Messages
+    from jobs.model import App, Cause, Record
+    from jobs.worklist import Listed
+
+_ROWS = 100
+_NAMED = 100
+_LONGEST_MAILTO = 1_900  # Windows hands no longer one to a mail program.
+_ADDRESS = re.compile(r"[A-Za-z0-9._%+\-]+@(?:[A-Za-z0-9\-]+\.)+[A-Za-z]{2,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An install on the page; every text as a spreadsheet may take it."""
+
+    own: list[str]
+    account: str
+    kind: str
+    said: str
+    trace_id: str
+    tried: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """The message for a company, and the link that opens it in a mail program."""
+
+    letter: Letter
+    mailto: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Installs of one company and app: all of them, or as many as fit a table. `mail` stands where it begins."""
+
+    company: str
+    app: str
+    count: int
+    continued: bool
+    mail: Mail | None
+    lacks_mail: bool
+    rows: list[Row]
+
+    @property
+    def size(self) -> int:
+        """How many rows of a table it takes."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What is at hand to list failures: the user's columns, the apps, the messages."""
+
+    columns: Sequence[str]
+    apps: Mapping[str, App]
+    messages: Messages
+
+    def app_name(self, client_id: str) -> str:
+        """What people call an app; '' where it has no name."""
+        app = self.apps.get(client_id)
+        return app.name if app else ""
+
+
+def tables(failures: Iterable[Listed], cause: Cause, desk: Desk) -> Iterator[list[Part]]:
+    """`failures`, which come company by company, as tables of some hundred rows."""
+    table: list[Part] = []
+    for part in _parts(failures, cause, desk):
+        table.append(part)
+        if sum(one.size for one in table) >= _ROWS:
+            yield table
+            table = []
+    if table:
+        yield table
+
+
+def _parts(failures: Iterable[Listed], cause: Cause, desk: Desk) -> Iterator[Part]:
+    for (company, client_id, lone), group in groupby(failures, lambda listed: _company(listed, cause)):
+        app = desk.app_name(client_id) or client_id if len(desk.apps) > 1 else ""
+        continued = False
+        while batch := list(islice(group, _ROWS)):
+            count = 1 if lone else batch[0].of_company
+            wants = cause in HAS_MESSAGE and not continued
+            mail = _mail([listed.record for listed in batch], cause, company, count, desk) if wants else None
+            rows = [_row(listed, desk) for listed in batch]
+            yield Part(company, app, count, continued, mail, wants and mail is None, rows)
+            continued = True
+
+
+def _company(listed: Listed, cause: Cause) -> tuple[str, str, str]:
+    """What belongs together. Installs of unknown companies may be different customers': each has a message of its own."""
+    record = listed.record
+    lone = record.location_id if not listed.company and cause in HAS_MESSAGE else ""
+    return listed.company, record.client_id if record.level else "", lone
+
+
+def _row(listed: Listed, desk: Desk) -> Row:
+    record = listed.record
+    account = record.location_id or record.company_id
+    kind = "" if record.listed else "not in the newest list"
+    if record.level is Level.AGENCY:
+        kind = f"agency, {kind}" if kind else "agency"
+    elif record.level is None:
+        account, kind = f"line {record.line}", plain(account, 80)
+    return Row(
+        [guard(cell) for cell in own_cells(record, desk.columns)],
+        account,
+        kind,
+        guard(record.message),
+        record.trace_id,
+        minute(record.last_tried_at),
+        listed.is_new,
+    )
+
+
+def _mail(records: Sequence[Record], cause: Cause, company: str, count: int, desk: Desk) -> Mail | None:
+    first = records[0]
+    named = [account_label(record) for record in records[:_NAMED]]
+    letter = desk.messages.write(
+        cause.value,
+        {
+            "app": plain(desk.app_name(first.client_id), 80) or "our app",
+            "company": company,
+            "accounts": named,
+            "more": count - len(named),
+            "count": count,
+            "link": reinstall_url(desk.apps.get(first.client_id), first),
+        },
+    )
+    return Mail(letter, _mailto(letter, records if len(records) == count else ())) if letter else None
+
+
+def _mailto(letter: Letter, records: Iterable[Record]) -> str:
+    """The link: to the only address that the rows hold, if there is just one, with the text, if it is short enough."""
+    cells = {cell.strip() for record in records for _, cell in record.cells}
+    found = {cell for cell in cells if _ADDRESS.fullmatch(cell)}
+    to = quote(found.pop(), safe="@") if len(found) == 1 else ""
+    link = f"mailto:{to}?subject={quote(letter.subject, safe='')}"
+    whole = f"{link}&body={quote(letter.body.replace(chr(10), chr(13) + chr(10)), safe='')}"
+    return whole if len(whole) <= _LONGEST_MAILTO else link
+
+
+def account_label(record: Record) -> str:
+    """An install as its owner knows it: the user's column for its name, if there is one, and the id."""
+    name = next((plain(cell, 80) for column, cell in record.cells if "name" in column.casefold() and cell.strip()), "")
+    account = record.location_id or record.company_id
+    which = f"agency {account}" if record.level is Level.AGENCY else account
+    return f"{name} ({which})" if name else which
+
+
+def minute(at: str) -> str:
+    """An ISO 8601 time to the minute, for a person."""
+    return at[:16].replace("T", " ")

@@ -1,0 +1,46 @@
+"""The block to paste for HighLevel's support."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.messages import TO_HIGHLEVEL
+from jobs.model import Stage
+from jobs.reports.cards import CARDS
+from jobs.reports.groups import minute
+from jobs.secret import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jobs.messages import Letter, Messages
+    from jobs.worklist import Evidence
+
+ENDPOINTS: Mapping[Stage, str] = {
+    Stage.MANIFEST: "",
+    Stage.RECONNECT: "POST {base_url}/oauth/reconnect",
+    Stage.EXCHANGE: "POST {base_url}/oauth/token",
+    Stage.INSTALLED_LOCATIONS: "GET {base_url}/oauth/installed-locations",
+    Stage.LOCATION_TOKEN: "POST {base_url}/oauth/location-token",
+    Stage.REFRESH: "POST {base_url}/oauth/token (refresh)",
+}
+
+
+def block(
+    evidence: Sequence[Evidence], client_ids: Sequence[str], count: int, base_url: str, messages: Messages
+) -> Letter | None:
+    """What HighLevel's support needs of `count` failures; None where the user's template fails on it."""
+    kinds = [
+        {
+            "what": f"{CARDS[kind.cause].title} ({kind.cause.value})",
+            "count": kind.count,
+            "endpoint": ENDPOINTS[kind.stage].format(base_url=base_url),
+            "status": kind.http_status,
+            "words": plain(kind.message, 300),
+            "first": f"{minute(kind.first)} UTC",
+            "last": f"{minute(kind.last)} UTC",
+            "trace_ids": list(kind.trace_ids),
+        }
+        for kind in evidence
+    ]
+    return messages.write(TO_HIGHLEVEL, {"client_ids": list(client_ids), "kinds": kinds, "count": count})
