@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from jobs.apps import base_url
 from jobs.errors import UserError
-from jobs.start import make_start, output_for
+from jobs.start import MESSAGES, PROJECT, make_start, output_for
 
 ONE_APP = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "secret-of-one"}
 APPS = """
@@ -36,6 +38,7 @@ def start(tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(text if isinstance(text, bytes) else text.encode())
             path.chmod(0o600)
+        shutil.copytree(PROJECT / MESSAGES, tmp_path / MESSAGES, dirs_exist_ok=True)
         return make_start(tmp_path, ONE_APP if environment is None else environment, path_of(tmp_path), options or {})
 
     def path_of(folder):
