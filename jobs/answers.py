@@ -23,6 +23,10 @@ _LONGEST_CODE = 4_096
 _LONGEST_TOKEN = 16_384
 _TRACE_ID = re.compile(r"[A-Za-z0-9_.:\-]{1,64}")
 _TAG = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_SECRET_FIELDS = (
+    *("access_token", "accessToken", "refresh_token", "refreshToken"),
+    *("authorizationCode", "authorization_code", "code"),
+)
 _MESSAGE = 300
 _SAYS = 2_000
 _TEN_YEARS = 315_360_000
@@ -51,9 +55,15 @@ class Heard:
         """The server's clock, by its Date header."""
         return _date(_header(self.raw.headers, "date"))
 
+    def hides(self, body: object) -> tuple[Secret, ...]:
+        """What must not be shown of this answer: what was sent, and what `body` brings, wherever else it says it too."""
+        brought = [body.get(name) for name in _SECRET_FIELDS] if isinstance(body, dict) else []
+        return (*self.secrets, *(Secret(value) for value in brought if isinstance(value, str)))
+
     def failed(self, body: object, cause: Cause | None = None, why: str = "") -> CallFailed:
         """The failure that this answer is: the server's own words where it has some, ours where it has not."""
-        says, message = _words(body if body is not None else self.raw.body, self.secrets)
+        hidden = self.hides(body)
+        says, message = _words(body if body is not None else self.raw.body, hidden)
         status = self.raw.status
         return CallFailed(
             Answer(
@@ -61,7 +71,7 @@ class Heard:
                 status,
                 says,
                 why or message or f"HighLevel answered with status {status} and no words",
-                _trace_id(body, self.raw.headers, self.secrets),
+                _trace_id(body, self.raw.headers, hidden),
                 self.retry_after,
                 self.raw.fault,
                 cause,
@@ -133,7 +143,7 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install, *, of_agen
         _text(body, "userId", "user_id"),
         company,
         location,
-        _trace_id(body, heard.raw.headers, (*heard.secrets, Secret(access), Secret(refresh))),
+        _trace_id(body, heard.raw.headers, heard.hides(body)),
     )
 
 
@@ -159,7 +169,7 @@ def _check_account(
     """Raise CallFailed where the answer is for another install than the one that was asked for."""
     level = install.key.level
     if user_type != level.value:
-        shown = plain(scrub(user_type, heard.secrets), 40)
+        shown = plain(scrub(user_type, heard.hides(body)), 40)
         raise heard.failed(body, Cause.WRONG_USER_TYPE, f"the answer is for {shown}, not for {level.value}")
     account = location if level is Level.SUB_ACCOUNT else company
     if not account:

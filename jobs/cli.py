@@ -199,6 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     from jobs.net import nets
 
     _no_core_dumps()
+    _fill_streams()
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *nets())
     try:
@@ -248,6 +249,15 @@ def _terminal(arguments: list[str], out: Net, err: Net) -> Terminal:
     quiet = for_run and "--quiet" in options
     drawn = for_run and not as_json and not quiet and draws(err, os.environ)
     return Terminal(out, err, for_run=for_run, quiet=quiet, as_json=as_json, screen=screen if drawn else None)
+
+
+def _fill_streams() -> None:
+    """Put nothing in the place of a standard stream that is closed: else the next file that is opened would be one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _no_core_dumps() -> None:

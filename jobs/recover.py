@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -107,7 +108,9 @@ def _enrol(start: Start, ledger: Ledger, wishes: Wishes) -> tuple[Plan, dict[str
 def _begin(start: Start, ledger: Ledger, plan: Plan) -> Run:
     """The run as it begins, remembered: a report may be asked for before it ends."""
     this_run = ThisRun(already_recovered=plan.recovered)
-    run = Run(uuid4().hex, str(start.manifest.path), start.base_url, utc_now(), this_run=this_run)
+    # A file's name need not be UTF-8, but summary.json is.
+    manifest = os.fsencode(start.manifest.path).decode(errors="backslashreplace")
+    run = Run(uuid4().hex, manifest, start.base_url, utc_now(), this_run=this_run)
     with ledger.engine.connect() as connection:
         run = as_it_stands(connection, run, plan.rows)
     ledger.save_run(run)

@@ -108,6 +108,7 @@ class Stage:
 
     job: Job
     process: subprocess.Popen[str]
+    owed: int = 0
 
     def start(self, *arguments, kill_at=("", 0), kill_after=None, **more):
         task = {
@@ -120,8 +121,10 @@ class Stage:
         }
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
+        self.owed += 1
 
     def end(self):
+        self.owed -= 1
         return json.loads(self.process.stdout.readline())
 
     def run(self, manifest, output, *arguments, **more):
@@ -141,14 +144,21 @@ def behaviours():
     return {}
 
 
-@pytest.fixture
-def stage(play, behaviours):
-    job = play(behaviours)
+@pytest.fixture(scope="session")
+def stage_process():
     with subprocess.Popen(
         [sys.executable, "-m", "tests.stage"], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
-        yield Stage(job, process)
+        yield process
         process.stdin.close()
+
+
+@pytest.fixture
+def stage(play, behaviours, stage_process):
+    made = Stage(play(behaviours), stage_process)
+    yield made
+    while made.owed:
+        made.end()
 
 
 def pairs(output):

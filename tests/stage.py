@@ -7,6 +7,7 @@ the libraries below the job (audit events, SQLAlchemy's dialect), never in its o
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import pkgutil
@@ -75,6 +76,20 @@ class Moments:
         sys.addaudithook(self.on_audit)
 
 
+def plant(bug):
+    """Make a function of the job raise at its n-th call: a bug on purpose."""
+    place, _, name = bug["where"].rpartition(".")
+    holder = pkgutil.resolve_name(place)
+    real, calls = getattr(holder, name), itertools.count(1)
+
+    def broken(*arguments, **more):
+        if next(calls) == bug["at"]:
+            raise RuntimeError(bug["said"])
+        return real(*arguments, **more)
+
+    setattr(holder, name, broken)
+
+
 def run(task):
     """Play one task in this (forked) process; returns the exit code and the moments that were met."""
     os.environ.clear()
@@ -84,6 +99,9 @@ def run(task):
         os.dup2(out.fileno(), 2)
     moments = Moments(*task["kill_at"])
     moments.set_up()
+    os.umask(task.get("umask", 0o022))
+    if "bug" in task:
+        plant(task["bug"])
     try:
         jobs.cli.main(task["arguments"])
     except SystemExit as end:
