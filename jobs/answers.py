@@ -14,7 +14,7 @@ from jobs.model import Answer, Cause, Install, Level, Stage, Tokens
 from jobs.secret import STARS, Secret, plain, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jobs.transport import Raw
 
@@ -43,12 +43,16 @@ class CallFailed(Exception):  # noqa: N818 - what failed is the call; the answer
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A raw answer in the light of its call: what its stage is, which secrets it must not show, and when it came."""
+    """A raw answer in the light of its call: what its stage is, which secrets it must not show, and when it came.
+
+    `hang_up` closes its connection.
+    """
 
     raw: Raw
     stage: Stage
     secrets: tuple[Secret, ...]
     now: datetime
+    hang_up: Callable[[], None]
 
     @property
     def server_time(self) -> datetime | None:
@@ -61,10 +65,15 @@ class Heard:
         return (*self.secrets, *(Secret(value) for value in brought if isinstance(value, str)))
 
     def failed(self, body: object, cause: Cause | None = None, why: str = "") -> CallFailed:
-        """The failure that this answer is: the server's own words where it has some, ours where it has not."""
+        """The failure that this answer is: the server's own words where it has some, ours where it has not.
+
+        Its connection is used no more where it is not an error that says something: its rest may still come.
+        """
         hidden = self.hides(body)
         says, message = _words(body if body is not None else self.raw.body, hidden)
         status = self.raw.status
+        if cause is not None or not says:
+            self.hang_up()
         return CallFailed(
             Answer(
                 self.stage,

@@ -242,15 +242,10 @@ class HighLevel:
             why = reason(error, self._address)
             answer = Answer(stage, message=why, exception=type(error), cause=cause, never_left=never_left(error))
             raise CallFailed(answer) from None
-        heard = Heard(raw, stage, secrets, self._now())
+        heard = Heard(raw, stage, secrets, self._now(), self._transport.close_mine)
         self._heard_last, self._heard_at = heard, self._clock()
         self._gate.observe(number, raw.status, heard.retry_after, raw.headers)
-        try:
-            return heard, read_body(heard)
-        except CallFailed as failed:
-            if not failed.answer.says:
-                self._transport.close_mine()
-            raise
+        return heard, read_body(heard)
 
 
 def _blank(url: str, headers: Mapping[str, str], content_type: str) -> PreparedRequest:

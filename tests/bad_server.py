@@ -146,6 +146,7 @@ BAD: dict[str, Bad] = {
     "a redirect to nowhere": Bad(_all(http(status="302 Found", headers="Location: http://[::1\r\n")), UNUSABLE, KEEP),
     "a redirect without a place": Bad(_all(http(status="307 Temporary Redirect")), UNUSABLE, KEEP),
     # Bodies.
+    "a good answer beyond the limit": Bad(_with(lambda good: http(good + b" " * 200_000)), UNUSABLE, KEEP),
     "html": _body(b"<!doctype html><title>Please wait</title>"),
     "nothing": _body(b""),
     "null": _body(b"null"),
@@ -208,6 +209,7 @@ class BadServer:
 
     def __init__(self, answer):
         self.requests = []
+        self.connections = 0
         self._answer = answer
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -217,6 +219,7 @@ class BadServer:
 
     def close(self):
         self._over.set()
+        self._socket.shutdown(socket.SHUT_RDWR)  # else `accept` would wait on
         self._socket.close()
 
     def _accept(self):
@@ -225,6 +228,7 @@ class BadServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):

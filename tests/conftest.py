@@ -104,13 +104,13 @@ def play(tmp_path):
 @dataclass
 class Stage:
     """Runs of a job that cost little (see `stage.py`), and that are killed where asked: at the n-th time of a moment,
-    or after some seconds."""
+    or some seconds after it."""
 
     job: Job
     process: subprocess.Popen[str]
     owed: int = 0
 
-    def start(self, *arguments, kill_at=("", 0), kill_after=None, **more):
+    def start(self, *arguments, kill_at=("", 0), kill_after=0.0, **more):
         task = {
             "arguments": [str(argument) for argument in arguments],
             "environment": self.job.environment,

@@ -13,6 +13,7 @@ import os
 import pkgutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -34,15 +35,18 @@ SENDS = {
 
 
 class Moments:
-    """Counts the moments of a run by name; at the one that was asked for the process is killed by SIGKILL."""
+    """Counts the moments of a run by name; at the one that was asked for, or some seconds after, the process is killed."""
 
-    def __init__(self, name, number):
+    def __init__(self, name, number, seconds):
         self.kill_at = (name, number)
+        self.seconds = seconds
         self.seen = Counter()
 
     def __call__(self, name):
         self.seen[name] += 1
-        if (name, self.seen[name]) == self.kill_at:
+        if (name, self.seen[name]) == self.kill_at and self.seconds:
+            threading.Timer(self.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        elif (name, self.seen[name]) == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)  # It takes effect before this returns.
 
@@ -97,7 +101,7 @@ def run(task):
     with Path(task["out"]).open("ab") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
-    moments = Moments(*task["kill_at"])
+    moments = Moments(*task["kill_at"], task["kill_after"])
     moments.set_up()
     os.umask(task.get("umask", 0o022))
     if "bug" in task:
@@ -120,9 +124,6 @@ def main():
             os.write(writer, json.dumps(seen).encode())
             os._exit(code)
         os.close(writer)
-        if task["kill_after"] is not None:
-            time.sleep(task["kill_after"])
-            os.kill(child, signal.SIGKILL)
         with os.fdopen(reader) as answer:
             seen = answer.read()
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

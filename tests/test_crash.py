@@ -87,16 +87,17 @@ def test_killed_again_and_again_at_random_moments_nothing_recorded_is_ever_lost(
     manifest, count, kills = job.manifest(listing(60)), 60, 0
     kept, seed = {}, random.randrange(1_000_000)
     chance = random.Random(seed)
-    while len(kept) < 40:
+    while len(kept) < 50:
         calls = len(job.sandbox.seen)
-        ended = stage.run(manifest, job.output, kill_after=chance.uniform(0.03, 0.3))
-        assert ended["code"] == -9, f"seed {seed}"
-        kills += len(job.sandbox.seen) > calls
+        moment = "a reconnect was answered, its code leaves", chance.randrange(1, 6)
+        ended = stage.run(manifest, job.output, kill_at=moment, kill_after=chance.uniform(0.001, 0.05))
+        assert len(job.sandbox.seen) > calls
+        kills += ended["code"] == -9
         now = pairs(job.output)
         assert kept.items() <= now.items(), f"seed {seed}"
         assert now.items() <= dict(job.sandbox.codes.issued).items(), f"seed {seed}"
         kept = now
-    assert kills >= 3
+    assert kills >= 5
     assert stage.run(manifest, job.output)["code"] == 1
     assert kept.items() <= pairs(job.output).items()
     assert len(job.results()) == count

@@ -100,6 +100,7 @@ def tunnel(authority):
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=accept, args=(server,), daemon=True).start()
         yield server.getsockname()[1], heard, refusal
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def api_through(port, authority_file, proxy_variable="HTTPS_PROXY", authority_variable="SSL_CERT_FILE", **more):
