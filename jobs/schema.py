@@ -217,7 +217,8 @@ def _blame_the_disk(context: ExceptionContext) -> None:
     """Tell a disk at fault from a bug of ours, which SQLite calls a plain error."""
     error = context.original_exception
     kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    no_text = isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
+    if no_text or kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         raise DamagedError(0, f"the ledger is damaged ({error})")
     if isinstance(error, sqlite3.OperationalError) and kind != sqlite3.SQLITE_ERROR:
         raise UnwritableError(0, f"the ledger cannot be used ({error})")
