@@ -177,7 +177,7 @@ BAD: dict[str, Bad] = {
     "words that are an object": Bad(_all(_says({"a": {"b": 1}}, error=[{}], traceId={})), Cause.REQUEST_REFUSED, KEEP),
     "words of a megabyte": Bad(_all(_says("ha " * 3_000)), Cause.REQUEST_REFUSED, KEEP),
     "words that rule a terminal": Bad(_all(_says("\x1b]0;owned\x07\x1b[2J\u202e\r\nexit 0")), Cause.REQUEST_REFUSED, KEEP),
-    "a refusal that is a list": Bad(_all(http(b'["no"]', "403 No")), Cause.REQUEST_REFUSED, KEEP),
+    "a refusal that is a list": Bad(_all(http(b'["no"]', "422 No")), Cause.REQUEST_REFUSED, KEEP),
     "an error in html": Bad(_all(http(b"<h1>Bad gateway</h1>", "502 No")), Cause.SERVER_ERROR, KEEP),
     "a wait beyond numbers": Bad(
         _all(http(b"{}", "503 No", "Retry-After: " + "9" * 400 + "\r\n")), Cause.SERVER_ERROR, KEEP
