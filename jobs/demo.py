@@ -27,6 +27,9 @@ def main() -> int:
             "HIGHLEVEL_CLIENT_SECRET": secret,
             "RECOVERY_RETRY__ATTEMPTS": "2",
             "RECOVERY_RETRY__MAX_WAIT_SECONDS": "2",
+            # The user's own project may tell people of its runs, and of a rehearsal it must not.
+            "RECOVERY_NOTIFY__URL": "",
+            "RECOVERY_NOTIFY__COMMAND": "",
         }
         command = [sys.executable, "-m", "jobs", "run", "data/installs.example.csv", "--output", folder]
         for title in ("The first run", "The rerun: what is recovered is left alone"):
