@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
+
+from jobs.sandbox.world import load_world
+
+from .conftest import PROJECT
 
 
 @pytest.mark.parametrize(
@@ -21,3 +27,36 @@ def test_a_wrong_call_is_named_and_the_last_line_has_the_code_in_words(play, arg
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "exit 2: could not start; nothing was sent"
+
+
+CLIENTS = '"clients": [{"client_id": "a", "client_secret": "b"}]'
+
+
+@pytest.mark.parametrize(
+    ("world", "says"),
+    [
+        ("{", "is no world"),
+        ("[]", "is no world"),
+        ('{"clients": []}', "names no client"),
+        (f'{{{CLIENTS}, "instals": {{}}}}', "instals"),
+        (f'{{{CLIENTS}, "default": "odd"}}', "unknown behaviour odd"),
+        (f'{{{CLIENTS}, "installs": {{"LocA": {{"heals_after": "2"}}}}}}', "heals_after"),
+        (f'{{{CLIENTS}, "installs": {{"LocA": {{"level": "Agency"}}}}}}', "level"),
+        (f'{{{CLIENTS}, "limit": {{"requests": 1, "seconds": "x"}}}}', "seconds"),
+    ],
+)
+def test_a_world_that_the_sandbox_does_not_understand_is_refused_in_a_line(tmp_path, world, says):
+    file = tmp_path / "world.json"
+    file.write_text(world, encoding="utf-8")
+    with pytest.raises(ValueError, match=says) as error:
+        load_world(file)
+    assert "\n" not in str(error.value)
+
+
+def test_the_example_world_knows_every_install_of_the_example_list():
+    world = load_world(PROJECT / "data" / "sandbox.example.json")
+    with (PROJECT / "data" / "installs.example.csv").open(encoding="utf-8", newline="") as file:
+        listed = {row["location_id"] or row["company_id"] for row in csv.DictReader(file)}
+    # Left out are one that is gone, one of another app, and one that a spreadsheet spoiled.
+    assert len(listed - world.installs.keys()) == 3
+    assert world.installs.keys() <= listed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import ValidationError, convert
 
 from jobs.sandbox.behaviours import BEHAVIOURS
 
@@ -17,7 +19,7 @@ class Place:
     """An install as HighLevel sees it. It behaves badly for `heals_after` tries, or for ever (None)."""
 
     behaviour: str = "recovered"
-    level: str = "Location"
+    level: Literal["Location", "Company"] = "Location"
     company_id: str = ""
     heals_after: int | None = None
 
@@ -32,7 +34,7 @@ class Limit:
 
     requests: int
     seconds: float
-    retry_after: str = ""
+    retry_after: Literal["", "seconds", "date"] = ""
     fixed: bool = False
     shown: bool = False
     others: float = 0.0
@@ -60,7 +62,7 @@ class World:
     seed: int = 0
     reconnect_removed: bool = False
     refresh_window_seconds: float = 30.0
-    location_token: str = "v3"  # noqa: S105 - the name of a call
+    location_token: Literal["v3", "old", "none"] = "v3"  # noqa: S105 - the name of a call
     location_refresh_token: bool = True
 
     def place(self, account_id: str) -> Place:
@@ -81,10 +83,13 @@ def load_world(file: Path) -> World:
         installs = {account: Place(**place) for account, place in values.pop("installs", {}).items()}
         limit = values.pop("limit", None)
         world = World(clients, installs, limit=Limit(**limit) if limit else None, **values)
+        convert(asdict(world), World)  # The names are right by now; this looks at the types.
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror}): give a world file") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{file}: is no world ({error}): see data/sandbox.example.json") from None
+    if not clients:
+        raise ValueError(f"{file}: names no client: see data/sandbox.example.json")
     named = {account: place.behaviour for account, place in world.installs.items()}
     for account, behaviour in [
         *named.items(),
