@@ -180,6 +180,25 @@ def report(folder: Path) -> int:
 
 
 @cli.command()
+@click.option("--company", "companies", multiple=True, required=True, help="Id of an agency; may be repeated.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Output folder in which it is recovered.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default="installs.csv",
+    show_default=True,
+    help="The list; what is there is kept.",
+)
+def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> int:
+    """Make the list of installs from what agencies list."""
+    from jobs.discover import discover as ask
+    from jobs.discover import prepare
+    from jobs.start import PROJECT
+
+    return ask(prepare(PROJECT, os.environ, companies, source, output), output, click.echo)
+
+
+@cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
 @click.option("--world", type=click.Path(path_type=Path), help="How clients and installs behave.")
 def sandbox(port: int, world: Path | None) -> int:

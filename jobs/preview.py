@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
     """What a run by these routes would do. Raises UserError where it could not start."""
     path = output / LEDGER
-    ledger = _to_read(path)
+    ledger = to_read(path)
     try:
         if _is_begun(path):
             with ledger.engine.connect() as connection:
@@ -59,7 +59,8 @@ def _is_begun(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _to_read(path: Path) -> Ledger:
+def to_read(path: Path) -> Ledger:
+    """The ledger at `path` to read, or an empty one where there is none; nothing is written."""
     if not _is_begun(path):
         engine = schema.open_memory()
         schema.metadata.create_all(engine)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jobs.ledger import Ledger
     from jobs.model import App, Install, Outcome
     from jobs.pace import Held
+    from jobs.settings import PaceSettings, Settings
     from jobs.start import Start
     from jobs.stop import Stop
     from jobs.wishes import Wishes
@@ -65,10 +66,13 @@ def work(
     """
     retry, pacing = start.settings.retry, start.settings.pace
     persistence = Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
-    pace = _pace(start, persistence)
+    pace = make_pace(pacing, persistence)
     slots = pacing.workers or MOST_WORKERS
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
-    with closing(_api(start, pace)) as api, ThreadPoolExecutor(slots, thread_name_prefix="worker") as executor:
+    with (
+        closing(make_api(start.settings, start.base_url, start.environment, pace)) as api,
+        ThreadPoolExecutor(slots, thread_name_prefix="worker") as executor,
+    ):
         routing = open_routes(ledger, wishes.routes, persistence, start.settings.stop, stop, api.server_time)
         breaker = routing.breaker
         means = Means(
@@ -109,8 +113,8 @@ def _recorded(coming: Iterator[Round], book: Book, stop: Stop) -> Generator[Roun
         book.close()
 
 
-def _pace(start: Start, persistence: Persistence) -> Pace:
-    pacing = start.settings.pace
+def make_pace(pacing: PaceSettings, persistence: Persistence) -> Pace:
+    """The gate that all requests of a run pass."""
     return Pace(
         pacing.requests_per_second,
         pacing.patience_seconds,
@@ -130,19 +134,20 @@ def _stopping(stop: Stop, pace: Pace) -> bool:
     return bool(stop.because or pace.enough)
 
 
-def _api(start: Start, pace: Pace) -> HighLevel:
-    http = start.settings.http
+def make_api(settings: Settings, base_url: str, environment: Mapping[str, str], pace: Pace) -> HighLevel:
+    """The door to the API, behind the gate `pace`."""
+    http = settings.http
     limits = Limits(
         http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes
     )
     return HighLevel(
-        base_url=start.base_url,
+        base_url=base_url,
         limits=limits,
         gate=pace,
         clock=time.monotonic,
         now=lambda: datetime.now(UTC),
         user_agent=f"highlevel-recovery/{__version__}",
-        environment=start.environment,
+        environment=environment,
     )
 
 

@@ -1,0 +1,242 @@
+"""`recover discover`: a manifest made from the API, of the locations that agencies list. What is there already is kept."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DatabaseError
+
+from jobs.apps import base_url, load_apps
+from jobs.attempt import Persistence, is_refused_by_pace
+from jobs.bearers import AgencyKey
+from jobs.cells import guard
+from jobs.claims import read_claims, why_useless
+from jobs.clock import utc_now
+from jobs.errors import Exit, Problem, UserError, refuse
+from jobs.folder import app_lock, hold, replacing
+from jobs.highlevel import CallFailed
+from jobs.manifest import open_manifest
+from jobs.model import InstallKey, Level, Row
+from jobs.opening import LEDGER, refuse_another
+from jobs.pace import Stopped
+from jobs.plan import with_apps
+from jobs.preview import to_read
+from jobs.reach import known_bearers
+from jobs.secret import Secret
+from jobs.settings import load_settings
+from jobs.start import environment_of
+from jobs.stop import Stop, on_signals
+from jobs.work import make_api, make_pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from jobs.apps import Apps
+    from jobs.highlevel import HighLevel
+    from jobs.manifest import Manifest
+    from jobs.settings import Settings
+
+TOKEN = "HIGHLEVEL_AGENCY_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
+_LOOK_UP_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that is known before the first request. `manifest` is the one that is there already, if there is one."""
+
+    settings: Settings
+    apps: Apps
+    base_url: str
+    environment: Mapping[str, str]
+    agencies: dict[AgencyKey, Secret]
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an agency listed: the names of its locations by id, or None and why."""
+
+    agency: AgencyKey
+    locations: dict[str, str] | None
+    why: str = ""
+
+
+def prepare(
+    project: Path, environment: Mapping[str, str], companies: Sequence[str], source: Path | None, output: Path
+) -> Question:
+    """Read all that is needed. Raises UserError with what keeps it from starting."""
+    known = environment_of(project, environment)
+    settings = load_settings(project / "config" / "recovery.toml", known, {})
+    apps, url = load_apps(project, known), base_url(known)
+    manifest = open_manifest(output) if output.exists() else None
+    if manifest is not None and manifest.layout.location_id < 0:
+        raise refuse("has no column location_id to add to", str(output), "name one of its columns so, in line 1")
+    if manifest is not None and not apps.only and manifest.layout.client_id < 0:
+        raise refuse("has no column client_id, and several apps are configured", str(output), "add the column")
+    found = _of_ledger(source, url, apps) if source is not None else {}
+    given = Secret(known.get(TOKEN, "").strip())
+    agencies: dict[AgencyKey, Secret] = {}
+    problems: list[Problem] = []
+    for company in dict.fromkeys(companies):
+        mine = {key: token for key, token in found.items() if key.company_id == company}
+        if not mine:
+            mine, problem = _of_environment(given, company, apps)
+            problems += [problem] if problem else []
+        agencies |= mine
+    if problems:
+        raise UserError(*problems)
+    return Question(settings, apps, url, known, agencies, manifest)
+
+
+def _of_ledger(source: Path, url: str, apps: Apps) -> dict[AgencyKey, Secret]:
+    """The living agency tokens of an output folder."""
+    path = source / LEDGER
+    if not path.is_file():
+        raise refuse("holds no ledger", str(source), "give the output folder of a run")
+    ledger = to_read(path)
+    try:
+        with ledger.engine.connect() as connection:
+            refuse_another(connection, path, url)
+        ledger.stage(())
+        bearers = ledger.ask(lambda connection: list(known_bearers(connection, datetime.now(UTC))))
+    except DatabaseError:
+        raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
+    finally:
+        ledger.close()
+    return {AgencyKey(one.client_id, one.company_id): one.token for one in bearers if one.client_id in apps.known}
+
+
+def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[AgencyKey, Secret], Problem | None]:
+    """The token of the environment, where it can be that of this company."""
+    if not _ID.fullmatch(company):
+        return {}, Problem("is no id of a company", f"--company {company}", "correct it")
+    if not token.reveal():
+        todo = f"recover its row first and give --from, or set {TOKEN}"
+        return {}, Problem("no living token of this agency is known", f"--company {company}", todo)
+    claims = read_claims(token)
+    client_id = claims.client_id if claims and claims.client_id in apps.known else apps.only
+    if not client_id:
+        return {}, Problem("does not name one of the configured apps", TOKEN, "configure the app that it belongs to")
+    why = why_useless(token, InstallKey(client_id, Level.AGENCY, company), time.time())
+    if why:
+        return {}, Problem(f"cannot serve for {company} ({why})", TOKEN, "set it to a living token of that agency")
+    return {AgencyKey(client_id, company): token}, None
+
+
+def discover(question: Question, output: Path, say: Callable[[str], None]) -> Exit:
+    """Ask each agency and add to `output` what it lacks. Raises UserError where the app is in use, OSError."""
+    stop = Stop(time.monotonic)
+    holder = f"recover discover that began {utc_now()}"
+    with ExitStack() as held:
+        for client_id in sorted({key.client_id for key in question.agencies}):
+            lock = app_lock(question.environment, question.base_url, client_id)
+            held.enter_context(hold(lock, f"the app {client_id}", holder))
+        held.enter_context(on_signals(stop, lambda _: None))
+        replies = _ask_all(question, stop)
+    for reply in replies:
+        count = f"{len(reply.locations):,} locations have the app" if reply.locations is not None else reply.why
+        say(f"{reply.agency.company_id}: {count}")
+    added = add(output, question, replies)
+    say(f"{added:,} installs added to {output}" if added else f"nothing to add to {output}")
+    if stop.because:
+        return stop.code
+    return Exit.SOME_FAILED if any(reply.locations is None for reply in replies) else Exit.OK
+
+
+def _ask_all(question: Question, stop: Stop) -> list[Reply]:
+    """The replies of all agencies, one after the other; a signal cuts the waits short."""
+    pacing, retry = question.settings.pace, question.settings.retry
+    persist = partial(Persistence, retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
+    pace = make_pace(pacing, persist())
+    stopping = threading.Event()
+    api = make_api(question.settings, question.base_url, question.environment, pace)
+    with closing(api), ThreadPoolExecutor(1) as executor:
+        ask = partial(_ask, api, persist, stopping)
+        replies = [executor.submit(ask, agency, token) for agency, token in question.agencies.items()]
+        while not all(reply.done() for reply in replies):
+            time.sleep(_LOOK_UP_SECONDS)
+            if stop.asked():
+                stopping.set()
+                pace.stop()
+        return [reply.result() for reply in replies]
+
+
+def _ask(
+    api: HighLevel, persist: Callable[[], Persistence], stopping: threading.Event, agency: AgencyKey, token: Secret
+) -> Reply:
+    """An agency's whole listing, tried again while that may help."""
+    persistence = persist()  # In this thread: what counts the tries keeps its figures by thread.
+    state = persistence.begin()
+    while True:
+        locations: dict[str, str] = {}
+        try:
+            for page in api.installed_locations(agency.client_id, agency.company_id, token):
+                locations |= page
+            return Reply(agency, locations)
+        except Stopped:
+            return Reply(agency, None, "was not asked to the end")
+        except CallFailed as failed:
+            answer = failed.answer
+        if is_refused_by_pace(answer):
+            continue
+        wait = persistence.wait_after(state, answer)
+        if wait is None or stopping.wait(wait):
+            return Reply(agency, None, f"refused: {answer.message}")
+
+
+def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:
+    """Add the locations that `output` lacks, and leave the rest of it as it is. Returns how many were added."""
+    manifest, apps = question.manifest, question.apps
+    rows = with_apps(manifest.rows(), apps) if manifest else ()
+    known = {(row.client_id, row.account_id) for row in rows if isinstance(row, Row) and row.level is Level.SUB_ACCOUNT}
+    fresh = [
+        (reply.agency, location, name)
+        for reply in replies
+        for location, name in (reply.locations or {}).items()
+        if (reply.agency.client_id, location) not in known and _ID.fullmatch(location)
+    ]
+    if not fresh:
+        return 0
+    before = output.read_bytes() if manifest else b""
+    lines = _lines(manifest, apps, fresh)
+    if before and not before.endswith((b"\n", b"\r")):
+        lines = "\n" + lines
+    with replacing(output) as file:
+        file.write(before + lines.encode())
+    return len(fresh)
+
+
+def _lines(manifest: Manifest | None, apps: Apps, fresh: Iterable[tuple[AgencyKey, str, str]]) -> str:
+    """The new lines as CSV, under the columns that are there, or with a header of their own."""
+    text = io.StringIO()
+    if manifest is None:
+        header = ["location_id", "company_id", *([] if apps.only else ["client_id"]), "name"]
+        places = {name: index for index, name in enumerate(header)}
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+    else:
+        layout = manifest.layout
+        places = {"location_id": layout.location_id, "company_id": layout.company_id, "client_id": layout.client_id}
+        places |= {name: layout.own[i] for i, name in enumerate(manifest.columns) if name == "name"}
+        header = [""] * layout.width
+        writer = csv.writer(text, delimiter=layout.separator, lineterminator="\n")
+    for agency, location, name in fresh:
+        cells = [""] * len(header)
+        said = {"location_id": location, "company_id": agency.company_id, "client_id": agency.client_id}
+        for column, cell in {**said, "name": guard(name)}.items():
+            if places.get(column, -1) >= 0:
+                cells[places[column]] = cell
+        writer.writerow(cells)
+    return text.getvalue()
