@@ -31,7 +31,8 @@ class Agency:
     """An agency with its living access tokens, the best one last.
 
     `busy`: a call that goes alone is under way (its listing, or its first call for a token, until it is `proven`).
-    `listed`: its locations were asked for; `lists`: and it said which have the app. `closed` is the answer that closed its route; `held_until` monotonic seconds until which its limit holds it back.
+    `listed`: its locations were asked for; `lists`: and it said which have the app. `closed` is the answer that closed its route; `held_until` monotonic seconds until which its limit holds it back,
+    `free_at` those from which its next call may leave.
     """
 
     key: AgencyKey
@@ -43,6 +44,7 @@ class Agency:
     listing_failures: int = 0
     closed: Answer | None = None
     held_until: float = float("-inf")
+    free_at: float = float("-inf")
     refusals: int = 0
 
     @property

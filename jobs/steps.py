@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Way:
     """One install in this run: the routes left, the tries on the first of them, and what was met before.
 
+    `slot` is when its next call for its agency may leave, so that these leave evenly (monotonic seconds).
     `fate` is what is known of its old token, the worst while a try to spend it is out; `before`: before that try.
     """
 
@@ -28,6 +29,7 @@ class Way:
     last: Answer | None = None
     met: list[Met] = field(default_factory=list)
     agency: Agency | None = None
+    slot: float | None = None
     window: Window = field(default_factory=Window)
     looked: bool = False
     intended: bool = False

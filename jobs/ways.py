@@ -5,12 +5,11 @@ One thread walks all ways; nothing here sends or writes anything by itself. What
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.attempt import Errand, Listing, is_refused_by_pace
 from jobs.bearers import AgencyKey
-from jobs.causes import Closes, closes, diagnose, leaves_in_doubt, most_actionable
+from jobs.causes import Closes, closes, diagnose, leaves_in_doubt
 from jobs.claims import why_useless
 from jobs.model import (
     Answer,
@@ -26,8 +25,8 @@ from jobs.model import (
     Tokens,
     Unfinished,
 )
-from jobs.secret import plain
 from jobs.steps import Go, Over, Park, Step, Until, Way
+from jobs.verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
     from jobs.attempt import Persistence, Tried
     from jobs.bearers import Agency, Bearers
 
-_MESSAGE = 300
+# Seconds between two calls for one agency, whatever the pace of all: it is one resource, and a resource is given
+# 100 requests in 10 seconds (API notes, 3).
+_SPACING = 0.1
 _LISTING_TRIES = 3
 _SECOND = 1.0
 _NO_REFRESH_TOKEN = "HighLevel gave no refresh token with it: this access token is all there is"  # noqa: S105
@@ -77,6 +78,7 @@ class Ways:
         self._server_time = server_time
         self._say = say
         self._agencies_under_way: set[AgencyKey] = set()
+        self._told: set[str] = set()
 
     def begin(self, install: Install) -> Way:
         """The way of an install that is handed out now."""
@@ -106,12 +108,16 @@ class Ways:
 
     def _leave(self, way: Way) -> None:
         del way.left[:1]
-        way.state, way.agency = self._persistence.begin(), None
+        way.state, way.agency, way.slot = self._persistence.begin(), None, None
 
     def _at_reconnect(self, way: Way) -> Step:
-        closed = self._reconnect_closed(way.install.key.client_id)
+        client_id = way.install.key.client_id
+        closed = self._reconnect_closed(client_id)
         if closed is None:
             return Go()
+        if client_id not in self._told:
+            self._told.add(client_id)
+            self._say(f"the route reconnect is closed for {client_id}: {closed.message}")
         way.met.append(Met(Route.RECONNECT, closed, asked=False))
         return Over()
 
@@ -138,6 +144,7 @@ class Ways:
         if agency.busy:
             return Park(agency.key)
         if agency.held_until > self._clock():
+            way.slot = None
             return Until(agency.held_until)
         if agency.lists and self._bearers.that_lists(agency.key.client_id, way.install.key.account_id) is not agency:
             why = "the app is not installed there, as its agency lists it"
@@ -145,6 +152,11 @@ class Ways:
             way.met.append(Met(Route.AGENCY, not_there, asked=False))
             way.left.clear()
             return Over()
+        if way.slot is None:
+            way.slot = max(agency.free_at, self._clock())
+            agency.free_at = way.slot + _SPACING
+        if way.slot > self._clock():
+            return Until(way.slot)
         way.agency = agency
         return Go()
 
@@ -178,7 +190,7 @@ class Ways:
         if route is Route.REFRESH:
             way.before, way.fate = way.fate, Fate.UNKNOWN
         if route is Route.AGENCY and agency is not None:
-            agency.busy = not (agency.listed and agency.proven)
+            agency.busy, way.slot = not (agency.listed and agency.proven), None
             return Errand(way.install, route, way.window, agency.key, agency.bearer, lists=not agency.listed)
         return Errand(way.install, route, way.window)
 
@@ -254,24 +266,8 @@ class Ways:
         return Unfinished(way.tries, way.fate)
 
     def failed(self, way: Way) -> Failed:
-        """The outcome of an install that no route brought back: the failure that a person can do most about."""
-        met = way.met or [Met(self._routes[-1], _not_served(self._routes), asked=False)]
-        told = [self._in_doubt(way, one) for one in met]
-        answer = told[most_actionable([diagnose(one) for one in told])]
-        share = _MESSAGE // len(told) - 2
-        parts = [plain(f"{one.route}: {one.answer.message}", share) for one in met]
-        message = "; ".join(parts) if len(parts) > 1 else answer.message
-        cause = diagnose(answer)
-        return Failed(
-            cause, answer.stage, message, answer.status, answer.trace_id, way.tries, self._now(), tuple(met), way.fate
-        )
-
-    @staticmethod
-    def _in_doubt(way: Way, met: Met) -> Answer:
-        """A refresh that left its token in doubt is reported as that, whatever came back last."""
-        if met.route is Route.REFRESH and way.fate is Fate.UNKNOWN:
-            return replace(met.answer, cause=Cause.REFRESH_UNKNOWN)
-        return met.answer
+        """The outcome of an install that no route brought back."""
+        return verdict(way, self._routes, self._now())
 
 
 def _fate(before: Fate, tried: Tried) -> Fate:
@@ -286,10 +282,3 @@ def _fate(before: Fate, tried: Tried) -> Fate:
             return Fate.UNTOUCHED
         return Fate.UNKNOWN if leaves_in_doubt(tried) else before
     return Fate.SPENT
-
-
-def _not_served(routes: Sequence[Route]) -> Answer:
-    """The failure of an install that none of the routes asked for can serve."""
-    if Route.REFRESH in routes:
-        return Answer(Stage.REFRESH, message="the list holds no refresh token for it", cause=Cause.REFRESH_INVALID)
-    return Answer(Stage.LOCATION_TOKEN, message="no living agency pair serves it", cause=Cause.AGENCY_REFUSED)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jobs.ways import Ways
 
 _LOOK_UP_SECONDS = 0.2
-_MOST_PARKED = 10_000
+_MOST_WAITING = 10_000
 # Where many are out, those that end within moments of each other share one sync and one turn of this thread.
 _MANY, _TOGETHER_SECONDS = 4, 0.003
 
@@ -171,7 +171,7 @@ def _may_go(floor: _Floor, way: Way, means: Means) -> bool:
 def _next(floor: _Floor, means: Means) -> Way | None:
     if floor.waiting and floor.waiting[0][0] <= means.clock():
         return heapq.heappop(floor.waiting)[2]
-    if sum(map(len, floor.parked.values())) >= _MOST_PARKED:
+    if len(floor.waiting) + sum(map(len, floor.parked.values())) >= _MOST_WAITING:
         return None
     for client_id, lane in floor.lanes.items():
         if lane.empty or means.breaker.tripped(client_id):

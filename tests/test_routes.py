@@ -52,6 +52,7 @@ def test_where_reconnect_is_removed_a_living_agency_pair_brings_its_sub_accounts
     assert calls(job, LISTING) == ["CoA"]
     # Reconnect is asked three times, one at a time, and then no more.
     assert len(calls(job, "reconnect")) == 3
+    assert done.stderr.count("the route reconnect is closed") == 1
 
 
 def test_a_new_agency_pair_of_the_same_run_serves_its_sub_accounts_and_they_wait_for_it(play):
@@ -130,6 +131,26 @@ def test_an_agency_without_the_scope_is_closed_at_its_first_answer_and_said_once
         assert words in failures["Loc3"]["message"]
     assert done.stderr.count("closed for CoA") == 1
     assert job.results()["LocZ"]["route"] == "agency"
+
+
+def test_one_agency_is_one_resource_whatever_the_pace(play):
+    installs = of(*(f"Loc{n}" for n in range(8))) | of(*(f"LocZ{n}" for n in range(8)), company="CoZ")
+    job = play(installs, reconnect_removed=True)
+    rows = [
+        agency(job, "CoA"),
+        agency(job, "CoZ"),
+        *((place, one.company_id, "", "") for place, one in installs.items()),
+    ]
+    job.run(job.manifest(listing(*rows)))
+    times = {company: [] for company in ("CoA", "CoZ")}
+    for seen in job.sandbox.seen:
+        if seen.call == LOCATION_TOKEN:
+            times[installs[seen.account_id].company_id].append(seen.at)
+    for of_one in times.values():
+        assert len(of_one) == 8
+        assert of_one[-1] - of_one[0] >= 0.6
+    # The two go on side by side.
+    assert max(map(min, times.values())) < min(map(max, times.values()))
 
 
 def test_the_older_call_serves_where_the_newer_is_not_known_and_that_is_remembered(play):
@@ -212,6 +233,33 @@ def test_a_run_that_is_killed_within_a_refresh_leaves_that_token_unknown(play):
     job.run(manifest, "--routes", "refresh")
     assert job.failures()["LocA"]["cause"] == "refresh_unknown"
     assert len(job.sandbox.refreshes.sent) == 1
+
+
+def test_runs_that_are_killed_again_and_again_spend_no_token_twice_and_lose_no_pair(play):
+    places = of(*(f"Loc{n:02}" for n in range(40))) | of(*(f"LocX{n:02}" for n in range(20)), company="CoX")
+    job = play(places, reconnect_removed=True, latency_seconds=0.05, refresh_window_seconds=0.0)
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
+    rows = [agency(job, "CoA", access_token="")]
+    rows += [(key, one.company_id, *_tokens(job.sandbox.old_pair(key))) for key, one in places.items()]
+    manifest = job.manifest(listing(*rows))
+    hits = 0
+    for more in (6, 15, 15):
+        target = len(job.sandbox.seen) + more
+        process = job.start("run", manifest, "--output", job.output, *ALL)
+        _wait_until(lambda target=target, at=process: len(job.sandbox.seen) >= target or at.poll() is not None)
+        hits += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert hits == 3
+    job.run(manifest, *ALL)
+    refreshes = job.sandbox.refreshes
+    assert refreshes.sent_after_their_end == []
+    newest = {answer.get("locationId", "CoA"): answer["refresh_token"] for _, _, answer in refreshes.answers.values()}
+    for key, row in job.results().items():
+        if row["route"] == "refresh":
+            assert row["refresh_token"] == newest[key]
+        elif not row["route"]:
+            assert row["cause"] == "refresh_unknown"
 
 
 def test_a_server_that_cannot_be_reached_leaves_no_token_in_doubt(play):

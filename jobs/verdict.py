@@ -1,0 +1,43 @@
+"""What is reported of an install that no route brought back: the failure that a person can do most about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jobs.causes import diagnose, most_actionable
+from jobs.model import Answer, Cause, Failed, Fate, Met, Route, Stage
+from jobs.secret import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobs.steps import Way
+
+_MESSAGE = 300
+
+
+def verdict(way: Way, routes: Sequence[Route], at: str) -> Failed:
+    """The failure of `way`, with what each route answered. `at` is UTC ISO 8601."""
+    met = way.met or [Met(routes[-1], _not_served(routes), asked=False)]
+    told = [_in_doubt(way, one) for one in met]
+    answer = told[most_actionable([diagnose(one) for one in told])]
+    share = _MESSAGE // len(told) - 2
+    parts = [plain(f"{one.route}: {one.answer.message}", share) for one in met]
+    message = "; ".join(parts) if len(parts) > 1 else answer.message
+    status, trace_id = answer.status, answer.trace_id
+    return Failed(diagnose(answer), answer.stage, message, status, trace_id, way.tries, at, tuple(met), way.fate)
+
+
+def _in_doubt(way: Way, met: Met) -> Answer:
+    """A refresh that left its token in doubt is reported as that, whatever came back last."""
+    if met.route is Route.REFRESH and way.fate is Fate.UNKNOWN:
+        return replace(met.answer, cause=Cause.REFRESH_UNKNOWN)
+    return met.answer
+
+
+def _not_served(routes: Sequence[Route]) -> Answer:
+    """The failure of an install that none of the routes asked for can serve."""
+    if Route.REFRESH in routes:
+        return Answer(Stage.REFRESH, message="the list holds no refresh token for it", cause=Cause.REFRESH_INVALID)
+    return Answer(Stage.LOCATION_TOKEN, message="no living agency pair serves it", cause=Cause.AGENCY_REFUSED)
