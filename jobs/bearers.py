@@ -66,6 +66,8 @@ class Bearers:
         if token not in agency.tokens:
             agency.tokens.append(token)
             agency.closed = None
+            # What the token before was not told may be told to this one.
+            agency.listed, agency.listing_failures = agency.lists, 0
 
     def refused(self, agency: Agency, token: Secret, answer: Answer) -> bool:
         """Use `token` no more. Returns whether that closed the agency's route."""

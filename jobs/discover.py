@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import threading
 import time
@@ -81,6 +82,8 @@ def prepare(
     settings = load_settings(project / "config" / "recovery.toml", known, {})
     apps, url = load_apps(project, known), base_url(known)
     manifest = open_manifest(output) if output.exists() else None
+    if not os.access(output.absolute().parent, os.W_OK | os.X_OK):
+        raise refuse("cannot be written to", str(output.absolute().parent), "make the folder, or mend its rights")
     if manifest is not None and manifest.layout.location_id < 0:
         raise refuse("has no column location_id to add to", str(output), "name one of its columns so, in line 1")
     if manifest is not None and not apps.only and manifest.layout.client_id < 0:

@@ -1,7 +1,8 @@
 """Refresh tokens that are spent: what the ledger remembers of each, by fingerprint, so that none is spent unseen.
 
-`asked` before the call; then `spent` or `unknown`, or nothing where the token is as it was. A token that is found
-`asked` at the start of a run was in flight when the one before was killed: what became of it is unknown.
+`asked` before the call; then `spent` or `unknown`, or nothing where the token is as it was. One that was in doubt before
+and is sent again by force is `forced`, and stays in doubt where that did not settle it. What is found `asked` or
+`forced` at the start of a run was in flight when the one before was killed: what became of it is unknown.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from jobs.model import Install, Outcome
 
-ASKED = "asked"
+ASKED, FORCED = "asked", "forced"
 
 
 def fingerprint(token: Secret) -> str:
@@ -41,7 +42,8 @@ def intend(connection: Connection, install: Install, at: str) -> None:
     statement = upsert(spends).values(
         fingerprint=mark, client_id=client_id, level=level.value, account_id=account_id, at=at, state=ASKED
     )
-    connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_={"state": ASKED, "at": at}))
+    again = {"state": FORCED, "at": at}
+    connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=again))
 
 
 def settle(connection: Connection, ended: Iterable[tuple[Install, Outcome]]) -> None:
@@ -49,18 +51,20 @@ def settle(connection: Connection, ended: Iterable[tuple[Install, Outcome]]) -> 
     fates = [(fingerprint(install.old), outcome.fate) for install, outcome in ended if install.old is not None]
     if not fates:
         return
-    asked = (spends.c.fingerprint == bindparam("mark"), spends.c.state == ASKED)
+    this = spends.c.fingerprint == bindparam("mark")
+    asked, forced = spends.c.state == ASKED, spends.c.state == FORCED
     as_it_was = [{"mark": mark} for mark, fate in fates if fate is Fate.UNTOUCHED]
     ended_as = [{"mark": mark, "fate": fate.value} for mark, fate in fates if fate is not Fate.UNTOUCHED]
     if as_it_was:
-        connection.execute(delete(spends).where(*asked), as_it_was)
+        connection.execute(delete(spends).where(this, asked), as_it_was)
+        connection.execute(update(spends).where(this, forced).values(state=Fate.UNKNOWN.value), as_it_was)
     if ended_as:
-        connection.execute(update(spends).where(*asked).values(state=bindparam("fate")), ended_as)
+        connection.execute(update(spends).where(this, asked | forced).values(state=bindparam("fate")), ended_as)
 
 
 def forget_flight(connection: Connection) -> None:
     """What was in flight when a run was killed is not any more."""
-    connection.execute(update(spends).where(spends.c.state == ASKED).values(state=Fate.UNKNOWN.value))
+    connection.execute(update(spends).where(spends.c.state.in_((ASKED, FORCED))).values(state=Fate.UNKNOWN.value))
 
 
 def newest(recorded: str | None, listed: str | None) -> Secret | None:

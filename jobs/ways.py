@@ -165,7 +165,7 @@ class Ways:
         if install.old is None or Route.REFRESH in self._closed:
             return self._shut(way, self._closed.get(Route.REFRESH))
         if install.doubtful:
-            why = "its answer was lost in an earlier run, so the old token may be spent"
+            why = "the old token was sent in an earlier run and may be spent by it; only --force sends it again"
             return self._shut(way, Answer(Stage.REFRESH, message=why, cause=Cause.REFRESH_UNKNOWN))
         if not way.looked:
             why = why_useless(install.old, install.key, self._server_time())

@@ -137,6 +137,9 @@ def test_the_token_is_shown_nowhere_also_where_the_server_echoes_it(agencies):
 def test_a_list_that_cannot_be_added_to_is_refused(agencies):
     job = agencies()
     with_token(job, "CoA")
+    nowhere = job("discover", "--company", "CoA", "--output", job.folder / "nowhere" / "x.csv")
+    assert (nowhere.returncode, job.sandbox.seen) == (2, [])
+    assert "make the folder" in nowhere.stderr
     path = job.manifest("company_id\nCoA\n")
     done = job("discover", "--company", "CoA", "--output", path)
     assert done.returncode == 2
