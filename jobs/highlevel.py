@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["CallFailed", "Code", "Gate", "HighLevel", "Limits", "Window"]
 
 
+_MOST_PAGES = 10_000
+
+
 class Gate(Protocol):
     """Lets requests out, and hears of their answers."""
 
@@ -213,10 +216,8 @@ class HighLevel:
             yield page
             if not next_page:
                 return
-            if next_page in seen:
-                raise heard.failed(
-                    answer, Cause.MALFORMED_ANSWER, "HighLevel's list of locations goes round in a circle"
-                )
+            if next_page in seen or len(seen) >= _MOST_PAGES:
+                raise heard.failed(answer, Cause.MALFORMED_ANSWER, "HighLevel's list of locations has no end")
             seen.add(next_page)
             query["pageToken"] = next_page
 
