@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ def prepare(
     settings = load_settings(project / "config" / "recovery.toml", known, {})
     apps, url = load_apps(project, known), base_url(known)
     manifest = open_manifest(output) if output.exists() else None
+    deque(manifest.rows() if manifest else (), maxlen=0)  # A line that cannot be read is met before anything is sent.
     if not os.access(output.absolute().parent, os.W_OK | os.X_OK):
         raise refuse("cannot be written to", str(output.absolute().parent), "make the folder, or mend its rights")
     if manifest is not None and manifest.layout.location_id < 0:

@@ -140,6 +140,9 @@ def test_a_list_that_cannot_be_added_to_is_refused(agencies):
     nowhere = job("discover", "--company", "CoA", "--output", job.folder / "nowhere" / "x.csv")
     assert (nowhere.returncode, job.sandbox.seen) == (2, [])
     assert "make the folder" in nowhere.stderr
+    torn = job("discover", "--company", "CoA", "--output", job.manifest('location_id\n"LocA\n', "torn.csv"))
+    assert (torn.returncode, job.sandbox.seen) == (2, [])
+    assert "never closes" in torn.stderr
     path = job.manifest("company_id\nCoA\n")
     done = job("discover", "--company", "CoA", "--output", path)
     assert done.returncode == 2
