@@ -156,7 +156,8 @@ def test_one_agency_is_one_resource_whatever_the_pace(play):
 def test_the_older_call_serves_where_the_newer_is_not_known_and_that_is_remembered(play):
     job = play(of("LocA", "LocB", "LocC"), reconnect_removed=True, location_token="old", location_refresh_token=False)
     rows = [agency(job, "CoA"), *((f"Loc{x}", "CoA", "", "") for x in "ABC")]
-    job.run(job.manifest(listing(*rows)))
+    done = job.run(job.manifest(listing(*rows)))
+    assert done.stderr.count("no refresh token") == 3
     row = job.results()["LocB"]
     assert (row["route"], row["refresh_token"]) == ("agency", "")
     assert "no refresh token" in row["message"]

@@ -73,7 +73,12 @@ class Watch:
         key, screen = install.key, self._voice.screen
         ids: dict[str, object] = {"client_id": key.client_id, "user_type": key.level.value, "id": key.account_id}
         if isinstance(outcome, Recovered) and screen is None:
-            told = {"route": outcome.route.value, "attempt": outcome.attempts, "trace_id": outcome.tokens.trace_id}
+            told: dict[str, object] = {
+                "route": outcome.route.value,
+                "attempt": outcome.attempts,
+                "trace_id": outcome.tokens.trace_id,
+            }
+            told |= {"message": outcome.message} if outcome.message else {}
             self._voice.tell(Event.RECOVERED, ids | told)
         elif isinstance(outcome, Failed) and not (screen is not None and outcome.cause in self._seen):
             self._seen.add(outcome.cause)
