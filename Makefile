@@ -20,7 +20,7 @@ $(shell rm -f $(RUN_STAMP) $(DEV_STAMP))
 endif
 endif
 
-.PHONY: help setup recover plan demo sandbox test bench lint lock clean
+.PHONY: help setup recover plan demo sandbox test bench lint pictures lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -66,6 +66,9 @@ bench: $(DEV_STAMP) ## this job beside what people would use instead: make bench
 
 lint: $(DEV_STAMP) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+pictures: $(DEV_STAMP) ## the pictures of the README anew, from real runs against the sandbox
+	@set -e; for picture in tests/pictures/[a-z]*.py; do $(VENV)/bin/python -m tests.pictures.$$(basename $$picture .py); done
 
 lock: ## make the locks anew (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --group build -o config/requirements.lock

@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,6 +138,24 @@ def test_a_person_sees_a_header_a_live_line_and_the_end(play, columns):
     assert text.count("not_installed: sub-account Loc") == 1
     assert "not_installed  5  customer" in text
     assert lines[-1] == "exit 1: finished; some installs failed"
+
+
+def test_there_is_one_live_line_and_at_the_end_none(play):
+    job = play({"Loc0003": Place("not_installed")}, latency_seconds=0.1)
+    emulated = pyte.Screen(80, 40)
+    stream = pyte.Stream(emulated)
+    most = 0
+    manifest = job.manifest(listing(16))
+    with terminal(job, "run", manifest, "--output", job.output, "--workers", "2") as screen:
+        screen.read()
+        for part in re.split(r"(?=\r\x1b\[2K)", screen.raw):
+            stream.feed(part)
+            most = max(most, sum(bool(LIVE.search(row)) for row in emulated.display))
+    shown = [row.rstrip() for row in emulated.display]
+    assert most == 1
+    assert not [row for row in shown if LIVE.search(row)]
+    assert not [row for row in shown if "\x1b" in row]
+    assert "exit 1: finished; some installs failed" in shown
 
 
 def test_a_hold_is_shown_with_its_end_while_nothing_else_happens(play):
@@ -438,6 +457,17 @@ def test_a_bug_is_told_with_its_traceback_without_secrets_and_the_code_last(play
         assert done.stderr.splitlines()[-1].startswith("exit 70: a bug")
 
 
+def test_what_a_library_prints_is_an_object_too(play):
+    job = play()
+    code = BUGGY.replace("raise RuntimeError(", "import warnings; warnings.warn(").format(secret=SECRET)
+    command = [sys.executable, "-c", code, "run", str(job.manifest(listing(2)))]
+    command += ["--output", str(job.output), "--log-format", "json"]
+    done = subprocess.run(command, cwd=PROJECT, env=job.environment, capture_output=True, text=True, check=False)
+    told = objects(done.stderr)
+    assert told[0]["event"] == "run_started"
+    assert any("UserWarning: the secret is ****" in event.get("message", "") for event in told)
+
+
 def test_a_quiet_json_log_says_nothing_where_all_is_well_and_how_it_ended_otherwise(play):
     job = play({"Loc0001": Place("not_installed")})
     fine = job.run(job.manifest(listing(1)), "--log-format", "json", "--quiet")
@@ -445,6 +475,14 @@ def test_a_quiet_json_log_says_nothing_where_all_is_well_and_how_it_ended_otherw
     bad = job.run(job.manifest(listing(2)), "--log-format", "json", "--quiet")
     assert (bad.returncode, bad.stdout) == (1, "")
     assert objects(bad.stderr)[-1]["event"] == "run_finished"
+
+
+def test_a_run_that_cannot_start_says_why_in_one_line_and_the_code_in_the_last(play):
+    job = play()
+    done = job("run", "missing.csv")
+    first, last = done.stderr.splitlines()
+    assert first.startswith("error: missing.csv")
+    assert last == "exit 2: could not start; nothing was sent"
 
 
 # -- the net -----------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from jobs.errors import Exit
 from jobs.model import Run
@@ -18,7 +19,7 @@ from jobs.terminal.closing import broken, closing, last_line
 from jobs.terminal.events import Event
 from jobs.terminal.header import Opening, header, nothing_to_do, utc
 from jobs.terminal.shell import next_command
-from jobs.terminal.voice import Voice
+from jobs.terminal.voice import Stray, Voice
 from jobs.terminal.watch import Watch
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Terminal:
             net.spare(manifest, manifest.absolute())
             net.unblock()
         signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_asked", True))
+        if self._voice.as_json:
+            sys.stderr = cast("TextIO", Stray(self.warn))
 
     def configured(self, level: str, secrets: Iterable[Secret], warnings: Iterable[str] = ()) -> None:
         """Settings and apps are known: what is told at all, what is never shown, and what to warn of."""
@@ -114,11 +117,10 @@ class Terminal:
             requests_per_second=opening.requests_per_second,
             seconds=opening.seconds,
         )
-        for warning in self._warnings:
-            self.warn(warning)
         if self._voice.screen:
             for line in header(opening, utc()):
                 self._voice.screen.say(self._err.scrub(line), "info", whole="/" in line)
+            self._voice.screen.say("", "info")
         self._nothing = nothing_to_do(opening, utc())
         self._watch = Watch(self._voice, opening.requests_per_second, self._clock)
 
@@ -126,9 +128,14 @@ class Terminal:
         if self._for_run and not self._begun:
             self._begun = True
             self._voice.tell(Event.RUN_STARTED, {"input": self._input, **fields})
+            for warning in self._warnings:
+                self.warn(warning)
 
     def warn(self, text: str, *, asked: bool = False) -> None:
-        """Say what is not as it should be, and stops nothing. `asked`: also when quiet."""
+        """Say what is not as it should be, and stops nothing. `asked`: also when quiet. The start is told first."""
+        if not self._begun:
+            self._warnings.append(text)
+            return
         self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
 
     # -- while it runs -------------------------------------------------------------------------------------------
@@ -155,6 +162,8 @@ class Terminal:
         command = next_command(manifest, folder, self._options)
         self._lines = closing(run, folder, command, self._nothing)
         self._close()
+        if self._voice.screen:
+            self._voice.screen.say("", "info")
         if not self._quiet:
             self._write(self._out, self._lines)
         elif run.exit_code and not self._voice.as_json:
@@ -163,7 +172,7 @@ class Terminal:
     def broke(self, problems: Sequence[str], text: str = "") -> None:
         """Say why the command could not go on: what a person is to mend, or a text as it is, such as a traceback."""
         self._close()
-        self._broke = True
+        self._begun, self._broke = self._begun or not self._voice.as_json, True
         self._problems += problems
         if self._voice.as_json:
             self._start()

@@ -85,5 +85,8 @@ class LiveScreen:
         if not bar:
             return Group(text)
         grid = Table.grid()
-        grid.add_row(ProgressBar(max(standing.total, 1), standing.done, width=bar), text)
+        drawn = ProgressBar(
+            max(standing.total, 1), standing.done, width=bar, complete_style="green", finished_style="green"
+        )
+        grid.add_row(drawn, text)
         return grid

@@ -54,30 +54,6 @@ class Log:
         return value
 
 
-class Objects:
-    """A stream for what others print where every line must be an object: each becomes a warning."""
-
-    def __init__(self, log: Log, event: Event) -> None:
-        self._log = log
-        self._event = event
-        self._unfinished = ""
-
-    def write(self, text: str) -> int:
-        """Tell each line of `text`."""
-        *lines, self._unfinished = (self._unfinished + text).split("\n")
-        for line in lines:
-            if line.strip():
-                self._log.tell(self._event, "warning", {"message": line})
-        return len(text)
-
-    def flush(self) -> None:
-        """A line goes out when it is whole."""
-
-    def isatty(self) -> bool:
-        """No person looks at it."""
-        return False
-
-
 def _structlog() -> ModuleType:
     # structlog imports rich where it is installed, for tracebacks that are not shown here: 80 ms of CPU.
     absent = "rich" not in sys.modules

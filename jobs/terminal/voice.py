@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jobs.terminal.events import KINDS, LEVELS, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jobs.net import Net
     from jobs.terminal.live import LiveScreen
@@ -45,3 +45,25 @@ class Voice:
 
             self._log = Log(self._err, as_json=self.as_json)
         return self._log
+
+
+class Stray:
+    """Standard error for whatever else prints, where every line must be an object: each becomes a warning."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn = warn
+        self._unfinished = ""
+
+    def write(self, text: str) -> int:
+        """Warn of each whole line of `text`."""
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in filter(str.strip, lines):
+            self._warn(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """A line goes out when it is whole."""
+
+    def isatty(self) -> bool:
+        """No person looks at it."""
+        return False

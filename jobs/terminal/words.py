@@ -22,7 +22,7 @@ def failure(install: Install, outcome: Failed) -> str:
     said = f'"{outcome.message}" ' if outcome.message else ""
     return (
         f"{outcome.cause.value}: {kind} {install.key.account_id}: {said}({where}); next: {owner}. "
-        "The first of its cause; more of it are only counted."
+        "The first of its cause; the rest are counted."
     )
 
 
