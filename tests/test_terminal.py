@@ -26,10 +26,12 @@ from hypothesis import strategies as st
 from jobs.model import Cause, Failed, Install, InstallKey, Level, Stage, ThisRun
 from jobs.net import Net
 from jobs.pace import Held
+from jobs.plan import Plan
 from jobs.sandbox.world import Limit, Place
 from jobs.secret import Secret
-from jobs.terminal.events import Event
+from jobs.terminal.events import KINDS, Event
 from jobs.terminal.gauge import Gauge, Standing
+from jobs.terminal.header import Opening, header
 from jobs.terminal.line import fit
 from jobs.terminal.live import LiveScreen, console
 from jobs.terminal.shell import next_command, quoted
@@ -153,7 +155,7 @@ def test_there_is_one_live_line_and_at_the_end_none(play):
             most = max(most, sum(bool(LIVE.search(row)) for row in emulated.display))
     shown = [row.rstrip() for row in emulated.display]
     assert most == 1
-    assert not [row for row in shown if LIVE.search(row)]
+    assert not [row for row in shown if LIVE.search(row) or "writing the reports" in row]
     assert not [row for row in shown if "\x1b" in row]
     assert "exit 1: finished; some installs failed" in shown
 
@@ -229,6 +231,27 @@ def test_what_a_server_or_a_file_name_says_is_text_and_nothing_else():
     voice.tell(Event.WARNING, {}, "[bold]loud[/bold] \x1b]0;title\x07\u202e :smile:")
     shown = ANSI.sub("", stream.getvalue())
     assert shown == "[bold]loud[/bold] ]0;title :smile:\n"
+
+
+def opening(**more):
+    plan = Plan(rows=3, installs=3, duplicates=0, recovered=more.pop("recovered", 0))
+    values = {"ages": ("2026-11-20T12:00:00Z", "2026-11-24T11:54:30Z"), "to_try": 3} | more
+    return Opening(Path("/in.csv"), Path("/out"), plan, 1, requests_per_second=10.0, **values)
+
+
+def test_the_header_tells_how_old_is_what_is_left_alone():
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    assert header(opening(), now)[1] == "no install is recovered yet, so none is left alone"
+    many = header(opening(recovered=4969), now)
+    assert many[1] == "4,969 installs that are recovered are left alone; it happened 5m 30s to 4 days ago"
+
+
+def test_the_time_in_the_header_is_that_of_what_is_tried_at_the_pace():
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    assert (
+        header(opening(to_try=5000), now)[2]
+        == "10,000 requests at 10 a second at most: about 16m 40s, if nothing fails"
+    )
 
 
 # -- the live line -----------------------------------------------------------------------------------------------
@@ -338,6 +361,16 @@ def test_each_minute_there_is_a_heartbeat_also_when_nothing_ends():
     assert beats[0].items() >= {
         "done": 10, "total": 100, "recovered": 9, "failed": 1, "waiting": 2, "in_flight": 3
     }.items()  # fmt: skip
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_text_in_the_log_stays_on_its_line_and_sends_no_control_character(as_json):
+    stream = io.StringIO()
+    Voice(Net(stream), quiet=False, as_json=as_json, screen=None).tell(
+        Event.FAILED, {"message": "one\ntwo\x1b[31m\u202ered"}
+    )
+    (told,) = stream.getvalue().splitlines()
+    assert "one two [31m red" in told
 
 
 def test_a_hold_and_a_signal_are_told_once():
@@ -579,4 +612,4 @@ def test_a_name_with_control_characters_is_what_bash_reads():
 def test_the_readme_lists_every_event_and_no_other():
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     section = readme.split("## The log", 1)[1].split("\n## ", 1)[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(Event)
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(Event) == set(KINDS)

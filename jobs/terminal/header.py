@@ -75,7 +75,8 @@ def _left_alone(opening: Opening, now: datetime) -> str:
     count = opening.plan.recovered
     if not count:
         return "no install is recovered yet, so none is left alone"
-    return f"{count:,} recovered before are left alone; recovered {_ages(opening, now)} ago"
+    what = "1 install that is recovered is" if count == 1 else f"{count:,} installs that are recovered are"
+    return f"{what} left alone; it happened {_ages(opening, now)} ago"
 
 
 def nothing_to_do(opening: Opening, now: datetime) -> str:
