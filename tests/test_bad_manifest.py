@@ -20,7 +20,7 @@ from jobs.cells import guard
 from jobs.errors import UserError
 from jobs.folder import replacing
 from jobs.manifest import ROW_AS_READ, open_manifest
-from jobs.model import App, Broken, Cause, Failed, Recovered, Run, Stage, Tokens, Unfinished
+from jobs.model import App, Broken, Cause, Failed, Recovered, Route, Run, Stage, Tokens, Unfinished
 from jobs.opening import open_ledger
 from jobs.plan import with_apps
 from jobs.records import failures, records, user_columns
@@ -76,7 +76,7 @@ def outcome_of(install):
     if name.endswith("A"):
         secrets = Secret(f"access-{name}"), Secret(f"refresh-{name}")
         return Recovered(
-            Tokens(*secrets, "Bearer", "", "", install.key.level.value, "u", "Co", name, ""), "reconnect", 1, AT
+            Tokens(*secrets, "Bearer", "", "", install.key.level.value, "u", "Co", name, ""), Route.RECONNECT, 1, AT
         )
     return Failed(Cause.NOT_INSTALLED, Stage.RECONNECT, "=no", 400, "", 1, AT) if name.endswith("B") else Unfinished(1)
 

@@ -188,15 +188,20 @@ def test_a_redirect_is_never_followed_to_wherever_it_points(call, status):
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "404 Not Found", "500 No"])
 def test_an_answer_with_another_behind_it_leaves_nothing_to_the_next_request(call, status):
     stale = http(json.dumps({"authorizationCode": "stale", "message": "stale"}).encode())
-    bodies = [b"<html>x</html>", json.dumps({"message": "no words of note"}).encode(), json.dumps(call.good).encode()]
-    for body in bodies:
-        more = Bad(lambda _, body=body: [http(body, status) + stale[:50], stale[50:] + stale], None, KEEP, pause=0.02)
-        with serving(
-            lambda number, _, more=more: (more if number == 1 else FINE, json.dumps(call.good).encode())
-        ) as server:
+    good = json.dumps(call.good).encode()
+    for body in (b"<html>x</html>", json.dumps({"message": "no words of note"}).encode(), good):
+        all_sent = threading.Event()
+
+        def send(_, body=body, all_sent=all_sent):
+            yield http(body, status) + stale[:50]
+            yield stale[50:] + stale
+            all_sent.set()
+
+        more = Bad(send, None, KEEP, pause=0.01)
+        with serving(lambda number, _, more=more: (more if number == 1 else FINE, good)) as server:
             api = client(server.url)
             cause_of(call, api)
-            time.sleep(0.1)
+            all_sent.wait(1)
             assert cause_of(call, api) is None
             api.close()
 

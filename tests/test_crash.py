@@ -37,6 +37,8 @@ MOMENTS = {
 def told(output):
     """All that the reports say, but for times, tokens, ids of traces, and the tries of what failed and was tried again."""
     text = (output / "failures.html").read_text(encoding="utf-8")
+    # What has changed since the report before is told where there was one.
+    text = re.sub(r'<section class="changes".*?</section>\s*', "", text, flags=re.DOTALL)
     for name in ("results.csv", "failures.csv"):
         with (output / name).open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
