@@ -134,7 +134,7 @@ def test_an_agency_without_the_scope_is_closed_at_its_first_answer_and_said_once
 
 
 def test_one_agency_is_one_resource_whatever_the_pace(play):
-    installs = of(*(f"Loc{n}" for n in range(8))) | of(*(f"LocZ{n}" for n in range(8)), company="CoZ")
+    installs = of(*(f"Loc{n}" for n in range(12))) | of(*(f"LocZ{n}" for n in range(12)), company="CoZ")
     job = play(installs, reconnect_removed=True)
     rows = [
         agency(job, "CoA"),
@@ -147,7 +147,7 @@ def test_one_agency_is_one_resource_whatever_the_pace(play):
         if seen.call == LOCATION_TOKEN:
             times[installs[seen.account_id].company_id].append(seen.at)
     for of_one in times.values():
-        assert len(of_one) == 8
+        assert len(of_one) == 12
         assert of_one[-1] - of_one[0] >= 0.6
     # The two go on side by side.
     assert max(map(min, times.values())) < min(map(max, times.values()))
