@@ -32,7 +32,7 @@ def project(play, tmp_path):
         job.project = tmp_path / "project"
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / "jobs", job.project / "jobs", ignore=ignored)
-        (job.project / "config").mkdir()
+        shutil.copytree(PROJECT / "config" / "messages", job.project / "config" / "messages")
         (job.project / "config" / "apps.toml").write_text(APPS, encoding="utf-8")
         (job.project / "config" / "second").write_text(second, encoding="utf-8")
         (job.project / ".env").write_text(f"FIRST_SECRET='{SECRET}'\n", encoding="utf-8")
