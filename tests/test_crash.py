@@ -45,7 +45,7 @@ def told(output):
                 text += repr(row | ({"attempts": "SOME"} if row["cause"] else {}))
     summary = json.loads((output / "summary.json").read_text())
     text += json.dumps({name: summary[name] for name in ("counts", "retryable", "failures_by_cause")})
-    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d(?:T[\d:.]+Z| \d\d:\d\d)", "TIME", text)
     return re.sub(r"eyJ[\w.\-]+|\b[0-9a-f]{16}\b", "MADE", text)
 
 
