@@ -27,7 +27,7 @@ _SECRET_FIELDS = (
     *("access_token", "accessToken", "refresh_token", "refreshToken"),
     *("authorizationCode", "authorization_code", "code"),
 )
-_MESSAGE = 300
+LONGEST_MESSAGE = 300  # Characters of a report's `message`.
 _SAYS = 2_000
 _TEN_YEARS = 315_360_000
 _TRANSIENT_SECONDS = re.compile(r"\d+(?:\.\d+)?")
@@ -257,7 +257,7 @@ def _words(body: object, secrets: Sequence[Secret]) -> tuple[str, str]:
         says = message = " ".join(_TAG.sub(" ", body[: 20 * _SAYS].decode(errors="replace")).split())
     else:
         says = message = ""
-    return plain(scrub(says, secrets), _SAYS), plain(scrub(message, secrets), _MESSAGE)
+    return plain(scrub(says, secrets), _SAYS), plain(scrub(message, secrets), LONGEST_MESSAGE)
 
 
 def _joined(value: object) -> str:

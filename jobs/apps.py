@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jobs.errors import Problem, UserError
+from jobs.ids import is_id
 from jobs.model import App
 from jobs.secret import Secret
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_BASE_URL = "https://services.leadconnectorhq.com"
-_CLIENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _KEYS = {"client_id", "client_secret", "client_secret_env", "client_secret_file", "name", "redirect_uri", "scopes"}
 _SECRETS = ("client_secret", "client_secret_env", "client_secret_file")
 _READABLE_BY_OTHERS = 0o077
@@ -114,7 +114,7 @@ def _add(
     wrong = [f"{key} is unknown" for key in sorted(set(entry) - _KEYS)]
     wrong += [f"{key} is no text" for key, value in entry.items() if key in _KEYS and not isinstance(value, str)]
     client_id = entry.get("client_id", "")
-    if not wrong and not _CLIENT_ID.fullmatch(client_id):
+    if not wrong and not is_id(client_id):
         wrong.append("client_id does not look like one")
     if not wrong and client_id in (apps.known | apps.missing):
         wrong.append("client_id is there twice")

@@ -5,6 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
+def utc() -> datetime:
+    """This moment, UTC."""
+    return datetime.now(UTC)
+
+
 def utc_now() -> str:
     """This moment, UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc().isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -5,34 +5,30 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
-
-from sqlalchemy.exc import DatabaseError
 
 from jobs.apps import base_url, load_apps
 from jobs.attempt import Persistence, is_refused_by_pace
 from jobs.bearers import AgencyKey
 from jobs.cells import guard
 from jobs.claims import read_claims, why_useless
-from jobs.clock import utc_now
+from jobs.clock import utc, utc_now
 from jobs.errors import Exit, Problem, UserError, refuse
 from jobs.folder import app_lock, hold, replacing
 from jobs.highlevel import CallFailed
+from jobs.ids import is_id
 from jobs.manifest import open_manifest
 from jobs.model import InstallKey, Level, Row
-from jobs.opening import LEDGER, refuse_another
+from jobs.opening import must_hold_ledger, reading, refuse_another
 from jobs.pace import Stopped
 from jobs.plan import with_apps
-from jobs.preview import to_read
 from jobs.reach import known_bearers
 from jobs.secret import Secret
 from jobs.settings import load_settings
@@ -50,7 +46,6 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 TOKEN = "HIGHLEVEL_AGENCY_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _LOOK_UP_SECONDS = 0.2
 
 
@@ -107,25 +102,18 @@ def prepare(
 
 def _of_ledger(source: Path, url: str, apps: Apps) -> dict[AgencyKey, Secret]:
     """The living agency tokens of an output folder."""
-    path = source / LEDGER
-    if not path.is_file():
-        raise refuse("holds no ledger", str(source), "give the output folder of a run")
-    ledger = to_read(path)
-    try:
+    path = must_hold_ledger(source)
+    with reading(path) as ledger:
         with ledger.engine.connect() as connection:
             refuse_another(connection, path, url)
         ledger.stage(())
-        bearers = ledger.ask(lambda connection: list(known_bearers(connection, datetime.now(UTC))))
-    except DatabaseError:
-        raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
-    finally:
-        ledger.close()
+        bearers = ledger.ask(lambda connection: list(known_bearers(connection, utc())))
     return {AgencyKey(one.client_id, one.company_id): one.token for one in bearers if one.client_id in apps.known}
 
 
 def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[AgencyKey, Secret], Problem | None]:
     """The token of the environment, where it can be that of this company."""
-    if not _ID.fullmatch(company):
+    if not is_id(company):
         return {}, Problem("is no id of a company", f"--company {company}", "correct it")
     if not token.reveal():
         todo = f"recover its row first and give --from, or set {TOKEN}"
@@ -210,7 +198,7 @@ def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:
         (reply.agency, location, name)
         for reply in replies
         for location, name in (reply.locations or {}).items()
-        if (reply.agency.client_id, location) not in known and _ID.fullmatch(location)
+        if (reply.agency.client_id, location) not in known and is_id(location)
     ]
     if not fresh:
         return 0

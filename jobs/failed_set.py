@@ -6,11 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import OperationalError
 
 from jobs.model import Status
-from jobs.schema import broken, installs, meta
+from jobs.schema import broken, installs, remember, remembered
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -23,10 +22,9 @@ def failed_set_changed(engine: Engine) -> bool:
     """Compare the failed installs with those of the last call, which are kept as a fingerprint, and keep these."""
     try:
         with engine.begin() as connection:
-            before = connection.scalar(select(meta.c.value).where(meta.c.name == _NAME)) or _NONE
+            before = remembered(connection, _NAME) or _NONE
             now = _fingerprint(connection)
-            change = upsert(meta).values(name=_NAME, value=now)
-            connection.execute(change.on_conflict_do_update(index_elements=["name"], set_={"value": now}))
+            remember(connection, _NAME, now)
     except OperationalError:
         return True  # A disk that will not have it is news.
     return now != before

@@ -78,7 +78,6 @@ class HighLevel:
         environment: Mapping[str, str],
     ) -> None:
         self._transport = Transport(base_url, limits, environment)
-        self._limits = limits
         self._gate = gate
         self._clock = clock
         self._now = now
@@ -127,13 +126,7 @@ class HighLevel:
 
         Source: OpenAPI description of `POST /oauth/token`; form fields in snake_case.
         """
-        form = {
-            "client_id": app.client_id,
-            "client_secret": app.client_secret.reveal(),
-            "grant_type": "authorization_code",
-            "code": code.value.reveal(),
-            "user_type": install.key.level.value,
-        }
+        form = _grant("authorization_code", app, install) | {"code": code.value.reveal()}
         if app.redirect_uri:
             form["redirect_uri"] = app.redirect_uri
         request = _filled(self._token, urlencode(form))
@@ -150,13 +143,7 @@ class HighLevel:
 
         Where no whole answer came, the same call within `window` answers the same pair; past it nothing is sent.
         """
-        form = {
-            "client_id": app.client_id,
-            "client_secret": app.client_secret.reveal(),
-            "grant_type": "refresh_token",
-            "refresh_token": old.reveal(),
-            "user_type": install.key.level.value,
-        }
+        form = _grant("refresh_token", app, install) | {"refresh_token": old.reveal()}
         request = _filled(self._token, urlencode(form))
         number = self._gate.enter(urgent=window.opened is not None)
         left = window.left(self._clock())
@@ -247,6 +234,16 @@ class HighLevel:
         self._heard_last, self._heard_at = heard, self._clock()
         self._gate.observe(number, raw.status, heard.retry_after, raw.headers)
         return heard, read_body(heard)
+
+
+def _grant(grant_type: str, app: App, install: Install) -> dict[str, str]:
+    """What every token call says beside what it is granted for."""
+    return {
+        "client_id": app.client_id,
+        "client_secret": app.client_secret.reveal(),
+        "grant_type": grant_type,
+        "user_type": install.key.level.value,
+    }
 
 
 def _blank(url: str, headers: Mapping[str, str], content_type: str) -> PreparedRequest:

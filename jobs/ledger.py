@@ -32,9 +32,9 @@ from jobs.model import (
     Status,
     Unfinished,
 )
-from jobs.records import run_from_text, run_to_text
+from jobs.records import last_run, run_to_text
 from jobs.reported import keep_last_report
-from jobs.schema import broken, installs, layouts, listed, pairs, runs, todo, torn
+from jobs.schema import SAME_INSTALL, broken, installs, layouts, listed, pairs, runs, todo, torn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -133,7 +133,7 @@ class Ledger:
     def staged(self) -> list[StagedGroup]:
         """How the staged installs stand, counted."""
         columns = (listed.c.client_id, listed.c.level, installs.c.status, installs.c.cause)
-        query = select(*columns, func.count()).select_from(listed.outerjoin(installs, _same_key()))
+        query = select(*columns, func.count()).select_from(listed.outerjoin(installs, SAME_INSTALL))
         rows = self._connection.execute(query.where(~listed.c.repeats).group_by(*columns)).all()
         self._connection.rollback()
         return [StagedGroup(*row) for row in rows]
@@ -156,7 +156,7 @@ class Ledger:
         with self._transaction() as connection, schema.cache_for(connection, rows):
             keep_last_report(connection)
             layout = self._layout(connection, columns)
-            gone = ~select(listed.c.position).where(_same_key()).exists()
+            gone = ~select(listed.c.position).where(SAME_INSTALL).exists()
             connection.execute(update(installs).where(installs.c.position.is_not(None), gone).values(position=None))
             names = ["client_id", "level", "account_id", "company_id", "line", "position", "layout", "cells"]
             values = [literal(layout) if name == "layout" else listed.c[name] for name in names]
@@ -273,15 +273,8 @@ class Ledger:
 
     def last_run(self) -> Run | None:
         """The newest run, if there was one."""
-        found = self._connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
-        self._connection.rollback()
-        return run_from_text(found) if found else None
+        return self.ask(last_run)
 
 
 def _columns(table: Any) -> tuple[Any, ...]:
     return table.c.client_id, table.c.level, table.c.account_id
-
-
-def _same_key() -> Any:
-    mine, theirs = _LISTED_KEY, _KEY
-    return (mine[0] == theirs[0]) & (mine[1] == theirs[1]) & (mine[2] == theirs[2])

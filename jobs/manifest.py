@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from jobs.cells import unguard
 from jobs.errors import UserError, refuse
+from jobs.ids import is_id
 from jobs.model import Broken, Level, Row
 from jobs.secret import Secret, scrub
 
@@ -56,7 +57,6 @@ _REPORT_COLUMNS = frozenset(
 )
 _OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
 _OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 _SEPARATORS = ",;\t"
 _LONGEST_HEADER = 1_048_576
@@ -137,7 +137,7 @@ class Manifest:
             why = f"line {line} has neither a location id nor a company id"
             return Broken(line, location, company, client, own, why)
         for name, value in (("location id", location), ("company id", company), ("client id", client)):
-            if value and not _ID.fullmatch(value):
+            if value and not is_id(value):
                 return Broken(line, location, company, client, own, f"line {line}: {_why_no_id(name, value)}")
         level = Level.SUB_ACCOUNT if location else Level.AGENCY
         access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))

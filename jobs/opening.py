@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from sqlalchemy import inspect, select, text
-from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
 
 from jobs import schema
 from jobs.errors import refuse
 from jobs.folder import make_private_file
 from jobs.ledger import Ledger, in_batches
 from jobs.records import fingerprint
-from jobs.schema import meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +37,10 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
         make_private_file(path)
         engine = schema.open_file(path)
         with engine.begin() as connection:
-            if connection.scalar(text("PRAGMA user_version")) == 0:
+            version = connection.scalar(text("PRAGMA user_version"))
+            if version == 0:
                 _make_tables(connection, base_url)
-            elif connection.scalar(text("PRAGMA user_version")) in _UPGRADABLE:
+            elif version in _UPGRADABLE:
                 _add_tables(connection)
             refuse_another(connection, path, base_url)
         return Ledger(engine)
@@ -48,12 +51,48 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
         raise refuse(f"cannot be opened ({error.strerror})", str(path), todo) from None
 
 
+def must_hold_ledger(folder: Path) -> Path:
+    """The file of the ledger in `folder`. Raises UserError where there is none."""
+    path = folder / LEDGER
+    if not path.is_file():
+        raise refuse("holds no ledger", str(folder), "give the output folder of a run")
+    return path
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a ledger's file is there, and a run has written to it."""
+    return path.exists() and path.stat().st_size > 0
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Ledger]:
+    """The ledger at `path` to read, or an empty one where there is none; nothing is written. Raises UserError."""
+    ledger = _to_read(path)
+    try:
+        yield ledger
+    except DatabaseError:
+        raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
+    finally:
+        ledger.close()
+
+
+def _to_read(path: Path) -> Ledger:
+    if not is_begun(path):
+        engine = schema.open_memory()
+        schema.metadata.create_all(engine)
+        return Ledger(engine)
+    # Where no run is under way there is no WAL file, and SQLite would make one even to read.
+    how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
+    url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
+    return Ledger(create_engine(url, poolclass=NullPool))
+
+
 def _make_tables(connection: Connection, base_url: str) -> None:
     """Make a fresh ledger, whole or not at all: left alone, Python's SQLite would commit each table by itself."""
     connection.execute(text("BEGIN IMMEDIATE"))
     if not inspect(connection).get_table_names():
         schema.metadata.create_all(connection)
-        connection.execute(upsert(meta).values(name="base_url", value=base_url))
+        schema.remember(connection, "base_url", base_url)
         connection.execute(text(f"PRAGMA user_version = {schema.VERSION}"))
 
 
@@ -63,7 +102,7 @@ def refuse_another(connection: Connection, path: Path, base_url: str) -> None:
     if version not in (schema.VERSION, *_UPGRADABLE):
         what = f"has the version {version}, and this job knows {schema.VERSION}"
         raise refuse(what, str(path), "use the newer release of the job, or give another --output")
-    bound = connection.scalar(select(meta.c.value).where(meta.c.name == "base_url"))
+    bound = schema.remembered(connection, "base_url")
     if base_url and bound != base_url:
         todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
         raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)

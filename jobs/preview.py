@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from sqlalchemy import create_engine
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
-
-from jobs import schema
 from jobs.apps import load_apps
+from jobs.clock import utc
 from jobs.errors import UserError, refuse
-from jobs.ledger import Ledger
 from jobs.messages import load_messages
-from jobs.opening import LEDGER, open_ledger, refuse_another, refuse_unknown_tokens
+from jobs.opening import (
+    LEDGER,
+    is_begun,
+    must_hold_ledger,
+    open_ledger,
+    reading,
+    refuse_another,
+    refuse_unknown_tokens,
+)
 from jobs.plan import make_plan, with_apps
 from jobs.reach import served
 from jobs.rendering import render
@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
     """What a run by these routes would do. Raises UserError where it could not start."""
     path = output / LEDGER
-    ledger = to_read(path)
-    try:
-        if _is_begun(path):
+    with reading(path) as ledger:
+        if is_begun(path):
             with ledger.engine.connect() as connection:
                 refuse_another(connection, path, start.base_url)
             refuse_unknown_tokens(output, ledger)
@@ -47,34 +46,13 @@ def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
         plan = make_plan(
             count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed, force=False, causes=()
         )
-        reach = ledger.ask(lambda connection: served(connection, start.needed, routes, datetime.now(UTC)))
+        reach = ledger.ask(lambda connection: served(connection, start.needed, routes, utc()))
         return replace(plan, routes=reach)
-    except DatabaseError:
-        raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
-    finally:
-        ledger.close()
-
-
-def _is_begun(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
-
-
-def to_read(path: Path) -> Ledger:
-    """The ledger at `path` to read, or an empty one where there is none; nothing is written."""
-    if not _is_begun(path):
-        engine = schema.open_memory()
-        schema.metadata.create_all(engine)
-        return Ledger(engine)
-    # Where no run is under way there is no WAL file, and SQLite would make one even to read.
-    how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
-    url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
-    return Ledger(create_engine(url, poolclass=NullPool))
 
 
 def report_again(folder: Path, project: Path, environment: Mapping[str, str]) -> None:
     """Render the reports of `folder`. Raises UserError where it holds no ledger, or a message's template is broken."""
-    if not (folder / LEDGER).is_file():
-        raise refuse("holds no ledger", str(folder), "give the output folder of a run")
+    must_hold_ledger(folder)
     try:
         apps = load_apps(project, environment_of(project, environment)).known
     except UserError:

@@ -10,7 +10,7 @@ from jobs.bearers import is_bearer, lives
 from jobs.claims import why_useless
 from jobs.model import InstallKey, Level, Route, Status
 from jobs.records import tokens_from_text
-from jobs.schema import installs, listed, spends, todo
+from jobs.schema import SAME_INSTALL, installs, listed, spends, todo
 from jobs.secret import Secret
 from jobs.spends import fingerprint
 
@@ -93,11 +93,6 @@ def _may_be_sent(key: InstallKey, old: Secret, spent: Collection[str], now: date
     return bool(old.reveal()) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
 
 
-_SAME = (
-    (installs.c.client_id == listed.c.client_id)
-    & (installs.c.level == listed.c.level)
-    & (installs.c.account_id == listed.c.account_id)
-)
 _TO_TRY = (
     select(
         listed.c.client_id,
@@ -107,6 +102,6 @@ _TO_TRY = (
         case((listed.c.company_id != "", listed.c.company_id), else_=func.coalesce(installs.c.company_id, "")),
         listed.c.refresh_token,
     )
-    .select_from(listed.outerjoin(installs, _SAME))
+    .select_from(listed.outerjoin(installs, SAME_INSTALL))
     .where(listed.c.repeats.is_(False), func.coalesce(installs.c.status, "") != Status.RECOVERED.value)
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Select, select
 
 from jobs.model import Cause, Counts, Level, Record, Run, Stage, Status, ThisRun, Tokens
-from jobs.schema import broken, installs, layouts
+from jobs.schema import broken, installs, layouts, runs
 from jobs.secret import Secret
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ def run_from_text(text: str) -> Run:
     """The run that `run_to_text` wrote."""
     values = json.loads(text)
     return Run(**{**values, "counts": Counts(**values["counts"]), "this_run": ThisRun(**values["this_run"])})
+
+
+def last_run(connection: Connection) -> Run | None:
+    """The newest run, if there was one."""
+    found = connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
+    return run_from_text(found) if found else None
 
 
 def user_columns(engine: Engine) -> tuple[str, ...]:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs.model import Status
-from jobs.records import run_from_text
-from jobs.schema import broken, installs, meta, reported, reported_lines, runs
+from jobs.records import last_run
+from jobs.schema import broken, installs, remember, remembered, reported, reported_lines
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -47,8 +46,8 @@ class Changes:
 
 def keep_last_report(connection: Connection) -> None:
     """Keep what failed by the end of the last run, where that run left a report."""
-    last = connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
-    ended = run_from_text(last).finished_at if last else ""
+    last = last_run(connection)
+    ended = last.finished_at if last else ""
     if not ended:
         return
     failed = select(installs.c.id).where(installs.c.status == Status.FAILED)
@@ -56,13 +55,12 @@ def keep_last_report(connection: Connection) -> None:
     for table, names, listed in ((reported, ["install"], failed), (reported_lines, list(_LINE), lines)):
         connection.execute(delete(table))
         connection.execute(insert(table).from_select(names, listed))
-    statement = upsert(meta).values(name=_WHEN, value=ended)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": ended}))
+    remember(connection, _WHEN, ended)
 
 
 def changes(connection: Connection) -> Changes | None:
     """What is fixed, new and still open since the last report; None where there was none."""
-    since = connection.scalar(select(meta.c.value).where(meta.c.name == _WHEN))
+    since = remembered(connection, _WHEN)
     if since is None:
         return None
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from jobs.errors import UserError
-from jobs.folder import make_folder, make_private_file, sync_folder
+from jobs.folder import make_folder, make_private_file, sync
 from jobs.opening import LEDGER
 from jobs.schema import UnwritableError
 
@@ -41,9 +41,5 @@ def bring_back(ledger: Ledger, folder: Path) -> None:
     except UserError as error:
         raise UnwritableError(0, str(error)) from None
     ledger.copy_to(path)
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    sync_folder(folder)
+    sync(path)
+    sync(folder)

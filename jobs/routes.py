@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
-from jobs.clock import utc_now
+from jobs.clock import utc, utc_now
 from jobs.errors import Exit
 from jobs.model import Answer, Level, Recovered, Route
 from jobs.reach import known_bearers, may_serve
@@ -30,7 +29,7 @@ def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> Bearers:
     """The agencies with a living pair, of the manifest and of the ledger, where the routes of the run may use them."""
     bearers = Bearers()
     if Route.AGENCY in routes:
-        for bearer in ledger.ask(lambda connection: list(known_bearers(connection, datetime.now(UTC)))):
+        for bearer in ledger.ask(lambda connection: list(known_bearers(connection, utc()))):
             bearers.add(*bearer)
     return bearers
 

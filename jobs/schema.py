@@ -28,8 +28,10 @@ from sqlalchemy import (
     create_engine,
     event,
     false,
+    select,
     text,
 )
+from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
@@ -166,6 +168,24 @@ torn = Table(
     Column("why", Text, nullable=False),
     prefixes=["TEMPORARY"],
 )
+
+SAME_INSTALL = (
+    (listed.c.client_id == installs.c.client_id)
+    & (listed.c.level == installs.c.level)
+    & (listed.c.account_id == installs.c.account_id)
+)
+
+
+def remembered(connection: Connection, name: str) -> str | None:
+    """What `remember` kept under `name`, if anything."""
+    value: str | None = connection.scalar(select(meta.c.value).where(meta.c.name == name))
+    return value
+
+
+def remember(connection: Connection, name: str, value: str) -> None:
+    """Keep `value` under `name`, in the place of what was there."""
+    statement = upsert(meta).values(name=name, value=value)
+    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
 
 class UnwritableError(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jobs.answers import LONGEST_MESSAGE
 from jobs.causes import diagnose, most_actionable
 from jobs.model import Answer, Cause, Failed, Fate, Met, Route, Stage
 from jobs.secret import plain
@@ -14,15 +15,13 @@ if TYPE_CHECKING:
 
     from jobs.steps import Way
 
-_MESSAGE = 300
-
 
 def verdict(way: Way, routes: Sequence[Route], at: str) -> Failed:
     """The failure of `way`, with what each route answered. `at` is UTC ISO 8601."""
     met = way.met or [Met(routes[-1], _not_served(routes), asked=False)]
     told = [_in_doubt(way, one) for one in met]
     answer = told[most_actionable([diagnose(one) for one in told])]
-    share = _MESSAGE // len(told) - 2
+    share = LONGEST_MESSAGE // len(told) - 2
     parts = [plain(f"{one.route}: {one.answer.message}", share) for one in met]
     message = "; ".join(parts) if len(parts) > 1 else answer.message
     status, trace_id = answer.status, answer.trace_id

@@ -6,13 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs import __version__
 from jobs.attempt import Persistence, attempt
 from jobs.book import Book
+from jobs.clock import utc
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits
 from jobs.model import Route
@@ -119,7 +119,7 @@ def make_pace(pacing: PaceSettings, persistence: Persistence) -> Pace:
         pacing.requests_per_second,
         pacing.patience_seconds,
         clock=time.monotonic,
-        now=lambda: datetime.now(UTC),
+        now=utc,
         backoff=persistence.backoff,
     )
 
@@ -145,7 +145,7 @@ def make_api(settings: Settings, base_url: str, environment: Mapping[str, str], 
         limits=limits,
         gate=pace,
         clock=time.monotonic,
-        now=lambda: datetime.now(UTC),
+        now=utc,
         user_agent=f"highlevel-recovery/{__version__}",
         environment=environment,
     )

@@ -83,6 +83,11 @@ class _Floor:
     order: Iterator[int] = field(default_factory=itertools.count)
     out: int = 0
 
+    @property
+    def waits(self) -> int:
+        """How many installs wait: for a moment, or for an agency."""
+        return len(self.waiting) + sum(map(len, self.parked.values()))
+
     def wait_until(self, moment: float, way: Way) -> None:
         """Try it again then."""
         heapq.heappush(self.waiting, (moment, next(self.order), way))
@@ -121,7 +126,7 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Ro
         for install, outcome in ended:
             floor.lanes[install.key.client_id].under_way -= 1
             means.breaker.observe(install.key.client_id, outcome)
-        yield Round(ended, floor.out, len(floor.waiting) + sum(map(len, floor.parked.values())))
+        yield Round(ended, floor.out, floor.waits)
         for install, _ in ended:
             floor.release(means.ways.ended(install), means.clock())
     if bug is not None:
@@ -171,7 +176,7 @@ def _may_go(floor: _Floor, way: Way, means: Means) -> bool:
 def _next(floor: _Floor, means: Means) -> Way | None:
     if floor.waiting and floor.waiting[0][0] <= means.clock():
         return heapq.heappop(floor.waiting)[2]
-    if len(floor.waiting) + sum(map(len, floor.parked.values())) >= _MOST_WAITING:
+    if floor.waits >= _MOST_WAITING:
         return None
     for client_id, lane in floor.lanes.items():
         if lane.empty or means.breaker.tripped(client_id):

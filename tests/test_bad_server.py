@@ -89,11 +89,11 @@ class Gate:
         assert retry_after is None or retry_after >= 0
 
 
-def client(url, *, slow=False):
+def client(url, *, slow=False, environment=None):
     seconds = SLOW_SECONDS if slow else 10.0
     return HighLevel(
         base_url=url, limits=Limits(5, seconds, seconds, 100_000), gate=Gate(), clock=time.monotonic,
-        now=lambda: datetime.now(UTC), user_agent="test", environment={},
+        now=lambda: datetime.now(UTC), user_agent="test", environment=environment or {},
     )  # fmt: skip
 
 

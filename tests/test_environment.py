@@ -104,14 +104,10 @@ def tunnel(authority):
 
 
 def api_through(port, authority_file, proxy_variable="HTTPS_PROXY", authority_variable="SSL_CERT_FILE", **more):
-    made = client(f"https://{HOST}")
     environment = {proxy_variable: f"http://someone:canary-of-the-proxy@127.0.0.1:{port}"} | more
     if authority_file:
         environment[authority_variable] = str(authority_file)
-    return type(made)(
-        base_url=f"https://{HOST}", limits=made._limits, gate=made._gate, clock=time.monotonic,
-        now=lambda: datetime.now(UTC), user_agent="test", environment=environment,
-    )  # fmt: skip
+    return client(f"https://{HOST}", environment=environment)
 
 
 @pytest.mark.parametrize("proxy_variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])

@@ -13,11 +13,12 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO, cast
 
+from jobs.clock import utc
 from jobs.errors import Exit
 from jobs.model import Run
 from jobs.terminal.closing import broken, closing, last_line
 from jobs.terminal.events import Event
-from jobs.terminal.header import Opening, header, nothing_to_do, utc
+from jobs.terminal.header import Opening, header, nothing_to_do
 from jobs.terminal.shell import next_command
 from jobs.terminal.voice import Stray, Voice
 from jobs.terminal.watch import Watch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from jobs.causes import ADVICE
@@ -112,8 +112,3 @@ def age(moment: str, now: datetime) -> str:
         return "an unknown time"
     days = seconds // 86_400
     return f"{days:,} days" if days > 1 else duration(seconds)
-
-
-def utc() -> datetime:
-    """This moment."""
-    return datetime.now(UTC)
