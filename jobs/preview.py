@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.apps import load_apps
 from jobs.clock import utc
 from jobs.errors import UserError, refuse
+from jobs.folder import alone
 from jobs.messages import load_messages
 from jobs.opening import (
     LEDGER,
@@ -60,12 +61,13 @@ def report_again(folder: Path, project: Path, environment: Mapping[str, str]) ->
     messages = load_messages(project / MESSAGES)
     ledger = open_ledger(folder, "")
     try:
-        run = ledger.last_run()
-        if run is None:
-            raise refuse("holds no run yet", str(folder), "run the job first")
-        if not run.finished_at:
-            with ledger.engine.connect() as connection:
-                run = under_way(connection, run)
-        render(folder, ledger, run, apps, messages)
+        with alone(folder):
+            run = ledger.last_run()
+            if run is None:
+                raise refuse("holds no run yet", str(folder), "run the job first")
+            if not run.finished_at:
+                with ledger.engine.connect() as connection:
+                    run = under_way(connection, run)
+            render(folder, ledger, run, apps, messages)
     finally:
         ledger.close()

@@ -170,8 +170,9 @@ def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun)
 def _report(run: Run, folder: Path, ledger: Ledger, start: Start) -> Run:
     """Leave the reports; where the disk will not have one of them, that is why the run stopped."""
     try:
-        ledger.save_run(run)
-        render(folder, ledger, run, start.apps.known, start.messages)
+        with alone(folder):
+            ledger.save_run(run)
+            render(folder, ledger, run, start.apps.known, start.messages)
     except (OSError, UserError) as lacking:
         where = getattr(lacking, "filename2", None) or getattr(lacking, "filename", None) or folder
         what = f"{where}: {lacking.strerror}" if isinstance(lacking, OSError) else str(lacking)
@@ -180,6 +181,6 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start) -> Run:
         run = replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because="disk", met=met)
         with suppress(OSError):
             ledger.save_run(run)
-        with suppress(OSError, UserError):
+        with suppress(OSError, UserError), alone(folder):
             render(folder, ledger, run, start.apps.known, start.messages)  # What can be written says so.
     return run

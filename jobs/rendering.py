@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs import worklist
-from jobs.folder import alone, replacing
+from jobs.folder import replacing
 from jobs.opening import RESULTS, refuse_unknown_tokens
 from jobs.records import failures, records, user_columns
 from jobs.reported import changes
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> None:
-    """Write every report of `folder`. Raises UserError where results.csv holds what would be lost, and OSError."""
+    """Write every report of `folder`, for who has it `alone` since before `run` was read.
+
+    Raises UserError where results.csv holds what would be lost, and OSError.
+    """
     engine = ledger.engine
     source = Source(
         columns=user_columns(engine),
@@ -41,8 +44,7 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
         with replacing(folder / name) as file:
             yield file
 
-    with alone(folder):
-        write_all(source, run, apps, messages, replace)
+    write_all(source, run, apps, messages, replace)
 
 
 def _worklist(engine: Engine) -> Worklist:

@@ -6,8 +6,12 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
+
+from jobs.folder import alone
+from jobs.opening import open_ledger
 
 from .conftest import pairs
 
@@ -68,6 +72,21 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_points_to_stays_as_it_is(s
     assert stage.run(job.manifest(listing(1)), job.output)["code"] == 2
     assert (job.folder / "precious").read_text() == "precious"
     assert "Traceback" not in stage.said()
+
+
+def test_a_report_that_waited_for_the_end_of_a_run_says_how_that_ended(stage, play):
+    job = stage.job
+    assert job.run(job.manifest(listing(2)), "--output", job.output).returncode == 0
+    ledger = open_ledger(job.output, "")
+    ended = ledger.last_run()
+    ledger.save_run(replace(ended, finished_at="", exit_code=None))
+    with alone(job.output):
+        stage.start("report", job.output)
+        time.sleep(1)  # Long enough to read what it should not have read yet.
+        ledger.save_run(ended)
+    assert stage.end()["code"] == 0
+    assert job.summary()["exit_code"] == 0
+    ledger.close()
 
 
 def test_reports_made_again_during_a_run_are_whole_and_the_last_word_is_the_runs(stage, play):
