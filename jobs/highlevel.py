@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import requests
+from requests import PreparedRequest
 
 from jobs.answers import CallFailed, Heard, read_body, read_code, read_page, read_tokens
 from jobs.causes import Closes, closes, leaves_in_doubt
@@ -19,8 +20,6 @@ from jobs.transport import Limits, Transport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
-
-    from requests import PreparedRequest
 
     from jobs.secret import Secret
 
@@ -252,7 +251,8 @@ def _blank(url: str, headers: Mapping[str, str], content_type: str) -> PreparedR
 
 def _filled(blank: PreparedRequest, body: str) -> PreparedRequest:
     """A request with this body, which is ASCII. What all requests of a call share was worked out once, for the blank one."""
-    request = blank.copy()
-    request.body = body
+    request = PreparedRequest()
+    request.method, request.url, request.headers = blank.method, blank.url, blank.headers.copy()
     request.headers["Content-Length"] = str(len(body))
+    request.body = body
     return request

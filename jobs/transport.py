@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import http.client
-import io
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from requests import Response
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Timeout
 
 from jobs.egress import proxies, trusted
+from jobs.wire import POOLS, end_by
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
     from requests import PreparedRequest
 
 _CHUNK = 65_536
-_call = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,81 +44,6 @@ class Raw:
     fault: type[BaseException] | None = None
 
 
-class _UntilDeadline(io.RawIOBase):
-    """The socket's bytes, until the call's time is over: a drip of bytes renews no time limit."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float, read_seconds: float) -> None:
-        super().__init__()
-        self._raw = raw
-        self._sock = sock
-        self._deadline = deadline
-        self._read_seconds = read_seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            message = "the whole answer took too long"
-            raise TimeoutError(message)
-        seconds = min(left, self._read_seconds)
-        if seconds != self._sock.gettimeout():  # To set it is a call of the system, and a turn of the threads.
-            self._sock.settimeout(seconds)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        raw: Any = self.fp.detach()
-        self.fp = io.BufferedReader(_UntilDeadline(raw, sock, _call.deadline, _call.read_seconds))
-
-
-class _InOnePiece:
-    """Sends a request's head and body together: one packet and one turn of the threads, not two."""
-
-    _parts: list[bytes] | None = None
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        parts: list[bytes] = []
-        self._parts = parts
-        try:
-            super().request(*args, **kwargs)  # type: ignore[misc]  # of the connection beside it
-        finally:
-            self._parts = None
-        super().send(b"".join(parts))  # type: ignore[misc]
-
-    def send(self, data: Any) -> None:
-        if self._parts is None:
-            super().send(data)  # type: ignore[misc]
-        else:
-            self._parts.append(data)
-
-
-class _Plain(_InOnePiece, HTTPConnection):
-    response_class = _Response
-
-
-class _Encrypted(_InOnePiece, HTTPSConnection):
-    response_class = _Response
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _EncryptedPool(HTTPSConnectionPool):
-    ConnectionCls = _Encrypted
-
-
-_POOLS = {"http": _PlainPool, "https": _EncryptedPool}
-
-
 class _Adapter(HTTPAdapter):
     """Of one address: what `requests` works out anew for every request is worked out once for each connection."""
 
@@ -134,6 +55,9 @@ class _Adapter(HTTPAdapter):
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
+
+    def add_headers(self, request: PreparedRequest, **_how: Any) -> None:
+        request.headers.setdefault("Host", urlsplit(str(request.url)).netloc.rpartition("@")[2])
 
     def request_url(self, request: PreparedRequest, _proxies: Any) -> str:
         # Through a proxy it is https alone, in a tunnel: the address is never part of it.
@@ -151,11 +75,11 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
+        manager.pool_classes_by_scheme = POOLS
         return manager
 
 
@@ -179,8 +103,7 @@ class Transport:
         timeout, total_seconds = self._timeout, limits.total_seconds
         if within is not None and within < total_seconds:
             timeout, total_seconds = Timeout(min(within, limits.connect_seconds), limits.read_seconds), within
-        _call.deadline = time.monotonic() + total_seconds
-        _call.read_seconds = limits.read_seconds
+        end_by(time.monotonic() + total_seconds, limits.read_seconds)
         adapter = self._adapter()
         try:
             response = adapter.send(

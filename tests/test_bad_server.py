@@ -115,33 +115,39 @@ def cause_of(call, api):
 SLOW = [name for name, bad in BAD.items() if bad.pause or bad.end == STALL or name == "a flood of continues"]
 
 
-def play(bad, call, *, slow):
-    """A bad answer and, of the same worker, the next request: the first has its cause, the second does not suffer."""
+def play(bad, call, *, slow, after):
+    """A bad answer `after` so many good ones and, of the same worker, the next request: the one has its cause, the other does not suffer."""
     good = json.dumps(call.good).encode()
-    with serving(lambda number, _: (bad if number == 1 else FINE, good)) as server:
+    with serving(lambda number, _: (bad if number == after + 1 else FINE, good)) as server:
         api = client(server.url, slow=slow)
+        for _ in range(after):
+            assert cause_of(call, api) is None
+        assert server.connections == min(after, 1)
         began = time.monotonic()
         assert cause_of(call, api) == bad.cause
         assert time.monotonic() - began < 8 * SLOW_SECONDS
-        assert len(server.requests) == 1
+        assert len(server.requests) == after + 1
         assert cause_of(call, api) is None
-        assert len(server.requests) == 2
+        assert len(server.requests) == after + 2
         # What was not whole and expected may have a rest to come: its connection is used no more.
         assert server.connections == 2 or bad.cause is not Cause.MALFORMED_ANSWER
         api.close()
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("after", [0, 1], ids=["on a new connection", "on an open one"])
 @pytest.mark.parametrize("name", [name for name in BAD if name not in SLOW])
-def test_every_bad_answer_has_its_cause_and_the_next_request_of_the_worker_does_not_suffer(name, call, capfd):
-    play(BAD[name], call, slow=False)
+def test_every_bad_answer_has_its_cause_and_the_next_request_of_the_worker_does_not_suffer(name, call, after, capfd):
+    play(BAD[name], call, slow=False, after=after)
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_every_answer_that_drips_or_never_comes_is_ended_by_the_limit_on_the_whole_of_it(call):
-    with ThreadPoolExecutor(len(SLOW)) as executor:
-        for name, played in [(name, executor.submit(play, BAD[name], call, slow=True)) for name in SLOW]:
+    with ThreadPoolExecutor(2 * len(SLOW)) as executor:
+        for name, played in [
+            (name, executor.submit(play, BAD[name], call, slow=True, after=after)) for name in SLOW for after in (0, 1)
+        ]:
             assert played.exception(60) is None, name
 
 
