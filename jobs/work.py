@@ -13,6 +13,7 @@ from jobs import __version__
 from jobs.attempt import Persistence, attempt
 from jobs.book import Book
 from jobs.clock import utc
+from jobs.cores import one_core
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits
 from jobs.model import Route
@@ -70,18 +71,18 @@ def work(
     slots = pacing.workers or MOST_WORKERS
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
     with (
+        one_core(),
         closing(make_api(start.settings, start.base_url, start.environment, pace)) as api,
         ThreadPoolExecutor(slots, thread_name_prefix="worker") as executor,
     ):
         routing = open_routes(ledger, wishes.routes, persistence, start.settings.stop, stop, api.server_time)
-        breaker = routing.breaker
         means = Means(
             executor=executor,
             slots=slots,
             fixed=bool(pacing.workers),
             try_once=partial(_try_once, api, start.apps.known),
             ways=routing.ways,
-            breaker=breaker,
+            breaker=routing.breaker,
             under_way=lambda: pace.under_way,
             out_of_patience=lambda: pace.out_of_patience,
             stopping=partial(_stopping, stop, pace),
@@ -93,10 +94,10 @@ def work(
         with closing(_recorded(coming, Book(ledger, stop, make_room), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
                 keep_bearers(routing.bearers, ended, wishes.routes)
-                alone = all(breaker.goes_alone(client_id) for client_id in todo)
+                alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
                 yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, tuple(routing.notes))
                 routing.notes.clear()
-    _why_stopped(stop, breaker, pace, todo, wishes, total)
+    _why_stopped(stop, routing.breaker, pace, todo, wishes, total)
 
 
 def _recorded(coming: Iterator[Round], book: Book, stop: Stop) -> Generator[Round]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import queue
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 _LOOK_UP_SECONDS = 0.2
 _MOST_WAITING = 10_000
-# Where many are out, those that end within moments of each other share one sync and one turn of this thread.
-_MANY, _TOGETHER_SECONDS = 4, 0.003
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,6 @@ class Means:
     clock: Callable[[], float]
     look_up: float = _LOOK_UP_SECONDS
     at_gate: int = 2
-    pause: Callable[[float], None] = time.sleep
 
 
 class Round(NamedTuple):
@@ -200,8 +196,6 @@ def _collect(floor: _Floor, means: Means) -> Iterator[tuple[Way, Errand, Future[
         patience = min(patience, max(0.0, floor.waiting[0][0] - means.clock()))
     try:
         yield floor.done.get(timeout=patience)
-        if floor.out >= _MANY:
-            means.pause(_TOGETHER_SECONDS)
         while True:
             yield floor.done.get_nowait()
     except queue.Empty:

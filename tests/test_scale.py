@@ -54,35 +54,26 @@ def test_lines_that_cannot_be_used_are_not_held_in_memory(ledger):
     assert peak < 2_000_000
 
 
-class OneAtOnce(Executor):
-    """Ends the first of what it is given at once, the rest when it is told to."""
+class Waiting(Executor):
+    """Ends what it was given when it is told to."""
 
     def __init__(self):
-        self.rest = None
+        self.given = []
 
     def submit(self, work, *args):
         future = Future()
-        if self.rest is None:
-            self.rest = []
-            future.set_result(work(*args))
-        else:
-            self.rest.append((future, work, args))
+        self.given.append((future, work, args))
         return future
 
-    def end_the_rest(self):
-        rest, self.rest = self.rest, None
-        for future, work, args in rest:
+    def end_all(self):
+        given, self.given = self.given, []
+        for future, work, args in given:
             future.set_result(work(*args))
 
 
-def test_installs_that_end_within_moments_of_each_other_are_written_in_one_synced_transaction():
+def test_installs_that_end_while_others_are_written_share_one_synced_transaction():
     pair = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
-    executor, pauses = OneAtOnce(), []
-
-    def pause(seconds):
-        pauses.append(seconds)
-        executor.end_the_rest()
-
+    executor = Waiting()
     ways = Ways(
         [Route.RECONNECT],
         Persistence(5, 0, 0),
@@ -107,13 +98,12 @@ def test_installs_that_end_within_moments_of_each_other_are_written_in_one_synce
         out_of_patience=lambda: False,
         stopping=lambda: False,
         clock=lambda: 0.0,
-        pause=pause,
+        look_up=0.01,
     )
     installs = [Install(InstallKey("app-1", Level.SUB_ACCOUNT, f"Loc{number}"), "") for number in range(9)]
     sizes = []
     for now in outcomes({"app-1": iter(installs)}, means):
         if now.ended:
             sizes.append(len(now.ended))
-            executor.rest = None
+        executor.end_all()
     assert sizes == [1, 8]
-    assert all(0 < seconds < 0.01 for seconds in pauses)
