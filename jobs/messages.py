@@ -84,10 +84,11 @@ def _compiled(environment: SandboxedEnvironment, source: str, name: str) -> Temp
     from jinja2.meta import find_undeclared_variables
 
     known = _FOR_HIGHLEVEL if name == TO_HIGHLEVEL else _FOR_A_COMPANY
-    unknown = find_undeclared_variables(environment.parse(source)) - {*known, *environment.globals}
+    parsed = environment.parse(source)
+    unknown = find_undeclared_variables(parsed) - {*known, *environment.globals}
     if unknown:
         raise ValueError(f"unknown name: {', '.join(sorted(unknown))}")
-    template = environment.from_string(source)
+    template = environment.from_string(parsed)
     for values in _made_up(name):
         _letter(template.render(values))
     return template

@@ -373,6 +373,18 @@ def test_a_text_in_the_log_stays_on_its_line_and_sends_no_control_character(as_j
     assert "one two [31m red" in told
 
 
+def test_a_line_of_the_log_says_when_how_grave_and_what_then_each_field_and_quotes_what_is_not_one_word():
+    stream = io.StringIO()
+    fields = {"id": "LocA", "message": "it's not there", "http_status": 422, "duplicate_lines": [2, 3], "trace_id": ""}
+    Voice(Net(stream), quiet=False, as_json=False, screen=None).tell(Event.FAILED, fields)
+    when, rest = stream.getvalue().split(" ", 1)
+    assert datetime.fromisoformat(when).tzinfo is not None
+    assert (
+        rest
+        == '[warning  ] failed             id=LocA message="it\'s not there" http_status=422 duplicate_lines=[2, 3]\n'
+    )
+
+
 def test_a_hold_and_a_signal_are_told_once():
     told = Told()
     for second in range(5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from jobs.net import Net
     from jobs.terminal.events import Event
 
+_UNCLEAR = re.compile(r"[\s=\"']")
+
 
 class Log:
     """One line an event, written to `net`. Each text goes without secrets and control characters."""
@@ -20,11 +23,7 @@ class Log:
         structlog = _structlog()
         self._net = net
         self._with_empty = as_json
-        renderer: Any = (
-            structlog.processors.JSONRenderer(ensure_ascii=False)
-            if as_json
-            else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=18, sort_keys=False)
-        )
+        renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else _as_line
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(net),
             processors=[
@@ -34,7 +33,7 @@ class Log:
                 renderer,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(0),
-        )
+        ).bind()  # Once for all: what is lazy would be bound anew for every line.
 
     def tell(self, event: Event, level: str, fields: Mapping[str, object]) -> None:
         """Write one event."""
@@ -52,6 +51,17 @@ class Log:
         if isinstance(value, list):
             return [self._clean(each) for each in value]
         return value
+
+
+def _as_line(_logger: object, _method: str, told: Mapping[str, object]) -> str:
+    """An event as a line: when, how grave, what, and its fields; what could be read in two ways is in quotes."""
+    timestamp, level, event, *_ = told.values()
+    fields = " ".join(f"{name}={_shown(value)}" for name, value in list(told.items())[3:])
+    return f"{timestamp} [{level:<9}] {event:<18} {fields}".rstrip()
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) and not _UNCLEAR.search(value) else repr(value)
 
 
 def _structlog() -> ModuleType:
