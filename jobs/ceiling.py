@@ -21,11 +21,11 @@ _DEEPEST = 0.7  # Of the pace, after a 429 that came alone: it may have been cha
 _LOOK_BACK = (1.0, 2.0, 5.0, 10.0, 30.0)
 _KEPT = 4_000
 _AT_FIRST, _SURE, _MOST_SURE = 1.0, 0.75, 2.0
-_TAKEN_BEFORE = -0.75  # A 429 at a pace that was taken before.
+_TAKEN_BEFORE = -1.0  # A 429 at a pace that was taken before.
 _ALONE = -0.2  # A 429 that came alone.
 _PROVEN = 0.005  # A request that was accepted at a lowered pace.
 _FELLOW_REFUSED, _FELLOW_ACCEPTED = 0.75, -0.1
-_AGAIN, _ACCEPTED = 0.3, -0.01  # While chance is believed: 429s of more than one in thirty bring the suspicion back.
+_AGAIN, _ACCEPTED = 0.2, -0.01  # While chance is believed: 429s of more than one in twenty bring the suspicion back.
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Ceiling:
             self._lower(refusal)
         else:
             self._too_much = self.rate
-            self.rate = self._taken = self.rate * (1 - _LEAST_STEP)
+            self.rate = self._taken = self.rate * (1 - _NEAR)
         self._step_began = now
 
     def _lower(self, refusal: _Refusal) -> None:
