@@ -95,18 +95,18 @@ def make_plan(
 
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     """The plan in lines for a person. Two requests an install, if nothing fails."""
-    yield f"{plan.to_do:,} installs would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
-    yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
+    yield f"{_counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
+    yield f"{plan.never_tried:,} never tried before, {plan.recovered:,} recovered and left alone"
     for cause, count in sorted(plan.failed_before.items()):
         yield f"{count:,} failed before with {cause} (next: {ADVICE[Cause(cause)].owner})"
     if plan.unknown_app:
         yield f"{plan.unknown_app:,} belong to an app without a configured secret: they fail as unknown_app"
     if plan.broken_lines:
-        yield f"{plan.broken_lines:,} lines cannot be used: they fail as invalid_row"
+        yield f"{_counted(plan.broken_lines, 'line', 'lines')} cannot be used, and will be reported as invalid_row"
     if plan.duplicates:
         lines = ", ".join(str(line) for line in plan.duplicate_lines)
         more = ", ..." if plan.duplicates > len(plan.duplicate_lines) else ""
-        yield f"{plan.duplicates:,} lines repeat an install: {lines}{more}"
+        yield f"{_counted(plan.duplicates, 'line repeats', 'lines repeat')} an install: {lines}{more}"
     for route, count in plan.routes.items():
         if route == "unplaced" and count:
             yield f"{count:,} more name no company: an agency serves those that it lists"
@@ -114,6 +114,10 @@ def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
             yield f"the route {route} can serve {count:,} of them, as far as can be seen from here"
     seconds = round(2 * plan.to_do / requests_per_second)
     yield f"about {duration(seconds)} at {requests_per_second:g} requests/s, if nothing fails"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def duration(seconds: int) -> str:

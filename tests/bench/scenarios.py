@@ -30,7 +30,7 @@ class Sizes:
     kill: int
 
 
-QUICK, SLOW = Sizes(1_500, 150, 120, 200), Sizes(20, 10, 30, 40)
+QUICK, SLOW = Sizes(3_000, 400, 100, 200), Sizes(20, 10, 30, 40)
 
 
 def sizes_for(contender: Contender) -> Sizes:
@@ -66,8 +66,8 @@ def paced(contender: Contender, folder: Path, sizes: Sizes, seed: int) -> Figure
 
 
 def faults(contender: Contender, folder: Path, sizes: Sizes, seed: int) -> Figures:
-    """500s, lost answers, 429s, and a limit of 100 requests in 2 s: how many come back in the first run."""
-    load = Load(50, 16)
+    """500s, lost answers, 429s, and a limit, at the documented pace: how many come back in the first run, and when."""
+    load = Load(10, 16)
     play = Play(errors=0.05, drops=0.03, refusals=0.03, limit=100, window=2.0, seed=seed)
     with measure.stand_in(play) as url:
         used = measure.run(contender, url, measure.manifest(folder, sizes.faults), folder, load)
