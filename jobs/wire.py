@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _ORDINARY = re.compile(rb"HTTP/1\.1 (?!204|304)([2-5]\d\d) [ -~]*\r\n(?:[!#-'*+\-.0-9A-Z^-z|~]+:[\t -~]*\r\n)+\r\n")
 _FIELD = re.compile(r"^([^:\r\n]+):[\t ]*([^\r\n]*)\r$", re.MULTILINE)
 _LONGEST_LENGTH = 18  # Digits.
+_SOME = 0.001  # Seconds: none at all would mean not to wait.
 _call = threading.local()
 
 
@@ -156,8 +157,9 @@ def _asked(connection: Any, method: str, request: bytes) -> Any:
     """Ask on an open connection, which is closed where that fails. Returns the answer, its body still to be read."""
     try:
         sock = connection.sock
-        if sock.gettimeout() != _call.read_seconds:
-            sock.settimeout(_call.read_seconds)
+        seconds = min(_call.read_seconds, max(_SOME, _call.deadline - time.monotonic()))
+        if sock.gettimeout() != seconds:
+            sock.settimeout(seconds)
         with suppress(BrokenPipeError, ConnectionResetError):  # It may have answered before it hung up.
             sock.sendall(request)
         answer = _Answer(sock, method=method)
