@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Timeout
 
 from jobs.egress import proxies, trusted
-from jobs.wire import POOLS, end_by
+from jobs.wire import POOLS, end_by, left_a_rest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,8 +123,11 @@ class Transport:
             whole = len(body) <= limits.max_answer_bytes
         except Exception as error:  # noqa: BLE001 - whatever ends a body early, its caller judges it by class
             whole, fault = False, type(error)
+        except BaseException:
+            self.close_mine()
+            raise
         raw = Raw(response.status_code, response.headers, body if whole else b"", whole, fault)
-        if not whole or raw.status not in range(200, 600) or raw.status in range(202, 400):
+        if not whole or left_a_rest() or raw.status not in range(200, 600) or raw.status in range(202, 400):
             self.close_mine()
         return raw
 

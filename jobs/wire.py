@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A head that is whole, and such as every server sends: a status whose answer has a body, and fields of one line each.
-_ORDINARY = re.compile(rb"HTTP/1\.1 (?!204|304)([2-5]\d\d) [ -~]*\r\n(?:[!#-'*+\-.0-9A-Z^-z|~]+:[\t -~]*\r\n)+\r\n")
+_ORDINARY = re.compile(
+    rb"HTTP/1\.1 (?!204|304)([2-5]\d\d) [ -~]*\r\n((?:[!#-'*+\-.0-9A-Z^-z|~]+:[\t -~]*\r\n){1,99})\r\n"
+)
 _FIELD = re.compile(r"^([^:\r\n]+):[\t ]*([^\r\n]*)\r$", re.MULTILINE)
 _LONGEST_LENGTH = 18  # Digits.
 _SOME = 0.001  # Seconds: none at all would mean not to wait.
@@ -33,7 +35,12 @@ _call = threading.local()
 
 def end_by(deadline: float, read_seconds: float) -> None:
     """The next call of this thread ends by `deadline` (monotonic seconds), and waits for no byte longer than that."""
-    _call.deadline, _call.read_seconds = deadline, read_seconds
+    _call.deadline, _call.read_seconds, _call.rest = deadline, read_seconds, False
+
+
+def left_a_rest() -> bool:
+    """Whether more came behind the answer to this thread's last call: it must not become the next answer."""
+    return bool(_call.rest)
 
 
 class _UntilDeadline(io.RawIOBase):
@@ -45,11 +52,14 @@ class _UntilDeadline(io.RawIOBase):
         self._sock = sock
         self._deadline = deadline
         self._read_seconds = read_seconds
+        self.is_over = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.is_over:
+            return 0
         left = self._deadline - time.monotonic()
         if left <= 0:
             message = "the whole answer took too long"
@@ -59,8 +69,27 @@ class _UntilDeadline(io.RawIOBase):
             self._sock.settimeout(seconds)
         return self._raw.readinto(buffer)
 
+    def has_more(self) -> bool:
+        """Whether bytes wait where no `select` sees them: decrypted already, or in a tunnel through a proxy with TLS."""
+        tls, tunnel = getattr(self._sock, "sslobj", self._sock), getattr(self._sock, "incoming", None)
+        return bool((hasattr(tls, "pending") and tls.pending()) or (tunnel is not None and tunnel.pending))
+
     def close(self) -> None:
         self._raw.close()
+        super().close()
+
+
+class _Reader(io.BufferedReader):
+    """Takes note, when an answer is over, of what came behind it."""
+
+    def __init__(self, source: _UntilDeadline) -> None:
+        super().__init__(source)
+        self._source = source
+
+    def close(self) -> None:
+        if not self.closed:
+            self._source.is_over = True
+            _call.rest = _call.rest or bool(self.peek()) or self._source.has_more()
         super().close()
 
 
@@ -68,21 +97,21 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         raw: Any = self.fp.detach()
-        self.fp = io.BufferedReader(_UntilDeadline(raw, sock, _call.deadline, _call.read_seconds))
+        self.fp = _Reader(_UntilDeadline(raw, sock, _call.deadline, _call.read_seconds))
 
 
 class _Answer(_Response):
     """An answer on a connection that is open already.
 
-    An ordinary head is read at one go, for a third of the cost, and its body as it comes; one that is cut off raises. What
-    is not `ordinary` is for `http.client` and `urllib3` to make sense of.
+    An ordinary head that came in one piece is read at one go, for a third of the cost, and its body as it comes; one that
+    is cut off raises. What is not `ordinary` is for `http.client` and `urllib3` to make sense of.
     """
 
     ordinary = False
 
     def begin(self) -> None:
         head = _ORDINARY.match(self.fp.peek())
-        fields = HTTPHeaderDict(_FIELD.findall(head[0].decode("latin-1")) if head else ())
+        fields = HTTPHeaderDict(_FIELD.findall(head[2].decode("latin-1")) if head else ())
         self.ordinary = head is not None and _is_ordinary(fields)
         if head is None or not self.ordinary:
             super().begin()
@@ -116,10 +145,11 @@ class _Encrypted(HTTPSConnection):
     response_class = _Response
 
 
-class _PlainPool(HTTPConnectionPool):
+class _Pool(HTTPConnectionPool):
     """Asks on its open connection in one packet, without what `urllib3` does for many hosts and for retries.
 
-    That is half of what a request costs. A first connection, with its proxy and certificates, goes the whole way.
+    That is half of what a request costs. A first connection, with its proxy and certificates, goes the whole way. The
+    connection is back before the answer's body is read: one thread has this pool, and closes it after what is not whole.
     """
 
     ConnectionCls = _Plain
@@ -137,24 +167,32 @@ class _PlainPool(HTTPConnectionPool):
         except TimeoutError as late:
             message = "no answer in time"
             raise u3.ReadTimeoutError(self, url, message) from late
+        except ssl.SSLError as error:
+            raise u3.SSLError(error) from error
         except (OSError, http.client.HTTPException) as error:
-            raise (u3.SSLError if isinstance(error, ssl.SSLError) else u3.ProtocolError)(error) from error
+            raise u3.ProtocolError(error) from error
         finally:
             self._put_conn(connection)
 
 
-class _EncryptedPool(_PlainPool, HTTPSConnectionPool):
+class _EncryptedPool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _Encrypted  # type: ignore[assignment]  # the pools' types differ, not what they do
 
 
 def _written(method: str, url: str, headers: Mapping[str, str], body: str | bytes | None) -> bytes:
-    """A request as it goes over the wire. That no header holds a line's end, `requests` has seen to."""
+    """A request as it goes over the wire. Raises ValueError for a header that holds a line's end."""
     head = "\r\n".join([f"{method} {url} HTTP/1.1", *map(": ".join, headers.items()), "", ""])
+    if not head.count("\r") == head.count("\n") == len(headers) + 2:
+        message = "a header holds a line's end"
+        raise ValueError(message)
     return head.encode("latin-1") + (body.encode() if isinstance(body, str) else body or b"")
 
 
 def _asked(connection: Any, method: str, request: bytes) -> Any:
-    """Ask on an open connection, which is closed where that fails. Returns the answer, its body still to be read."""
+    """Ask on an open connection, which is closed where that fails.
+
+    Returns the answer, its body still to be read: an `_Answer` where it is ordinary, else urllib3's.
+    """
     try:
         sock = connection.sock
         seconds = min(_call.read_seconds, max(_SOME, _call.deadline - time.monotonic()))
@@ -181,4 +219,4 @@ def _asked(connection: Any, method: str, request: bytes) -> Any:
         raise
 
 
-POOLS = {"http": _PlainPool, "https": _EncryptedPool}
+POOLS = {"http": _Pool, "https": _EncryptedPool}

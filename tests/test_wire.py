@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import threading
+
+import pytest
 import requests
+import trustme
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +71,9 @@ def came(transport, request):
 @example(b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}")
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 1\r\n\r\n{}")
+@example(b"HTTP/1.1 200 Retry-After: 9\r\nContent-Length: 2\r\n\r\n{}")
+@example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + b"A: b\r\n" * 98 + b"\r\n{}")
+@example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + b"A: b\r\n" * 99 + b"\r\n{}")
 def test_an_answer_is_the_same_on_an_open_connection_as_on_a_new_one(answer):
     said = Bad(lambda _: [answer], None)
     with serving(lambda number, _: (Bad(lambda _: [http(b"{}")], None, KEEP) if number == 2 else said, b"")) as server:
@@ -98,3 +107,54 @@ def test_what_is_sent_on_an_open_connection_is_what_the_libraries_send_on_a_new_
 
     assert len(sent) == 2
     assert parts(sent[1]) == parts(sent[0])
+
+
+def test_more_than_an_answer_ends_its_connection_at_once():
+    with serving(
+        lambda number, _: (Bad(lambda _: [http(b"{}") + (http(b"[]")[:9] if number == 1 else b"")], None, KEEP), b"")
+    ) as server:
+        request = requests.Request("POST", server.url, data=b"a").prepare()
+        transport = Transport(server.url, LIMITS, {})
+        for _ in range(3):
+            assert transport.send(request).body == b"{}"
+        transport.close()
+        assert server.connections == 2
+
+
+def test_what_lies_behind_an_answer_in_a_tls_record_never_becomes_the_next_answer(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    # The reader takes 8,192 bytes; what is decrypted beyond them, no `select` sees.
+    filling = b"{}" + b" " * (8_192 - len(http(b" " * 8_000)) + 7_998)
+    answers = [http(filling) + http(b'{"code": "stale"}'), http(b'{"code": "fresh"}')]
+
+    def answer(server):
+        for said in answers:
+            connection, _ = server.accept()
+            with context.wrap_socket(connection, server_side=True) as encrypted:
+                while encrypted.recv(65_536):
+                    encrypted.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        transport = Transport(url, LIMITS, {"REQUESTS_CA_BUNDLE": str(tmp_path / "authority.pem")})
+        request = requests.Request("POST", url, data=b"a").prepare()
+        assert transport.send(request).body.strip() == b"{}"
+        assert transport.send(request).body == b'{"code": "fresh"}'
+        transport.close()
+
+
+@pytest.mark.parametrize("value", ["a\r\nX: y", "a\n", "a\rb"])
+def test_no_header_holds_a_line_end_on_an_open_connection_either(value):
+    with serving(lambda *_: (Bad(lambda _: [http(b"{}")], None, KEEP), b"")) as server:
+        request = requests.Request("POST", server.url, data=b"a").prepare()
+        transport = Transport(server.url, LIMITS, {})
+        assert transport.send(request).status == 200
+        request.headers["X-One"] = value
+        with pytest.raises(ValueError, match="line"):
+            transport.send(request)
+        transport.close()
+        assert len(server.requests) == 1
