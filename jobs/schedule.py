@@ -11,7 +11,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 _BELOW = 1.002  # Even spacing is that much wider than the limit; the rest of the safety is measured, not guessed.
-_LATE_SECONDS = 0.005  # Wake-ups are often so late; that much closer requests leave while there is a delay to catch up.
+_CLOSEST = 0.9  # Of the even spacing, while there is a delay to catch up: no burst.
+_LATE_SECONDS = 0.005  # Wake-ups are often so late: the next one is placed as if this one had been in time.
 _MOST_BEHIND = 0.25  # Seconds that can be caught up; what is lost beyond is lost.
 # A request counts at most so much later than its fellows: of a window, or in seconds where that is more.
 _UNSEEN, _UNSEEN_SECONDS = 0.03, 0.1
@@ -43,11 +44,6 @@ def window(requests: float, seconds: float) -> Window:
     return Window(int(requests), seconds)
 
 
-def _closest(even: float) -> float:
-    """The closest that two requests may leave where even spacing is `even`, in seconds: no burst."""
-    return max(0.9 * even - _LATE_SECONDS, 0.5 * even)
-
-
 class Schedule:
     """When requests left, when they count from, and when the next is due. Requests are known by their number, from 0."""
 
@@ -56,6 +52,7 @@ class Schedule:
         self._took: list[float] = []
         self._forgotten = 0
         self._ideal: float | None = None
+        self._placed = float("-inf")
         self._not_before = float("-inf")
         self._fastest = self._fastest_before = float("inf")
         self._answers = 0
@@ -67,7 +64,7 @@ class Schedule:
         """The time at which one more request may leave, at `rate` a second and within all `windows`."""
         due = self._not_before
         if self._ideal is not None:
-            due = max(due, self._ideal + _BELOW / rate, self._left[-1] + _closest(1 / rate))
+            due = max(due, self._ideal + _BELOW / rate, self._placed + _CLOSEST / rate)
         fastest = min(self._fastest, self._fastest_before) if self._answers >= _FEW else 0.0
         for each in windows:
             if len(self._left) >= each.requests:
@@ -77,6 +74,8 @@ class Schedule:
 
     def leave(self, now: float, rate: float) -> int:
         """A request leaves; its number."""
+        due = self.due(rate)
+        self._placed = due if now - due < _LATE_SECONDS else now
         ideal = now if self._ideal is None else self._ideal + _BELOW / rate
         self._ideal = max(ideal, now - _MOST_BEHIND)
         self._left.append(now)
