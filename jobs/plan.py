@@ -96,7 +96,7 @@ def make_plan(
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     """The plan in lines for a person. Two requests an install, if nothing fails."""
     yield f"{_counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
-    yield f"{plan.never_tried:,} never tried before, {plan.recovered:,} recovered and left alone"
+    yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
     for cause, count in sorted(plan.failed_before.items()):
         yield f"{count:,} failed before with {cause} (next: {ADVICE[Cause(cause)].owner})"
     if plan.unknown_app:

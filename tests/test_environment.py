@@ -281,6 +281,7 @@ def test_a_terminal_that_hangs_up_ends_the_run_gently(play):
     child, terminal = pty.fork()
     if not child:
         os.chdir(PROJECT)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # These tests may run under nohup.
         command = [sys.executable, "-m", "jobs", "run", str(manifest), "--output", str(job.output), "--workers", "2"]
         os.execve(sys.executable, command, job.environment)
     wait_until(lambda: len(job.sandbox.codes.issued) > 3)
