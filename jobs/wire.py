@@ -29,7 +29,6 @@ _ORDINARY = re.compile(
 )
 _FIELD = re.compile(r"^([^:\r\n]+):[\t ]*([^\r\n]*)\r$", re.MULTILINE)
 _LONGEST_LENGTH = 18  # Digits.
-_SOME = 0.001  # Seconds: none at all would mean not to wait.
 _call = threading.local()
 
 
@@ -43,15 +42,24 @@ def left_a_rest() -> bool:
     return bool(_call.rest)
 
 
+def _limit(sock: socket.socket) -> None:
+    """Let `sock` wait no longer than this thread's call may. Raises TimeoutError where its time is over."""
+    left = _call.deadline - time.monotonic()
+    if left <= 0:
+        message = "the whole answer took too long"
+        raise TimeoutError(message)
+    seconds = min(left, _call.read_seconds)
+    if seconds != sock.gettimeout():  # To set it is a call of the system, and a turn of the threads.
+        sock.settimeout(seconds)
+
+
 class _UntilDeadline(io.RawIOBase):
     """The socket's bytes, until the call's time is over: a drip of bytes renews no time limit."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float, read_seconds: float) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         super().__init__()
         self._raw = raw
         self._sock = sock
-        self._deadline = deadline
-        self._read_seconds = read_seconds
         self.is_over = False
 
     def readable(self) -> bool:
@@ -60,13 +68,7 @@ class _UntilDeadline(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.is_over:
             return 0
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            message = "the whole answer took too long"
-            raise TimeoutError(message)
-        seconds = min(left, self._read_seconds)
-        if seconds != self._sock.gettimeout():  # To set it is a call of the system, and a turn of the threads.
-            self._sock.settimeout(seconds)
+        _limit(self._sock)
         return self._raw.readinto(buffer)
 
     def has_more(self) -> bool:
@@ -97,7 +99,7 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         raw: Any = self.fp.detach()
-        self.fp = _Reader(_UntilDeadline(raw, sock, _call.deadline, _call.read_seconds))
+        self.fp = _Reader(_UntilDeadline(raw, sock))
 
 
 class _Answer(_Response):
@@ -112,10 +114,10 @@ class _Answer(_Response):
     def begin(self) -> None:
         head = _ORDINARY.match(self.fp.peek())
         fields = HTTPHeaderDict(_FIELD.findall(head[2].decode("latin-1")) if head else ())
-        self.ordinary = head is not None and _is_ordinary(fields)
-        if head is None or not self.ordinary:
+        if head is None or not _is_ordinary(fields):
             super().begin()
             return
+        self.ordinary = True
         self.fp.read(head.end())
         self.version, self.status, self.reason = 11, int(head[1]), ""
         self.headers = fields  # type: ignore[assignment]  # as urllib3 gives them
@@ -195,9 +197,7 @@ def _asked(connection: Any, method: str, request: bytes) -> Any:
     """
     try:
         sock = connection.sock
-        seconds = min(_call.read_seconds, max(_SOME, _call.deadline - time.monotonic()))
-        if sock.gettimeout() != seconds:
-            sock.settimeout(seconds)
+        _limit(sock)
         with suppress(BrokenPipeError, ConnectionResetError):  # It may have answered before it hung up.
             sock.sendall(request)
         answer = _Answer(sock, method=method)

@@ -17,6 +17,7 @@ from jobs.transport import Limits, Transport
 from .bad_server import KEEP, Bad, http, serving
 
 LIMITS = Limits(5, 5, 5, 10_000)
+GOOD = Bad(lambda _: [http(b"{}")], None, KEEP)
 PLAIN = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
 NAMES = st.one_of(
     st.from_regex(r"[A-Za-z][A-Za-z0-9\-_.]{0,9}", fullmatch=True),
@@ -76,7 +77,7 @@ def came(transport, request):
 @example(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + b"A: b\r\n" * 99 + b"\r\n{}")
 def test_an_answer_is_the_same_on_an_open_connection_as_on_a_new_one(answer):
     said = Bad(lambda _: [answer], None)
-    with serving(lambda number, _: (Bad(lambda _: [http(b"{}")], None, KEEP) if number == 2 else said, b"")) as server:
+    with serving(lambda number, _: (GOOD if number == 2 else said, b"")) as server:
         request = requests.Request("POST", server.url, json={"a": 1}).prepare()
         transport = Transport(server.url, LIMITS, {})
         on_a_new_one = came(transport, request)
@@ -89,7 +90,7 @@ def test_an_answer_is_the_same_on_an_open_connection_as_on_a_new_one(answer):
 
 
 def test_what_is_sent_on_an_open_connection_is_what_the_libraries_send_on_a_new_one():
-    with serving(lambda *_: (Bad(lambda _: [http(b"{}")], None, KEEP), b"")) as server:
+    with serving(lambda *_: (GOOD, b"")) as server:
         url = f"{server.url}/a/b?c=d%20e"
         headers = {"User-Agent": "recovery/1", "Accept-Encoding": "identity"}  # What would be added is said already.
         request = requests.Request("POST", url, json={"name": "Zoë"}, headers=headers).prepare()
@@ -149,7 +150,7 @@ def test_what_lies_behind_an_answer_in_a_tls_record_never_becomes_the_next_answe
 
 @pytest.mark.parametrize("value", ["a\r\nX: y", "a\n", "a\rb"])
 def test_no_header_holds_a_line_end_on_an_open_connection_either(value):
-    with serving(lambda *_: (Bad(lambda _: [http(b"{}")], None, KEEP), b"")) as server:
+    with serving(lambda *_: (GOOD, b"")) as server:
         request = requests.Request("POST", server.url, data=b"a").prepare()
         transport = Transport(server.url, LIMITS, {})
         assert transport.send(request).status == 200

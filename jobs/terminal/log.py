@@ -55,9 +55,9 @@ class Log:
 
 def _as_line(_logger: object, _method: str, told: Mapping[str, object]) -> str:
     """An event as a line: when, how grave, what, and its fields; what could be read in two ways is in quotes."""
-    timestamp, level, event, *_ = told.values()
-    fields = " ".join(f"{name}={_shown(value)}" for name, value in list(told.items())[3:])
-    return f"{timestamp} [{level:<9}] {event:<18} {fields}".rstrip()
+    (_, timestamp), (_, level), (_, event), *fields = told.items()
+    shown = " ".join(f"{name}={_shown(value)}" for name, value in fields)
+    return f"{timestamp} [{level:<9}] {event:<18} {shown}".rstrip()
 
 
 def _shown(value: object) -> str:
