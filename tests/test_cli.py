@@ -29,6 +29,29 @@ def test_a_wrong_call_is_named_and_the_last_line_has_the_code_in_words(play, arg
     assert done.stderr.splitlines()[-1] == "exit 2: could not start; nothing was sent"
 
 
+HEAVY = {"sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas"}
+
+
+def imported(job, *arguments):
+    """The libraries among `HEAVY` that a command loads."""
+    job.environment["PYTHONPROFILEIMPORTTIME"] = "1"
+    done = job(*arguments)
+    assert done.returncode == 0, done.stderr
+    modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    # A library that was refused leaves its name there, but none of its parts.
+    return {module.split(".")[0] for module in modules if "." in module} & HEAVY
+
+
+def test_a_command_loads_nothing_heavy_that_it_does_not_need(play):
+    job = play()
+    manifest = job.manifest("location_id\nLocA\n")
+    assert imported(job, "--help") == set()
+    needed = {"sqlalchemy", "jinja2"}  # For the ledger, and for the texts of messages, which are judged at the start.
+    assert imported(job, "plan", manifest, "--output", job.output) == needed
+    assert {"requests", "tenacity"} <= imported(job, "run", manifest, "--output", job.output)
+    assert imported(job, "run", manifest, "--output", job.output) <= needed | {"structlog"}  # Nothing to do.
+
+
 CLIENTS = '"clients": [{"client_id": "a", "client_secret": "b"}]'
 
 
