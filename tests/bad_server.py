@@ -118,7 +118,7 @@ BAD: dict[str, Bad] = {
     # Drips and floods.
     "a drip in the status line": Bad(_bytes_of(lambda _: b"HTTP/1.1 200 " + b"O" * 900), LOST, pause=0.02),
     "a drip in the headers": Bad(_for_ever(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"), LOST, pause=0.02),
-    "a drip in the body": Bad(_bytes_of(lambda good: http(good + b" " * 900)), UNUSABLE, pause=0.02),
+    "a drip in the body": Bad(_for_ever(http(length=900), b" "), UNUSABLE, pause=0.02),
     "a drip of continues": Bad(_for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), LOST, pause=0.02),
     "a flood of continues": Bad(_for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 900), LOST),
     "headers without end": Bad(_for_ever(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 900), LOST),
