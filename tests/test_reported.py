@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import sqlite3
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from jobs import schema
 from jobs.model import Cause
 from jobs.opening import open_ledger
 from jobs.reported import Changes, changes
+from jobs.standing import under_way
 from jobs.worklist import by_company, fixed
 
 from .made import broken, make_run, place, render_again, with_version_1
@@ -108,3 +109,24 @@ def test_the_pages_order_is_company_by_company_and_ids_of_agencies_are_their_com
     assert found == [("CoA", "3", 1), ("CoB", "1", 2), ("CoB", "4", 2), ("", "2", 1)]
     with (tmp_path / "failures.csv").open(encoding="utf-8-sig", newline="") as file:
         assert [row["location_id"][-1] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
+
+
+def test_what_a_run_did_so_far_is_counted_at_one_moment_while_it_goes_on(tmp_path):
+    untried = [place(number, "Co1", "x") for number in range(2, 12)]
+    run = make_run(tmp_path, ("name",), made(n1=None), at=FIRST, untried=untried, killed=True)
+    ledger = open_ledger(tmp_path, "")
+    writer = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)
+    one_more = """UPDATE installs SET status = 'recovered', attempts = 1, recovered_at = :at, last_tried_at = :at
+        WHERE id = (SELECT min(id) FROM installs WHERE status = 'pending')"""
+
+    def goes_on(*_):
+        writer.execute(one_more, {"at": FIRST})
+
+    event.listen(ledger.engine, "after_cursor_execute", goes_on)
+    with ledger.engine.connect() as connection:
+        seen = under_way(connection, run)
+    assert seen.this_run.attempted == seen.this_run.recovered == seen.counts.recovered
+    assert seen.counts.recovered + seen.counts.pending == 11
+    assert writer.execute("SELECT count(*) FROM installs WHERE status = 'recovered'").fetchone()[0] > 2
+    writer.close()
+    ledger.close()
