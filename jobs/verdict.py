@@ -20,12 +20,14 @@ def verdict(way: Way, routes: Sequence[Route], at: str) -> Failed:
     """The failure of `way`, with what each route answered. `at` is UTC ISO 8601."""
     met = way.met or [Met(routes[-1], _not_served(routes), asked=False)]
     told = [_in_doubt(way, one) for one in met]
-    answer = told[most_actionable([diagnose(one) for one in told])]
+    chosen = most_actionable([diagnose(one) for one in told])
+    answer = told[chosen]
     share = LONGEST_MESSAGE // len(told) - 2
     parts = [plain(f"{one.route}: {one.answer.message}", share) for one in met]
     message = "; ".join(parts) if len(parts) > 1 else answer.message
-    status, trace_id = answer.status, answer.trace_id
-    return Failed(diagnose(answer), answer.stage, message, status, trace_id, way.tries, at, tuple(met), way.fate)
+    # What closed a route was said to another install, and its trace leads there.
+    trace_id = answer.trace_id if met[chosen].asked else ""
+    return Failed(diagnose(answer), answer.stage, message, answer.status, trace_id, way.tries, at, tuple(met), way.fate)
 
 
 def _in_doubt(way: Way, met: Met) -> Answer:

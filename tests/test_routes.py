@@ -127,6 +127,8 @@ def test_an_agency_without_the_scope_is_closed_at_its_first_answer_and_said_once
     failures = job.failures()
     assert {failures[f"Loc{n}"]["cause"] for n in range(9)} == {"agency_refused"}
     assert failures["Loc3"]["stage"] == "location_token"
+    # Only what an install was answered itself has a trace of its own.
+    assert sum(bool(failures[f"Loc{n}"]["trace_id"]) for n in range(9)) == 1
     for words in ("reconnect: API endpoint has been removed", "agency: The token is not authorized for this scope."):
         assert words in failures["Loc3"]["message"]
     assert done.stderr.count("closed for CoA") == 1
