@@ -17,7 +17,7 @@ from jobs.cells import unguard
 from jobs.errors import UserError, refuse
 from jobs.ids import is_id
 from jobs.model import Broken, Level, Row
-from jobs.secret import Secret, scrub
+from jobs.secret import STARS, Secret
 
 if TYPE_CHECKING:
     from _csv import Reader as _Reader
@@ -58,7 +58,7 @@ _REPORT_COLUMNS = frozenset(
 _OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
 _OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
-_SEPARATORS = ",;\t"
+SEPARATORS = ",;\t"
 _LONGEST_HEADER = 1_048_576
 _NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")}
 
@@ -146,8 +146,8 @@ class Manifest:
     def _torn(self, line: int, cells: Sequence[str], why: str) -> Broken:
         """A line whose cells cannot be told apart: kept as one cell, so that fed back it stays what it is."""
         if self.with_old_pairs:
-            # A token may stand in any of them.
-            cells = [scrub(cell) for cell in cells]
+            # A token may stand in any of them, and looks like an id.
+            cells = [STARS if cell else "" for cell in cells]
         text = io.StringIO()
         csv.writer(text, lineterminator="").writerow(cells)
         own = [""] * len(self.columns)
@@ -172,7 +172,7 @@ def _why_no_id(name: str, value: str) -> str:
 def open_manifest(path: Path) -> Manifest:
     """The manifest at `path`. Raises UserError where it cannot be used at all."""
     csv.field_size_limit(sys.maxsize)
-    found = [(header, separator) for separator in _SEPARATORS if (header := _header(path, separator)) is not None]
+    found = [(header, separator) for separator in SEPARATORS if (header := _header(path, separator)) is not None]
     if not found:
         raise refuse("has a first line that is no CSV", str(path), "mend its quotes")
     # The separator is the one by which the header names an id, and the most columns.

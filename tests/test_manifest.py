@@ -64,6 +64,12 @@ def test_ragged_rows_fail_by_themselves_with_their_line_and_keep_their_text(read
     assert rows[2].cells == ("", "LocC,x,y")
 
 
+def test_of_a_ragged_row_in_a_list_of_old_tokens_nothing_is_kept_but_its_shape(read):
+    _, rows = read("location_id,access_token,refresh_token,name\nLocA,5f3a9c1e7b2d4860,7f3a,Smith, Inc.\nLocB,7f3b\n")
+    assert [row.cells for row in rows] == [("", "****,****,****,****,****"), ("", "****,****")]
+    assert rows[0].why == "line 2 has 5 cells where the header has 4"
+
+
 @pytest.mark.parametrize("bad", ["1.23E+19", "a b", "-x", "é", "x" * 65, "a/b"])
 def test_an_id_must_look_like_one(read, bad):
     _, rows = read(f"location_id\n{bad}\n")
