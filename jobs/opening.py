@@ -17,6 +17,7 @@ from jobs import schema
 from jobs.errors import refuse
 from jobs.folder import make_private_file
 from jobs.ledger import Ledger, in_batches
+from jobs.manifest import SEPARATORS
 from jobs.records import fingerprint
 
 if TYPE_CHECKING:
@@ -126,13 +127,24 @@ def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:
                 todo = "move it to a safe place, then run again"
                 raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
     except (OSError, UnicodeError, csv.Error) as error:
-        raise refuse(f"cannot be read ({type(error).__name__})", str(path), "move it to a safe place") from None
+        what = f"cannot be read as the job wrote it ({type(error).__name__}), so it may hold tokens"
+        raise refuse(what, str(path), "move it to a safe place, then run again") from None
 
 
 def _pairs(path: Path) -> Iterator[str]:
+    """The pairs in a results.csv, also one that a spreadsheet saved with another separator."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
-            access, refresh = row.get("access_token") or "", row.get("refresh_token") or ""
+        header = file.readline()
+        separator = next((one for one in SEPARATORS if _names_pairs(header, one)), None)
+        if separator is None and (header.strip() or file.read(1)):
+            raise csv.Error("its first line does not name the columns of a pair")
+        file.seek(0)
+        for row in csv.DictReader(file, delimiter=separator or ","):
+            access, refresh = row["access_token"] or "", row["refresh_token"] or ""
             if access or refresh:
                 yield fingerprint(access, refresh)
+
+
+def _names_pairs(header: str, separator: str) -> bool:
+    return {"access_token", "refresh_token"} <= set(next(csv.reader([header], delimiter=separator), ()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import signal
 import sqlite3
 import stat
 import time
+
+import pytest
 
 from jobs.sandbox.behaviours import BEHAVIOURS, RECONNECT, TOKEN
 from jobs.sandbox.world import Limit, Place
@@ -348,6 +351,49 @@ def test_unknown_tokens_in_results_are_never_overwritten(play):
     assert "does not know" in done.stderr
     assert (job.output / "results.csv").read_bytes() == before
     assert len(job.sandbox.seen) == calls
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_results_file_that_a_spreadsheet_saved_again_is_read_for_what_it_holds(play, separator):
+    job = play()
+    manifest = job.manifest(listing(["LocA"]))
+    job.run(manifest)
+    row = job.results()["LocA"]
+    results = job.output / "results.csv"
+
+    def save(row, encoding="utf-8-sig"):
+        with results.open("w", encoding=encoding, newline="") as file:
+            writer = csv.DictWriter(file, list(row), delimiter=separator)
+            writer.writeheader()
+            writer.writerow(row)
+
+    save(row)
+    assert job.run(manifest).returncode == 0
+    assert job.results() == {"LocA": row}
+    for command in (("run", manifest, "--output"), ("report",)):
+        save(row | {"refresh_token": "the-only-copy"})
+        before = results.read_bytes()
+        done = job(*command, job.output)
+        assert done.returncode == 2
+        assert "does not know" in done.stderr
+        assert results.read_bytes() == before
+
+
+@pytest.mark.parametrize("rest", ["", "\n", "\r\n\r\n"])
+def test_a_results_file_without_the_header_of_pairs_may_hold_the_only_copy(play, rest):
+    job = play()
+    manifest = job.manifest(listing(["LocA"]))
+    job.run(manifest)
+    results = job.output / "results.csv"
+    headless = rest + results.read_text(encoding="utf-8").partition("\n")[2]
+    results.write_text(headless, encoding="utf-8")
+    done = job.run(manifest)
+    assert done.returncode == 2
+    assert "may hold tokens" in done.stderr
+    assert results.read_text(encoding="utf-8") == headless.replace("\r\n", "\n")
+    results.write_text(rest[:1], encoding="utf-8")
+    assert job.run(manifest).returncode == 0
+    assert "LocA" in job.results()
 
 
 def test_a_ledger_of_another_api_a_newer_version_or_damaged_is_refused(play):
