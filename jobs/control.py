@@ -6,6 +6,7 @@ Values in, decisions out: no clock, no thread, no sleep. Times are monotonic sec
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jobs.ceiling import Ceiling
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _LIMIT_SECONDS = 10.0
 _TOO_MANY_REQUESTS = 429
+_LONGEST_TOLD = 366 * 86_400.0
+_KEPT_REFUSING = "HighLevel kept answering 429 (too many requests)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +87,15 @@ class Control:
         if said is not None:
             self._budget.hear(said, number, now)
         if status == _TOO_MANY_REQUESTS:
-            self._refused(sent, now, retry_after)
+            self._refused(sent, now, retry_after, utc)
             return
         if status:
             self._refused_in_a_row, self._refused_since = 0, None
             self._ceiling.accepted(sent, now)
         if retry_after is not None:
-            self._hold(now, now + retry_after, status)
+            self._hold(now, retry_after, status, utc)
 
-    def _refused(self, sent: float, now: float, retry_after: float | None) -> None:
+    def _refused(self, sent: float, now: float, retry_after: float | None, utc: datetime) -> None:
         under_way = sent < self.held.until
         self._refused_in_a_row += not under_way or not self._refused_in_a_row
         if self._refused_since is None:
@@ -101,16 +104,17 @@ class Control:
         if not under_way and not seconds:
             seconds = self._backoff(self._refused_in_a_row)
         if seconds:
-            self._hold(now, now + seconds, _TOO_MANY_REQUESTS)
+            self._hold(now, seconds, _TOO_MANY_REQUESTS, utc)
         if not retry_after or under_way or self._refused_in_a_row > 1:
             self._alone = len(self._schedule)  # It is no chance, or the hold is a guess: the next one goes ahead alone.
         self._ceiling.refused(sent, now, self.held.until, told=bool(retry_after))
 
-    def _hold(self, now: float, until: float, status: int) -> None:
+    def _hold(self, now: float, seconds: float, status: int, utc: datetime) -> None:
+        until = now + seconds
         refused_for = now - self._refused_since if self._refused_since is not None else 0.0
-        if until - now > self._patience or refused_for >= self._patience:
+        if seconds > self._patience or refused_for >= self._patience:
             self.out_of_patience = True
-            self.enough = "HighLevel kept answering 429 (too many requests)"
+            self.enough = _asked_for(seconds, status, utc) if seconds > self._patience else _KEPT_REFUSING
         if until > self.held.until:
             self.held = Held(until, status)
             self._schedule.pause(until)
@@ -123,3 +127,10 @@ class Control:
         when = f"after {next_day:%Y-%m-%dT%H:%M:%SZ}" if next_day else "tomorrow"
         self.enough = f"HighLevel's limit of requests a day is used up; run the same command again {when}"
         return True
+
+
+def _asked_for(seconds: float, status: int, utc: datetime) -> str:
+    what = f"HighLevel asked with {status} for a pause that is longer than pace.patience_seconds"
+    if seconds > _LONGEST_TOLD:
+        return what
+    return f"{what}; run the same command again after {utc + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"

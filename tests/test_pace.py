@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -184,10 +186,20 @@ def test_after_a_hold_that_was_guessed_one_request_goes_ahead_alone():
     assert order == ["first", "second"]
 
 
-def test_patience_ends_with_a_hold_that_is_longer():
+@pytest.mark.parametrize(
+    ("status", "seconds", "says"),
+    [
+        (429, 3600.0, "with 429 for a pause .*again after 2026-11-24T01:00:00Z"),
+        (503, 61.0, "with 503 for a pause .*again after 2026-11-24T00:01:01Z"),
+        (429, math.inf, "with 429 for a pause that is longer than pace.patience_seconds"),
+        (429, 1e200, "with 429 for a pause that is longer than pace.patience_seconds"),
+    ],
+)
+def test_patience_ends_with_a_hold_that_is_longer_and_its_end_is_told(status, seconds, says):
     pace = gate(patience=60)
-    pace.observe(pace.enter(urgent=False), 429, 61.0, {})
+    pace.observe(pace.enter(urgent=False), status, seconds, {})
     assert pace.out_of_patience
+    assert re.fullmatch(f"HighLevel asked {says}", pace.enough)
     with pytest.raises(Stopped):
         pace.enter(urgent=True)
 
