@@ -119,8 +119,8 @@ def _add_tables(connection: Connection) -> None:
 def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:
     """Raise UserError where results.csv holds tokens that the ledger does not know: they would be lost."""
     path = folder / RESULTS
-    if not path.is_file():
-        return
+    if path.is_symlink() or not path.is_file():
+        return  # Where a link leads, nothing is written.
     try:
         for batch in in_batches(_pairs(path)):
             if not ledger.knows_pairs(batch):
