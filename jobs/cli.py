@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -168,13 +169,23 @@ def plan(manifest: Path, output: Path | None, routes: tuple[Route, ...], as_json
 
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-def report(folder: Path) -> int:
+@click.option("--cut-short", "code", type=int, hidden=True)
+def report(folder: Path, code: int | None) -> int:
     """Render the reports of DIR again, also while a run is under way."""
+    if code is not None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     with importing():
         from jobs.preview import report_again
         from jobs.start import PROJECT
 
-    report_again(folder, PROJECT, os.environ)
+    try:
+        report_again(folder, PROJECT, os.environ, code)
+    except UserError as error:
+        if code is None:
+            raise
+        click.echo(f"error: {error}", err=True)
+    if code is not None:
+        raise SystemExit(code)  # The run has had the last word.
     click.echo(f"the reports in {folder} are rendered again")
     return Exit.OK
 

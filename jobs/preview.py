@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.apps import load_apps
-from jobs.clock import utc
+from jobs.clock import utc, utc_now
 from jobs.errors import UserError, refuse
 from jobs.folder import alone
 from jobs.messages import load_messages
@@ -51,8 +51,11 @@ def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
         return replace(plan, routes=reach)
 
 
-def report_again(folder: Path, project: Path, environment: Mapping[str, str]) -> None:
-    """Render the reports of `folder`. Raises UserError where it holds no ledger, or a message's template is broken."""
+def report_again(folder: Path, project: Path, environment: Mapping[str, str], cut_short: int | None = None) -> None:
+    """Render the reports of `folder`, of a run that a second signal has just `cut_short` with this exit code, if one was.
+
+    Raises UserError where it holds no ledger, or a message's template is broken.
+    """
     must_hold_ledger(folder)
     try:
         apps = load_apps(project, environment_of(project, environment)).known
@@ -68,6 +71,9 @@ def report_again(folder: Path, project: Path, environment: Mapping[str, str]) ->
             if not run.finished_at:
                 with ledger.engine.connect() as connection:
                     run = under_way(connection, run)
+                if cut_short is not None:
+                    run = replace(run, finished_at=utc_now(), exit_code=cut_short, stopped_because="signal")
+                    ledger.save_run(run)
             render(folder, ledger, run, apps, messages)
     finally:
         ledger.close()

@@ -6,10 +6,12 @@ import os
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from jobs.clock import utc_now
+from jobs.cut_short import leave_reports
 from jobs.errors import Exit, UserError, refuse
 from jobs.failed_set import failed_set_changed
 from jobs.folder import LOCK, alone, app_lock, clear_left_behind, hold, make_folder, refuse_folders, reserve
@@ -52,7 +54,7 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             raise refuse(f"cannot be used ({full})", str(folder), todo_now) from None
         in_place = anchor(folder / LEDGER)
         terminal.started(opening)
-        held.enter_context(on_signals(stop, terminal.cut_short))
+        held.enter_context(on_signals(stop, partial(_cut_short, terminal, folder)))
         this_run = run.this_run
         try:
             for progress in _work(start, ledger, todo, wishes, stop, make_room):
@@ -75,6 +77,11 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
             terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
+
+
+def _cut_short(terminal: Terminal, folder: Path, code: Exit) -> None:
+    terminal.cut_short(code)
+    leave_reports(folder, code)
 
 
 def _take(start: Start, folder: Path, held: ExitStack) -> tuple[Ledger, Callable[[], None]]:

@@ -104,7 +104,8 @@ def test_the_readme_has_every_option_and_no_other():
     for words in commands:
         if words[0] != "-" and words.split()[0] != "run":
             name = words.split()[0]
-            mine = {param.opts[0] for param in cli.commands[name].params if isinstance(param, click.Option)}
+            options = [param for param in cli.commands[name].params if isinstance(param, click.Option)]
+            mine = {option.opts[0] for option in options if not option.hidden}
             assert set(re.findall(r"--[a-z-]+", words)) == mine - {"--output"}
 
 

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import stat
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -236,6 +237,30 @@ def test_a_signal_stops_gently_and_the_rest_is_pending(play):
     counts = job.summary()["counts"]
     assert counts["recovered"] >= 1
     assert counts["pending"] == 300 - counts["recovered"]
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_ends_the_run_at_once_and_the_reports_are_there(play, second):
+    job = play({"LocB": Place("not_installed")}, latency_seconds=0.2)
+    manifest = job.manifest(listing(["LocA", "LocB", "LocC", "LocD"]))
+    process = job.start("run", manifest, "--output", job.output, "--workers", "1")
+    _wait_until(lambda: any(seen.account_id == "LocB" for seen in job.sandbox.seen))
+    job.sandbox.world = replace(job.sandbox.world, latency_seconds=8)
+    _wait_until(lambda: any(seen.account_id == "LocC" for seen in job.sandbox.seen))
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    sent, began = len(job.sandbox.seen), time.monotonic()
+    process.send_signal(second)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + second
+    assert time.monotonic() - began < 6
+    assert (out + err).splitlines()[-1].startswith(f"exit {128 + second}: stopped at once")
+    assert len(job.sandbox.seen) == sent
+    summary = job.summary()
+    assert (summary["exit_code"], summary["stopped_because"]) == (128 + second, "signal")
+    assert [row["status"] for row in job.results().values()] == ["recovered", "failed", "pending", "pending"]
+    assert [*job.failures()] == ["LocB"]
+    assert (job.output / "failures.html").exists()
 
 
 def test_a_killed_run_loses_nothing_that_was_recorded_and_sends_no_code_twice(play):

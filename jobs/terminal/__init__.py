@@ -227,7 +227,7 @@ class Terminal:
 
     def cut_short(self, code: Exit) -> None:
         """The last words where a second signal ends the run at once, from within the signal's handler."""
-        what = f"stopped at once; what was in flight is pending. `recover report {self._folder}` renders the reports"
+        what = f"stopped at once; what was in flight is pending, and the reports in {self._folder} follow"
         try:
             if self._voice.as_json:
                 self._finish_log(code, f"exit {int(code)}: {what}")
