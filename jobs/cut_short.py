@@ -19,11 +19,12 @@ def leave_reports(folder: Path, code: Exit) -> None:
 
     It returns only where the system has no room for that. An impatient third Ctrl-C is ignored until the other is there.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_CODE), os.environ.get("PYTHONPATH", "")])}
+    # What lies in the folder where the run was started is no part of this: hence -P, and no empty place.
+    places = [str(_CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     options = ["report", "--cut-short", str(int(code)), "--", os.fspath(folder)]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        # -P: a folder `jobs` where the run was started is not this one.
         os.execve(sys.executable, [sys.executable, "-P", "-m", "jobs", *options], environment)  # noqa: S606 - no shell is the point
     except OSError:
         return

@@ -46,7 +46,7 @@ class Stop:
 
 @contextmanager
 def on_signals(stop: Stop, at_once: Callable[[Exit], None]) -> Iterator[None]:
-    """Let SIGHUP, SIGINT and SIGTERM stop the run gently, and a second one at once, after `at_once` has said so.
+    """Let SIGHUP, SIGINT and SIGTERM stop the run gently, and a second one at once, with `at_once`, which need not return.
 
     An ignored SIGHUP stays ignored.
     """

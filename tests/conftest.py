@@ -35,6 +35,7 @@ class Job:
     sandbox: Sandbox
     environment: dict[str, str] = field(default_factory=dict)
     project: Path = PROJECT
+    command: tuple[object, ...] = (sys.executable, "-m", "jobs")
 
     @property
     def output(self):
@@ -47,7 +48,7 @@ class Job:
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "jobs", *map(str, arguments)],
+            [*map(str, (*self.command, *arguments))],
             cwd=self.project,
             env=self.environment,
             stdout=subprocess.PIPE,

@@ -8,8 +8,10 @@ import re
 import signal
 import sqlite3
 import stat
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -243,6 +245,10 @@ def test_a_signal_stops_gently_and_the_rest_is_pending(play):
 def test_a_second_signal_ends_the_run_at_once_and_the_reports_are_there(play, second):
     job = play({"LocB": Place("not_installed")}, latency_seconds=0.2)
     manifest = job.manifest(listing(["LocA", "LocB", "LocC", "LocD"]))
+    # Started as cron does, in a folder whose modules are none of the job's.
+    job.command, job.project = (Path(sys.executable).with_name("recover"),), job.folder
+    for name in ("json.py", "jobs.py"):
+        (job.folder / name).write_text("raise SystemExit(99)", encoding="utf-8")
     process = job.start("run", manifest, "--output", job.output, "--workers", "1")
     _wait_until(lambda: any(seen.account_id == "LocB" for seen in job.sandbox.seen))
     job.sandbox.world = replace(job.sandbox.world, latency_seconds=8)
@@ -386,8 +392,8 @@ def test_a_results_file_that_a_spreadsheet_saved_again_is_read_for_what_it_holds
     row = job.results()["LocA"]
     results = job.output / "results.csv"
 
-    def save(row, encoding="utf-8-sig"):
-        with results.open("w", encoding=encoding, newline="") as file:
+    def save(row):
+        with results.open("w", encoding="utf-8-sig", newline="") as file:
             writer = csv.DictWriter(file, list(row), delimiter=separator)
             writer.writeheader()
             writer.writerow(row)
