@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _LIMIT_SECONDS = 10.0
 _TOO_MANY_REQUESTS = 429
 _LONGEST_TOLD = 366 * 86_400.0
-_KEPT_REFUSING = "HighLevel kept answering 429 (too many requests)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +111,10 @@ class Control:
     def _hold(self, now: float, seconds: float, status: int, utc: datetime) -> None:
         until = now + seconds
         refused_for = now - self._refused_since if self._refused_since is not None else 0.0
-        if seconds > self._patience or refused_for >= self._patience:
-            self.out_of_patience = True
-            self.enough = _asked_for(seconds, status, utc) if seconds > self._patience else _KEPT_REFUSING
+        if seconds > self._patience:
+            self.out_of_patience, self.enough = True, _asked_for(seconds, status, utc)
+        elif refused_for >= self._patience:
+            self.out_of_patience, self.enough = True, "HighLevel kept answering 429 (too many requests)"
         if until > self.held.until:
             self.held = Held(until, status)
             self._schedule.pause(until)
@@ -124,8 +124,8 @@ class Control:
         if not self._budget.spent(reserve):
             return False
         next_day = self._budget.next_day
-        when = f"after {next_day:%Y-%m-%dT%H:%M:%SZ}" if next_day else "tomorrow"
-        self.enough = f"HighLevel's limit of requests a day is used up; run the same command again {when}"
+        again = _again_after(next_day) if next_day else "run the same command again tomorrow"
+        self.enough = f"HighLevel's limit of requests a day is used up; {again}"
         return True
 
 
@@ -133,4 +133,8 @@ def _asked_for(seconds: float, status: int, utc: datetime) -> str:
     what = f"HighLevel asked with {status} for a pause that is longer than pace.patience_seconds"
     if seconds > _LONGEST_TOLD:
         return what
-    return f"{what}; run the same command again after {utc + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{what}; {_again_after(utc + timedelta(seconds=seconds))}"
+
+
+def _again_after(moment: datetime) -> str:
+    return f"run the same command again after {moment:%Y-%m-%dT%H:%M:%SZ}"
