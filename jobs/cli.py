@@ -23,6 +23,8 @@ from jobs.importing import importing
 from jobs.model import Cause, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobs.net import Net
     from jobs.start import Start
     from jobs.terminal import Terminal
@@ -53,6 +55,27 @@ class _Routes(click.ParamType[tuple[Route, ...]]):
         return tuple(route for route in Route if route in named)
 
 
+class _Column(click.ParamType[str]):
+    name = "id=name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from jobs.layout import ROLES, role_of
+
+        role, sign, name = str(value).partition("=")
+        if not sign or role_of(role) not in ROLES:
+            self.fail(f"{value!r} does not say which column is one of {', '.join(ROLES)}, as ID=NAME", param, ctx)
+        return f"{role_of(role)}={name}"
+
+
+def _chosen(columns: Sequence[str]) -> dict[str, str]:
+    """Which column is which, by what it is."""
+    pairs = [column.partition("=")[::2] for column in columns]
+    chosen = dict(pairs)
+    if len(chosen) < len(pairs):
+        raise click.UsageError("--column says twice which column one and the same id is")
+    return chosen
+
+
 _INPUT = click.argument("manifest", metavar="INPUT", type=click.Path(path_type=Path))
 _OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path), help="Folder of the results.  [data/<stem of INPUT>]"
@@ -63,6 +86,16 @@ _ROUTES = click.option(
     default="reconnect,agency",
     show_default=True,
     help="Ways back, tried in order; refresh ends the pair in use.",
+)
+
+
+_COLUMNS = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    type=_Column(),
+    metavar="ID=NAME",
+    help="Which column is location_id (or another id or token), whatever its header; `location_id=`: there is none.",
 )
 
 
@@ -83,6 +116,7 @@ def cli() -> None:
     "--cause", "causes", multiple=True, type=click.Choice([c.value for c in Cause]), help="Only what failed so."
 )
 @_ROUTES
+@_COLUMNS
 @click.option("--force", is_flag=True, help="Also what is recovered: a new pair may end the one in use.")
 @click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
@@ -97,6 +131,7 @@ def run(
     max_duration: float | None,
     causes: tuple[str, ...],
     routes: tuple[Route, ...],
+    columns: tuple[str, ...],
     force: bool,
     quiet: bool,
     log_format: str,
@@ -109,7 +144,7 @@ def run(
 
     del quiet, log_format  # `_terminal` has read them.
     terminal.begins(manifest, _given())
-    start = _start(manifest, rate, workers)
+    start = _start(manifest, rate, workers, columns)
     secrets = [app.client_secret for app in start.apps.known.values()]
     secrets.append(start.settings.notify.url)
     terminal.configured(start.settings.log.level, secrets, start.warnings)
@@ -138,26 +173,29 @@ def _as_given(option: click.Option, value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _start(manifest: Path, rate: float | None, workers: int | None) -> Start:
+def _start(manifest: Path, rate: float | None, workers: int | None, columns: Sequence[str]) -> Start:
     from jobs.start import PROJECT, make_start
 
     given = {option: str(value) for option, value in (("--rate", rate), ("--workers", workers)) if value is not None}
-    return make_start(PROJECT, os.environ, manifest, given)
+    return make_start(PROJECT, os.environ, manifest, given, _chosen(columns))
 
 
 @cli.command()
 @_INPUT
 @_OUTPUT
 @_ROUTES
+@_COLUMNS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def plan(manifest: Path, output: Path | None, routes: tuple[Route, ...], as_json: bool) -> int:
+def plan(
+    manifest: Path, output: Path | None, routes: tuple[Route, ...], columns: tuple[str, ...], as_json: bool
+) -> int:
     """Say what a run would do. Nothing is sent, nothing is written."""
     with importing():
         from jobs.plan import tell
         from jobs.preview import preview
         from jobs.start import PROJECT, output_for
 
-    start = _start(manifest, None, None)
+    start = _start(manifest, None, None, columns)
     made = preview(start, output_for(PROJECT, manifest, output), routes)
     lines = [json.dumps(asdict(made))] if as_json else tell(made, start.settings.pace.requests_per_second)
     for line in lines:

@@ -26,6 +26,7 @@ from jobs.highlevel import CallFailed
 from jobs.ids import is_id
 from jobs.manifest import open_manifest
 from jobs.model import InstallKey, Level, Row
+from jobs.noticed import Noticed
 from jobs.opening import must_hold_ledger, reading, refuse_another
 from jobs.pace import Stopped
 from jobs.plan import with_apps
@@ -78,7 +79,10 @@ def prepare(
     settings = load_settings(project / "config" / "recovery.toml", known, {})
     apps, url = load_apps(project, known), base_url(known)
     manifest = open_manifest(output) if output.exists() else None
-    deque(manifest.rows() if manifest else (), maxlen=0)  # A line that cannot be read is met before anything is sent.
+    noticed = Noticed()
+    deque(manifest.rows(noticed) if manifest else (), maxlen=0)  # What cannot be read is met before anything is sent.
+    if noticed.fault:  # What is added must not end up within its quotes.
+        raise refuse(noticed.fault, str(output), "close or remove it")
     if not os.access(output.absolute().parent, os.W_OK | os.X_OK):
         raise refuse("cannot be written to", str(output.absolute().parent), "make the folder, or mend its rights")
     if manifest is not None and manifest.layout.location_id < 0:

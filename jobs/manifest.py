@@ -1,92 +1,74 @@
 """The manifest: a CSV of installs, with everything that a spreadsheet does to one. Read as a stream.
 
-What a line says of an install is decided here; which app it belongs to, where it does not say, is `plan`'s.
+What a line says of an install is decided here; which app it belongs to, where it does not say, is `plan`'s. Every line of
+the file is a row, or broken, or blank, or the header once more.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import re
 import sys
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jobs.cells import unguard
 from jobs.errors import UserError, refuse
-from jobs.ids import is_id
+from jobs.ids import as_seen, has_unseen, is_id
+from jobs.layout import (
+    IDS,
+    ROW_AS_READ,
+    Layout,
+    holds_ids,
+    layout_of,
+    role_of,
+    speaks_of_locations,
+    unknown_locations,
+)
+from jobs.lines import records
 from jobs.model import Broken, Level, Row
+from jobs.noticed import Noticed
 from jobs.secret import STARS, Secret
 
 if TYPE_CHECKING:
-    from _csv import Reader as _Reader
     from collections.abc import Iterator, Sequence
     from typing import TextIO
 
-ROW_AS_READ = "row_as_read"
-_ID_COLUMNS = {
-    "locationid": "location_id",
-    "companyid": "company_id",
-    "clientid": "client_id",
-    "clientkey": "client_id",
-}
-_OLD_PAIR = {"accesstoken": "access_token", "refreshtoken": "refresh_token"}
-_REPORT_COLUMNS = frozenset(
-    [
-        "status",
-        "token_type",
-        "expires_at",
-        "scope",
-        "user_type",
-        "user_id",
-        "route",
-        "cause",
-        "message",
-        "trace_id",
-        "attempts",
-        "recovered_at",
-        "owner",
-        "next_step",
-        "stage",
-        "http_status",
-        "first_failed_at",
-        "last_tried_at",
-        "reinstall_url",
-    ]
-)
-_OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
-_OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
+    from jobs.layout import Chosen
+    from jobs.lines import Record
+
+__all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "open_manifest"]
+
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 SEPARATORS = ",;\t"
 _LONGEST_HEADER = 1_048_576
+_LOOKED_AT = 2_000
 _NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")}
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the cells of a line belong: positions of the ids and the old pair (-1: no such column), and the user's columns."""
-
-    separator: str
-    width: int
-    location_id: int
-    company_id: int
-    client_id: int
-    access_token: int
-    refresh_token: int
-    own: tuple[int, ...]
-    row_as_read: int
+# What other programs write where there is nothing.
+_NOTHING = {"null", "none", "nan", "undefined", "\\n"}
+_LONGEST_NOTHING = max(map(len, _NOTHING))
+_LONGEST_ROLE = 20
+_AS_FORMULA = re.compile(r'="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A readable manifest. `columns` are the user's, `left_out` those of a user's that bear the name of a report's."""
+    """A readable manifest."""
 
     path: Path
-    columns: tuple[str, ...]
-    left_out: tuple[str, ...]
-    from_report: bool
-    layout: _Layout
+    layout: Layout
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The user's columns."""
+        return self.layout.columns
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Those of the user's columns that bear the name of a report's."""
+        return self.layout.left_out
 
     @property
     def with_companies(self) -> bool:
@@ -98,129 +80,204 @@ class Manifest:
         """Whether it has a column for the tokens that installs had."""
         return self.layout.access_token >= 0 or self.layout.refresh_token >= 0
 
-    def rows(self) -> Iterator[Row | Broken]:
-        """Every line that holds anything. Raises UserError where the file itself cannot be read on."""
-        with _opened(self.path) as file:
-            reader = _reader(file, self.layout.separator)
-            _skip_header(reader)
-            while True:
-                begins = reader.line_num + 1
-                try:
-                    cells = next(reader, None)
-                except csv.Error as error:
-                    if "unexpected end of data" in str(error):
-                        raise refuse(
-                            f"has a quote in line {begins} that never closes", str(self.path), "close or remove it"
-                        ) from None
-                    yield self._torn(begins, [], f"line {begins} is no CSV ({error})")
-                    continue
-                except UnicodeDecodeError:
-                    _not_utf8(self.path)
-                if cells is None:
-                    return
-                if self.from_report:
-                    cells = [unguard(cell) for cell in cells]
-                if any(cell and not cell.isspace() for cell in cells):
-                    yield self._read(begins, cells)
+    def rows(self, noticed: Noticed | None = None) -> Iterator[Row | Broken]:
+        """Every line that holds anything, but for the header. `noticed` collects what a person should look at.
 
-    def _read(self, line: int, cells: list[str]) -> Row | Broken:
-        layout = self.layout
-        if len(cells) > layout.width and not any(cells[layout.width :]):
-            del cells[layout.width :]
-        if len(cells) != layout.width:
-            return self._torn(line, cells, f"line {line} has {len(cells)} cells where the header has {layout.width}")
-        location = cells[layout.location_id].strip() if layout.location_id >= 0 else ""
-        company = cells[layout.company_id].strip() if layout.company_id >= 0 else ""
-        client = cells[layout.client_id].strip() if layout.client_id >= 0 else ""
+        Raises UserError where the file itself cannot be read on.
+        """
+        seen, lines = Noticed() if noticed is None else noticed, _Lines(self.layout)
+        try:
+            with _opened(self.path) as file:
+                found = records(file, self.layout.separator)
+                _header_of(found)
+                for record in found:
+                    read = lines.read(record, seen)
+                    if read is not None:
+                        yield read
+        except UnicodeDecodeError:
+            _not_utf8(self.path)
+
+
+class _Lines:
+    """Reads the lines of a manifest. Behind a torn one, only what is surely a row counts as one, until the first of these."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._header = [as_seen(name) for name in layout.header]
+        self._headers = {self._header[place] for place in (layout.location_id, layout.company_id) if place >= 0}
+        self._torn_at = 0
+
+    def read(self, record: Record, noticed: Noticed) -> Row | Broken | None:
+        """What a line says; None where it says nothing."""
+        layout, cells = self._layout, record.cells
+        if record.torn:
+            self._torn_at = self._torn_at or record.line
+            return self._torn(record, record.torn, noticed)
+        if layout.from_report:
+            cells = [unguard(cell) for cell in cells]
+        lacking = layout.width - len(cells)
+        if lacking:
+            cells += [""] * lacking
+        location = _said(cells[layout.location_id]) if layout.location_id >= 0 else ""
+        company = _said(cells[layout.company_id]) if layout.company_id >= 0 else ""
+        if self._says_nothing(record.line, cells, location or company, noticed):
+            return None
+        if self._torn_at and not self._is_surely_a_row(lacking, location, company, noticed):
+            why = f"line {record.line} stands behind the torn line {self._torn_at}"
+            return self._torn(record, why, noticed)
+        if lacking < 0 and any(cells[layout.width :]):
+            why = f"line {record.line} has {len(cells)} cells where the header has {layout.width}"
+            return self._broken(record, why)
+        self._torn_at = 0
+        if len(record.lines) > 1 and self._spans_rows(record):
+            noticed.spans_rows(record.line, record.line + len(record.lines) - 1)
+        return self._row(record.line, cells, location, company, noticed)
+
+    def _says_nothing(self, line: int, cells: Sequence[str], account: str, noticed: Noticed) -> bool:
+        if account in self._headers and [*map(as_seen, cells)] == self._header:
+            noticed.headers.add(line)
+            return True
+        if not account and not any(map(as_seen, cells)):
+            noticed.blank += 1
+            return True
+        return False
+
+    def _row(self, line: int, cells: Sequence[str], location: str, company: str, noticed: Noticed) -> Row | Broken:
+        layout = self._layout
+        client = _said(cells[layout.client_id]) if layout.client_id >= 0 else ""
         own = tuple([cells[index] for index in layout.own])
-        if not location and not company:
-            why = f"line {line} has neither a location id nor a company id"
+        why = _why_broken(line, location, company, client)
+        if why:
             return Broken(line, location, company, client, own, why)
-        for name, value in (("location id", location), ("company id", company), ("client id", client)):
-            if value and not is_id(value):
-                return Broken(line, location, company, client, own, f"line {line}: {_why_no_id(name, value)}")
+        if location:
+            noticed.locations.add(location, line)
+        elif layout.location_id >= 0 and as_seen(cells[layout.location_id]):
+            noticed.emptied.add(line)
+        if company:
+            noticed.companies.add(company, line)
         level = Level.SUB_ACCOUNT if location else Level.AGENCY
         access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))
         return Row(line, client, level, location or company, company, own, access, refresh)
 
-    def _torn(self, line: int, cells: Sequence[str], why: str) -> Broken:
+    def _is_surely_a_row(self, lacking: int, location: str, company: str, noticed: Noticed) -> bool:
+        """Whether it is no rest of a cell: as wide as the header, or with an id like those before."""
+        if not is_id(location or company):
+            return False
+        like = location in noticed.locations if location else company in noticed.companies
+        return like or (lacking == 0 and self._layout.width > 1)
+
+    def _spans_rows(self, record: Record) -> bool:
+        """Whether a line that a cell swallowed has an id where the record has one, of the same form."""
+        layout = self._layout
+        place = layout.location_id if layout.location_id >= 0 else layout.company_id
+        usual = len(_said(record.cells[place]))
+        for line in record.lines[1:]:
+            cells = line.rstrip("\r\n").split(layout.separator)
+            account = _said(cells[place].strip('"')) if place < len(cells) else ""
+            if len(account) == usual and is_id(account) and (len(cells) > 1 or layout.width == 1):
+                return True
+        return False
+
+    def _torn(self, record: Record, why: str, noticed: Noticed) -> Broken | None:
+        if not as_seen(record.text):
+            noticed.blank += 1
+            return None
+        noticed.torn_line(record.line, why)
+        return self._broken(record, why)
+
+    def _broken(self, record: Record, why: str) -> Broken:
         """A line whose cells cannot be told apart: kept as one cell, so that fed back it stays what it is."""
-        if self.with_old_pairs:
+        layout, text = self._layout, record.text
+        if layout.access_token >= 0 or layout.refresh_token >= 0:
             # A token may stand in any of them, and looks like an id.
-            cells = [STARS if cell else "" for cell in cells]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(cells)
-        own = [""] * len(self.columns)
-        if self.layout.row_as_read >= 0:
-            own[self.layout.row_as_read] = text.getvalue()
+            text = layout.separator.join(STARS if cell.strip() else "" for cell in text.split(layout.separator))
+        own = [""] * len(layout.columns)
+        if layout.row_as_read >= 0:
+            own[layout.row_as_read] = text
         else:
-            own.append(text.getvalue())
-        return Broken(line, "", "", "", tuple(own), why)
+            own.append(text)
+        return Broken(record.line, "", "", "", tuple(own), why)
+
+
+def _said(cell: str) -> str:
+    """What a cell of an id or a token says: without what a spreadsheet or a program puts around it, or in its place."""
+    if len(cell) > _LONGEST_NOTHING and cell.isalnum() and cell.isascii():
+        return cell  # Nearly always; the rest is seldom.
+    text = as_seen(cell)
+    if found := _AS_FORMULA.fullmatch(text):
+        text = as_seen(found[1])
+    return "" if text.casefold() in _NOTHING else text
 
 
 def _secret(cells: Sequence[str], place: int) -> Secret | None:
-    text = cells[place].strip() if place >= 0 else ""
+    text = _said(cells[place]) if place >= 0 else ""
     return Secret(text) if text else None
+
+
+def _why_broken(line: int, location: str, company: str, client: str) -> str:
+    """Why a line with these ids cannot be used; '' where it can."""
+    if not location and not company:
+        return f"line {line} has neither a location id nor a company id"
+    for name, value in (("location id", location), ("company id", company), ("client id", client)):
+        if value and not is_id(value):
+            return f"line {line}: {_why_no_id(name, value)}"
+    if len(location or company) < _LONGEST_ROLE and role_of(location or company) in IDS:
+        return f"line {line} looks like the header of another list; put that into a file of its own"
+    return ""
 
 
 def _why_no_id(name: str, value: str) -> str:
     if _SHORTENED.fullmatch(value):
         return f"the {name} was shortened by a spreadsheet; format the column as text and export it again"
+    if has_unseen(value):
+        return f"the {name} holds a blank, or a character that is not seen"
     return f"the {name} holds what no id holds (1 to 64 of A-Z a-z 0-9 _ . -)"
 
 
-def open_manifest(path: Path) -> Manifest:
-    """The manifest at `path`. Raises UserError where it cannot be used at all."""
+def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
+    """The manifest at `path`. Raises UserError where it cannot be used at all.
+
+    `chosen` says which column is which, whatever its header. Where it is given, empty or not, a list in which
+    sub-accounts might be taken for agencies is refused too.
+    """
     csv.field_size_limit(sys.maxsize)
     found = [(header, separator) for separator in SEPARATORS if (header := _header(path, separator)) is not None]
     if not found:
         raise refuse("has a first line that is no CSV", str(path), "mend its quotes")
     # The separator is the one by which the header names an id, and the most columns.
-    header, separator = max(found, key=lambda one: (bool(_ids_of(one[0])), len(one[0])))
+    header, separator = max(found, key=lambda one: (_names_an_id(one[0], chosen), len(one[0])))
     if not any(header):
         raise refuse("is empty", str(path), "give a CSV with a header and a line for each install")
-    ids = _ids_of(header)
-    old_pair = {i: _OLD_PAIR[normal] for i, name in enumerate(header) if (normal := _normal(name)) in _OLD_PAIR}
-    named = [*ids.values(), *old_pair.values()]
-    for name in ("location_id", "company_id", "client_id", "access_token", "refresh_token"):
-        if named.count(name) > 1:
-            raise refuse(f"has two columns for {name}", str(path), "remove or rename one of them")
-    if not set(ids.values()) & {"location_id", "company_id"}:
-        raise refuse("has no column location_id or company_id", str(path), "name one of its columns so, in line 1")
-    from_report = set(header) >= _OWN_REPORT
-    own = [
-        index
-        for index, name in enumerate(header)
-        if index not in ids and index not in old_pair and name.strip() not in _REPORT_COLUMNS
-    ]
-    names = tuple(unguard(header[index]) if from_report else header[index] for index in own)
-    ours = from_report or set(header) >= _OWN_RESULTS
-    left_out = () if ours else tuple(name.strip() for name in header if name.strip() in _REPORT_COLUMNS)
-    places = {name: index for index, name in (ids | old_pair).items()}
-    layout = _Layout(
-        separator,
-        len(header),
-        places.get("location_id", -1),
-        places.get("company_id", -1),
-        places.get("client_id", -1),
-        places.get("access_token", -1),
-        places.get("refresh_token", -1),
-        tuple(own),
-        names.index(ROW_AS_READ) if ROW_AS_READ in names else -1,
-    )
-    return Manifest(path, names, left_out, from_report, layout)
+    layout = layout_of(path, header, separator, chosen)
+    if chosen is not None and "location_id" not in chosen and not layout.ours:
+        _refuse_unknown_locations(path, layout)
+    if layout.location_id < 0 and layout.company_id < 0:
+        todo = "name one of its columns so, in line 1"
+        more = ", or say which with --column location_id=NAME" if chosen is not None else ""
+        raise refuse("has no column location_id or company_id", str(path), todo + more)
+    return Manifest(path, layout)
 
 
-def _normal(name: str) -> str:
-    return "".join(name.split()).replace("_", "").replace("-", "").casefold()
+def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
+    named = {as_seen(name) for name in (chosen or {}).values()}
+    return any(role_of(name) in IDS or as_seen(name) in named for name in header)
 
 
-def _ids_of(header: Sequence[str]) -> dict[int, str]:
-    return {i: _ID_COLUMNS[normal] for i, name in enumerate(header) if (normal := _normal(name)) in _ID_COLUMNS}
-
-
-def _reader(file: TextIO, separator: str) -> _Reader:
-    return csv.reader(file, delimiter=separator, strict=True)
+def _refuse_unknown_locations(path: Path, layout: Layout) -> None:
+    """Refuse a list with a column that may be the one of location ids, and is not used."""
+    if layout.location_id < 0 and (column := speaks_of_locations(layout)):
+        raise unknown_locations(path, layout, column)
+    try:
+        with _opened(path) as file:
+            found = records(file, layout.separator)
+            _header_of(found)
+            rows = [record.cells for record in islice(found, _LOOKED_AT)]
+    except UnicodeDecodeError:
+        return  # It is told by its line where all of the list is read.
+    place = layout.location_id
+    known = place >= 0 and any(len(row) > place and _said(row[place]) for row in rows)
+    if not known and (column := holds_ids(layout, rows)):
+        raise unknown_locations(path, layout, column)
 
 
 def _header(path: Path, separator: str) -> list[str] | None:
@@ -230,26 +287,24 @@ def _header(path: Path, separator: str) -> list[str] | None:
             if len(file.readline(_LONGEST_HEADER)) >= _LONGEST_HEADER:
                 raise refuse("has a first line without end", str(path), "is it a CSV?")
             file.seek(0)
-            reader = _reader(file, separator)
-            for cells in reader:
-                if any(cell.strip() for cell in cells) and not _names_separator(cells):
-                    return cells
+            return _header_of(records(file, separator))
     except UnicodeDecodeError:
         _not_utf8(path)
-    except csv.Error:
-        return None
+
+
+def _header_of(found: Iterator[Record]) -> list[str] | None:
+    """The first record that names anything, which is taken from `found`; None where it is torn, [] where there is none."""
+    for record in found:
+        if record.torn:
+            return None
+        if any(map(as_seen, record.cells)) and not _names_separator(record.cells):
+            return record.cells
     return []
 
 
 def _names_separator(cells: Sequence[str]) -> bool:
     """Excel's own first line `sep=;`."""
     return "".join(cells).strip().casefold() in {"sep=", "sep=,", "sep=;", "sep=\t"} or [*cells] == ["sep=", ""]
-
-
-def _skip_header(reader: _Reader) -> None:
-    for cells in reader:
-        if any(cell.strip() for cell in cells) and not _names_separator(cells):
-            return
 
 
 def _opened(path: Path) -> TextIO:

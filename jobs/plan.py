@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Plan:
     """How INPUT's installs stand before a run, how many of them it would try, and how many each route can serve.
 
-    (`unplaced` among the routes: how many an agency may serve besides, which name no company.)
+    (`unplaced` among the routes: how many an agency may serve besides, which name no company.) `warnings` are what a
+    person should know before a run.
     """
 
     rows: int
@@ -35,6 +36,7 @@ class Plan:
     agencies_to_do: int = 0
     to_do: int = 0
     routes: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken]:
@@ -95,6 +97,8 @@ def make_plan(
 
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     """The plan in lines for a person. Two requests an install, if nothing fails."""
+    for warning in plan.warnings:
+        yield f"warning: {warning}"
     yield f"{_counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
     yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
     for cause, count in sorted(plan.failed_before.items()):

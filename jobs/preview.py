@@ -48,7 +48,7 @@ def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
             count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed, force=False, causes=()
         )
         reach = ledger.ask(lambda connection: served(connection, start.needed, routes, utc()))
-        return replace(plan, routes=reach)
+        return replace(plan, routes=reach, warnings=start.warnings)
 
 
 def report_again(folder: Path, project: Path, environment: Mapping[str, str], cut_short: int | None = None) -> None:

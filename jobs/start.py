@@ -17,12 +17,15 @@ from jobs.egress import check_way_out
 from jobs.errors import Problem, UserError, refuse
 from jobs.manifest import Manifest, open_manifest
 from jobs.messages import Messages, load_messages
+from jobs.noticed import Noticed
 from jobs.opening import LEDGER
 from jobs.plan import needed_apps
 from jobs.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from jobs.layout import Chosen
 
 MESSAGES = Path("config") / "messages"
 PROJECT = Path(__file__).resolve().parent.parent
@@ -40,6 +43,7 @@ class Start:
     needed: frozenset[str]
     messages: Messages
     environment: Mapping[str, str]
+    noticed: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -47,7 +51,7 @@ class Start:
         left_out = ", ".join(self.manifest.left_out)
         words = [f"columns that the reports write themselves are left out: {left_out}"] if left_out else []
         open_pairs = too_open(self.manifest.path) if self.manifest.with_old_pairs else ""
-        return (*self.apps.warnings, *words, *([open_pairs] if open_pairs else []))
+        return (*self.apps.warnings, *words, *([open_pairs] if open_pairs else []), *self.noticed)
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -66,8 +70,15 @@ def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, s
     return {line.key: line.value for line in lines if line.key and line.value is not None} | dict(environment)
 
 
-def make_start(project: Path, environment: Mapping[str, str], manifest: Path, options: Mapping[str, str]) -> Start:
+def make_start(
+    project: Path,
+    environment: Mapping[str, str],
+    manifest: Path,
+    options: Mapping[str, str],
+    chosen: Chosen | None = None,
+) -> Start:
     """Read all that a run needs, INPUT to its last line. `options` are settings of the command line, by option.
+    `chosen` says which column of INPUT is which.
 
     Raises UserError with every problem found.
     """
@@ -85,12 +96,14 @@ def make_start(project: Path, environment: Mapping[str, str], manifest: Path, op
     apps = take(lambda: load_apps(project, known))
     url = take(lambda: base_url(known))
     take(lambda: check_way_out(url or "https://", known))
-    opened = take(lambda: open_manifest(manifest))
-    needed = take(lambda: needed_apps(opened.rows(), apps or Apps())) if opened else set()
+    opened = take(lambda: open_manifest(manifest, chosen or {}))
+    noticed = Noticed()
+    needed = take(lambda: needed_apps(opened.rows(noticed), apps or Apps())) if opened else set()
     messages = take(lambda: load_messages(project / MESSAGES))
     if problems:
         raise UserError(*problems)
-    return Start(settings, apps, url, opened, frozenset(needed), messages, known)
+    told = tuple(noticed.warnings())
+    return Start(settings, apps, url, opened, frozenset(needed), messages, known, told)
 
 
 def output_for(project: Path, manifest: Path, given: Path | None) -> Path:

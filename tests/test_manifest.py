@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +15,7 @@ from jobs.cells import guard, unguard
 from jobs.errors import UserError
 from jobs.manifest import open_manifest
 from jobs.model import Broken, Level, Row
+from jobs.noticed import Noticed
 
 
 @pytest.fixture
@@ -57,17 +60,140 @@ def test_words_that_mean_something_elsewhere_are_just_text(read):
     assert rows[0].cells == ("NA", "null", "1e5", "007")
 
 
-def test_ragged_rows_fail_by_themselves_with_their_line_and_keep_their_text(read):
-    _, rows = read('location_id,name\nLocA,"two\nlines"\nLocB\nLocC,x,y\nLocD,z,\n')
-    assert [type(row) for row in rows] == [Row, Broken, Broken, Row]
-    assert rows[1].why == "line 4 has 1 cells where the header has 2"
-    assert rows[2].cells == ("", "LocC,x,y")
+def test_a_line_of_too_many_cells_fails_by_itself_with_its_line_and_keeps_its_text(read):
+    _, rows = read('location_id,name\nLocA,"two\nlines"\nLocC,x,y\nLocD,z,\n')
+    assert [type(row) for row in rows] == [Row, Broken, Row]
+    assert rows[1].why == "line 4 has 3 cells where the header has 2"
+    assert rows[1].cells == ("", "LocC,x,y")
 
 
-def test_of_a_ragged_row_in_a_list_of_old_tokens_nothing_is_kept_but_its_shape(read):
-    _, rows = read("location_id,access_token,refresh_token,name\nLocA,5f3a9c1e7b2d4860,7f3a,Smith, Inc.\nLocB,7f3b\n")
-    assert [row.cells for row in rows] == [("", "****,****,****,****,****"), ("", "****,****")]
+def test_of_a_line_that_cannot_be_told_apart_in_a_list_of_old_tokens_nothing_is_kept_but_its_shape(read):
+    header = "location_id,access_token,refresh_token,name\n"
+    _, rows = read(header + 'LocA,5f3a9c1e7b2d4860,7f3a,Smith, Inc.\nLocB,"7f3b\nLocC,7f3c,7f3d,"x"\n')
+    assert [row.cells for row in rows[:2]] == [("", "****,****,****,****,****"), ("", "****,****")]
     assert rows[0].why == "line 2 has 5 cells where the header has 4"
+
+
+def test_a_line_that_lacks_cells_at_its_end_is_filled_up(read):
+    _, rows = read("location_id,company_id,name,note\nLocA,CoA,Customer\nLocB\nLocC,CoC,x,call first\n")
+    assert [(row.account_id, row.company_id, row.cells) for row in rows] == [
+        ("LocA", "CoA", ("Customer", "")), ("LocB", "", ("", "")), ("LocC", "CoC", ("x", "call first"))
+    ]  # fmt: skip
+
+
+def test_words_for_nothing_are_empty_cells_of_ids_and_tokens_and_text_elsewhere(read):
+    words = ["NULL", "null", "None", "nan", "NaN", "undefined", r"\N"]
+    header = "location_id,company_id,client_id,access_token,refresh_token,note\n"
+    _, rows = read(header + "".join(f"{word},Co{n},{word},{word},{word},{word}\n" for n, word in enumerate(words)))
+    agencies = [Row(n + 2, "", Level.AGENCY, f"Co{n}", f"Co{n}", (word,)) for n, word in enumerate(words)]
+    assert rows == agencies
+    _, (near_miss,) = read("location_id,company_id\nN/A,CoA\n")
+    assert isinstance(near_miss, Broken)
+
+
+def test_that_words_for_nothing_make_agencies_is_told(read):
+    assert told(read, "location_id,company_id\nnull,CoA\n,CoB\nnan,CoC\n") == [
+        "2 lines (2, 4) say in a word (null, nan, ...) that there is no location: taken for agencies"
+    ]
+
+
+def test_an_id_that_a_spreadsheet_was_to_take_for_text_is_what_stands_within(read):
+    _, rows = read('location_id;refresh_token;note\n="LocA";"=""old""";="x"\n')
+    assert (rows[0].account_id, rows[0].refresh_token.reveal(), rows[0].cells) == ("LocA", "old", ('="x"',))
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\u00a0", "\ufeff", "\u2060", "\u00ad", "\u202f", "\t "])
+def test_characters_that_are_not_seen_count_as_spaces_in_headers_and_ids(read, unseen):
+    _, rows = read(
+        f"{unseen}location{unseen}_id{unseen};note\n{unseen}LocA{unseen};a{unseen}\nLoc{unseen}B;b\n{unseen};\n"
+    )
+    assert rows[0] == Row(2, "", Level.SUB_ACCOUNT, "LocA", "", (f"a{unseen}",))
+    assert [(row.line, row.why) for row in rows[1:]] == [
+        (3, "line 3: the location id holds a blank, or a character that is not seen")
+    ]
+
+
+def test_a_line_equal_to_the_header_is_skipped_and_counted_and_another_header_is_broken(read):
+    text = "location_id,company_id,name\nLocA,CoA,x\n\ufefflocation_id,company_id,name\nLocB,CoB,y\n"
+    text += "location_id,company_id,name\nlocation_id,name,company_id\n"
+    _, rows = read(text)
+    assert [row.line for row in rows] == [2, 4, 6]
+    assert rows[2].why == "line 6 looks like the header of another list; put that into a file of its own"
+    assert told(read, text) == ["2 lines (3, 5) equal the header and are skipped"]
+
+
+def test_a_header_alone_is_a_list_without_installs(read):
+    for text in ("location_id,name\n", "location_id", "location_id,name\n\n,\n\u00a0,\n"):
+        assert read(text)[1] == []
+
+
+def told(read, content):
+    """What is noticed of a list."""
+    noticed = Noticed()
+    list(read(content)[0].rows(noticed))
+    return list(noticed.warnings())
+
+
+ODD_QUOTE = """location_id,company_id,note
+LocA,CoA,"called, wants a reply
+LocB,CoA,ok
+LocC,CoA,ok
+LocD,CoA,"fine, thanks"
+LocE,CoA,ok
+"""
+
+
+def test_the_lines_that_a_stray_quote_tears_apart_are_named_and_their_text_is_kept(read):
+    _, rows = read(ODD_QUOTE)
+    assert [(row.line, row.cells[-1]) for row in rows[:3]] == list(enumerate(ODD_QUOTE.splitlines()[1:4], start=2))
+    assert {row.why.partition(";")[0] for row in rows[:3]} == {
+        "the lines 2 to 4 are torn apart by a quote that is not closed where a cell ends"
+    }
+    assert [row.why.rpartition(" ")[2] for row in rows[:3]] == ["2", "3", "4"]
+    assert [row.account_id for row in rows[3:]] == ["LocD", "LocE"]
+    assert told(read, ODD_QUOTE) == [
+        "3 lines (2, 3, 4) are torn by a quote, or behind one: see failures.csv; close or remove the quote"
+    ]
+
+
+def test_behind_a_quote_that_never_closes_what_is_surely_a_row_runs_and_the_rest_is_kept_as_text(read):
+    text = 'location_id,name\nLocA,x\nLocB,"open\ndone\nthe rest of a note, perhaps\nLocC,y\nLocD\n'
+    _, rows = read(text)
+    assert [(row.line, type(row)) for row in rows] == [
+        (2, Row), (3, Broken), (4, Row), (5, Broken), (6, Row), (7, Row)
+    ]  # fmt: skip
+    assert rows[1].cells[-1] == 'LocB,"open'
+
+
+@pytest.mark.parametrize("lines", [10, 2_500])
+def test_a_quote_that_never_closes_costs_its_own_line_alone_however_long_the_list(read, lines):
+    many = "".join(f"Loc{n:06},ok\n" for n in range(lines))
+    _, rows = read(f'location_id,name\nLoc000000x,"open\n{many}')
+    assert [row.line for row in rows] == list(range(2, lines + 3))
+    assert [row.line for row in rows if isinstance(row, Broken)] == [2]
+
+
+def test_quotes_escaped_by_a_backslash_cost_their_line_alone_whose_text_is_kept(read):
+    line = r'LocA,"The \"Best\" Gym"'
+    _, rows = read(f"location_id,name\n{line}\nLocB,Plain\n")
+    assert (rows[0].cells[-1], rows[1].account_id) == (line, "LocB")
+
+
+def test_a_cell_that_spans_lines_which_look_like_rows_is_told_with_its_lines(read):
+    text = 'location_id,company_id,note\nLocA,CoA,"called\nLocB,CoA,ok\nLocC,CoA,back"\nLocD,CoA,"two\nlines, so"\n'
+    _, rows = read(text)
+    assert [row.account_id for row in rows] == ["LocA", "LocD"]
+    assert told(read, text) == ["a cell spans lines that look like rows (lines 2 to 4): is a quote missing there?"]
+
+
+def test_ids_unlike_all_the_others_are_told_with_their_lines(read):
+    ids = [f"Loc{n:017}" for n in range(20)]
+    ids[3], ids[7] = "LocShort", "1234567890"
+    text = "location_id,company_id\n" + "".join(f"{one},Co{n % 3}\n" for n, one in enumerate(ids))
+    assert told(read, text) == [
+        "2 lines (5, 9) have a location id unlike all the others (20 letters and digits): is it right?"
+    ]
+    assert told(read, "location_id\nLocA\nLocBB\nLocCCC\n") == []
 
 
 @pytest.mark.parametrize("bad", ["1.23E+19", "a b", "-x", "é", "x" * 65, "a/b"])
@@ -100,7 +226,6 @@ def test_two_columns_of_the_users_with_one_name_are_kept_and_report_columns_left
         ("location_id\nLocA\n".encode("utf-16"), "UTF-16"),
         (b"PK\x03\x04\x14\x00", "is a workbook"),
         (b"location_id,name\nLocA,caf\xe9\n", "is not UTF-8 (line 2)"),
-        (b'location_id,name\nLocA,x\nLocB,"open\nLocC,y\n', "line 3"),
     ],
 )
 def test_what_cannot_be_used_at_all_is_one_clear_line(read, content, says):
@@ -138,3 +263,26 @@ def test_any_cell_comes_back_as_it_was(read, cells, separator):
 def test_a_guarded_cell_is_harmless_and_comes_back(cell):
     assert not guard(cell) or guard(cell)[0] not in "=+-@\t\r\n＝＋－＠"
     assert unguard(guard(cell)) == cell
+
+
+WORDS = re.compile(r"[A-Za-z0-9]+")
+LINE = st.lists(
+    st.sampled_from(
+        ["LocA1", "LocB2", "CoA", "x", '"', '""', '"x', 'x"', '\\"', ",", ",", ",", ";", " ", "\ufeff", '="q"']
+    ),
+    max_size=9,
+).map("".join)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=500, deadline=None)
+@given(st.lists(LINE, max_size=12), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_no_line_of_any_list_is_ever_lost(read, lines, end):
+    header = "location_id,company_id,name"
+    _, rows = read(end.join([header, *lines]))
+    said = []
+    for row in rows:
+        ids = [row.account_id, row.company_id] if isinstance(row, Row) else [row.location_id, row.company_id]
+        agency = isinstance(row, Row) and row.level is Level.AGENCY
+        said += [*ids[agency:], *row.cells]
+    assert Counter(WORDS.findall("\n".join(said))) == Counter(WORDS.findall("\n".join(lines)))
+    assert [row.line for row in rows] == sorted({row.line for row in rows})

@@ -1,0 +1,181 @@
+"""Which column of a list is which: by its header, or because the user says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from jobs.cells import unguard
+from jobs.errors import UserError, refuse
+from jobs.ids import as_seen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+ROW_AS_READ = "row_as_read"
+IDS = ("location_id", "company_id", "client_id")
+ROLES = (*IDS, "access_token", "refresh_token")
+Chosen = Mapping[str, str]  # Which header the user says is which of the roles; an empty one: there is no such column.
+
+_KNOWN = {
+    "locationid": "location_id",
+    "companyid": "company_id",
+    "clientid": "client_id",
+    "clientkey": "client_id",
+    "accesstoken": "access_token",
+    "refreshtoken": "refresh_token",
+}
+_REPORT_COLUMNS = frozenset(
+    [
+        "status",
+        "token_type",
+        "expires_at",
+        "scope",
+        "user_type",
+        "user_id",
+        "route",
+        "cause",
+        "message",
+        "trace_id",
+        "attempts",
+        "recovered_at",
+        "owner",
+        "next_step",
+        "stage",
+        "http_status",
+        "first_failed_at",
+        "last_tried_at",
+        "reinstall_url",
+    ]
+)
+_OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
+_OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
+_OF_LOCATIONS = re.compile(r"location|subacc|loc(?:id)?$")
+_LIKE_A_LOCATION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]{20,24}", re.ASCII)
+_MOSTLY = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the cells of a line belong: the place of each role (-1: no such column), and of the user's columns.
+
+    `columns` are the names of these, `left_out` those of the user's that bear a name which the reports need.
+    """
+
+    header: tuple[str, ...]
+    separator: str
+    location_id: int
+    company_id: int
+    client_id: int
+    access_token: int
+    refresh_token: int
+    own: tuple[int, ...]
+    columns: tuple[str, ...]
+    left_out: tuple[str, ...]
+    from_report: bool
+    ours: bool
+
+    @property
+    def width(self) -> int:
+        """How many cells a line has."""
+        return len(self.header)
+
+    @property
+    def row_as_read(self) -> int:
+        """The place of the column for lines as they were read, among the user's; -1 where there is none."""
+        return self.columns.index(ROW_AS_READ) if ROW_AS_READ in self.columns else -1
+
+
+def role_of(name: str) -> str:
+    """What a column with this header is without more; '' for one of the user's."""
+    return _KNOWN.get(_normal(name), "")
+
+
+def _normal(name: str) -> str:
+    return "".join(as_seen(name).split()).replace("_", "").replace("-", "").casefold()
+
+
+def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen | None) -> Layout:
+    """The layout of a list with this header. `chosen` is None where the user was not asked. Raises UserError."""
+    from_report = set(header) >= _OWN_REPORT
+    ours = from_report or set(header) >= _OWN_RESULTS
+    # The columns of a report of the job's own are what they are called.
+    places = _places(path, header, {} if ours else chosen or {}, asked=chosen is not None)
+    taken = set(places.values())
+    own = [
+        index
+        for index, name in enumerate(header)
+        if index not in taken and name.strip() not in _REPORT_COLUMNS and not role_of(name)
+    ]
+    left_out = [as_seen(name) for index, name in enumerate(header) if index not in taken and index not in own]
+    return Layout(
+        header=tuple(header),
+        separator=separator,
+        **{role: places.get(role, -1) for role in ROLES},
+        own=tuple(own),
+        columns=tuple(unguard(header[index]) if from_report else header[index] for index in own),
+        left_out=() if ours else tuple(left_out),
+        from_report=from_report,
+        ours=ours,
+    )
+
+
+def _places(path: Path, header: Sequence[str], chosen: Chosen, *, asked: bool) -> dict[str, int]:
+    """The place of each role that there is."""
+    places = {role: _place(path, header, name) for role, name in chosen.items() if name}
+    if len(set(places.values())) < len(places):
+        raise refuse("has one column that --column names twice", str(path), "name another")
+    for index, name in enumerate(header):
+        role = role_of(name)
+        if not role or role in chosen or index in places.values():
+            continue
+        if role in places:
+            more = f", or say which it is with --column {role}=NAME" if asked else ""
+            raise refuse(f"has two columns for {role}", str(path), f"remove or rename one of them{more}")
+        places[role] = index
+    return places
+
+
+def _place(path: Path, header: Sequence[str], name: str) -> int:
+    """The column that is called `name`: to the letter, or else as headers are matched."""
+    exact = [index for index, one in enumerate(header) if as_seen(one) == as_seen(name)]
+    alike = exact or [index for index, one in enumerate(header) if _normal(one) == _normal(name)]
+    if len(alike) != 1:
+        what = "has two columns" if alike else "has no column"
+        raise refuse(f"{what} {name!r}, which --column names", str(path), f"it has {', '.join(map(as_seen, header))}")
+    return alike[0]
+
+
+def speaks_of_locations(layout: Layout) -> str:
+    """The header of a column of the user's that may be that of the location ids; '' where there is none."""
+    return next((name for name in layout.columns if _OF_LOCATIONS.search(_normal(name))), "")
+
+
+def holds_ids(layout: Layout, rows: Iterable[Sequence[str]]) -> str:
+    """The header of a column of the user's whose cells in `rows` look like ids, most of them only once; '' for none."""
+    cells: dict[int, list[str]] = {index: [] for index in layout.own}
+    for row in rows:
+        for index, found in cells.items():
+            if index < len(row) and (cell := as_seen(row[index])):
+                found.append(cell)
+    for index, name in zip(layout.own, layout.columns, strict=True):
+        like = [cell for cell in cells[index] if _LIKE_A_LOCATION.fullmatch(cell)]
+        if like and len(like) >= _MOSTLY * len(cells[index]) and len(set(like)) >= _MOSTLY * len(like):
+            return name
+    return ""
+
+
+def unknown_locations(path: Path, layout: Layout, column: str) -> UserError:
+    """The error where `column` may be that of the location ids: sub-accounts would be taken for agencies."""
+    named = as_seen(column)
+    there = "holds no location id, and its" if layout.location_id >= 0 else "has no column location_id, and its"
+    option = f"--column {quote(f'location_id={named}')}"
+    return refuse(
+        f"{there} column {named!r} looks like one of locations",
+        str(path),
+        f"give {option}, or `--column location_id=` where it is none",
+    )
