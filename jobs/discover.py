@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from jobs.apps import base_url, load_apps
 from jobs.attempt import Persistence, is_refused_by_pace
 from jobs.bearers import AgencyKey
-from jobs.cells import guard
+from jobs.cells import without_formula
 from jobs.claims import read_claims, why_useless
 from jobs.clock import utc, utc_now
 from jobs.errors import Exit, Problem, UserError, refuse
@@ -232,7 +232,7 @@ def _lines(manifest: Manifest | None, apps: Apps, fresh: Iterable[tuple[AgencyKe
     for agency, location, name in fresh:
         cells = [""] * len(header)
         said = {"location_id": location, "company_id": agency.company_id, "client_id": agency.client_id}
-        for column, cell in {**said, "name": guard(name)}.items():
+        for column, cell in {**said, "name": without_formula(name)}.items():
             if places.get(column, -1) >= 0:
                 cells[places[column]] = cell
         writer.writerow(cells)

@@ -21,7 +21,9 @@ from jobs.opening import (
 )
 from jobs.plan import make_plan, with_apps
 from jobs.reach import served
-from jobs.rendering import render
+from jobs.records import last_run
+from jobs.rendering import render_from
+from jobs.schema import at_one_moment
 from jobs.standing import under_way
 from jobs.start import MESSAGES, environment_of
 
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from jobs.model import Route
+    from sqlalchemy import Connection
+
+    from jobs.ledger import Ledger
+    from jobs.model import Route, Run
     from jobs.plan import Plan
     from jobs.start import Start
 
@@ -47,7 +52,8 @@ def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
         plan = make_plan(
             count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed, force=False, causes=()
         )
-        reach = ledger.ask(lambda connection: served(connection, start.needed, routes, utc()))
+        companies = start.manifest.with_companies
+        reach = ledger.ask(lambda found: served(found, start.needed, routes, utc(), with_companies=companies))
         return replace(plan, routes=reach, warnings=start.warnings)
 
 
@@ -65,15 +71,26 @@ def report_again(folder: Path, project: Path, environment: Mapping[str, str], cu
     ledger = open_ledger(folder, "")
     try:
         with alone(folder):
-            run = ledger.last_run()
-            if run is None:
-                raise refuse("holds no run yet", str(folder), "run the job first")
-            if not run.finished_at:
-                with ledger.engine.connect() as connection:
-                    run = under_way(connection, run)
-                if cut_short is not None:
-                    run = replace(run, finished_at=utc_now(), exit_code=cut_short, stopped_because="signal")
-                    ledger.save_run(run)
-            render(folder, ledger, run, apps, messages)
+            if cut_short is not None:
+                _end(ledger, cut_short)
+            with at_one_moment(ledger.engine) as connection:
+                run = _as_it_stands(connection)
+                if run is None:
+                    raise refuse("holds no run yet", str(folder), "run the job first")
+                render_from(connection, folder, ledger, run, apps, messages)
     finally:
         ledger.close()
+
+
+def _as_it_stands(connection: Connection) -> Run | None:
+    """The last run, counted where it has not ended."""
+    run = last_run(connection)
+    return run if run is None or run.finished_at else under_way(connection, run)
+
+
+def _end(ledger: Ledger, code: int) -> None:
+    """Remember that the last run was ended by a signal, where it has not ended."""
+    with at_one_moment(ledger.engine) as connection:
+        run = _as_it_stands(connection)
+    if run is not None and not run.finished_at:
+        ledger.save_run(replace(run, finished_at=utc_now(), exit_code=code, stopped_because="signal"))

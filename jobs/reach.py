@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import case, func, inspect, select
+from sqlalchemy import func, inspect, select
 
 from jobs.bearers import is_bearer, lives
 from jobs.claims import why_useless
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 _AT_ONCE = 500
 
@@ -62,19 +62,24 @@ def may_serve(connection: Connection, client_id: str, companies: Sequence[str], 
 
 
 def served(
-    connection: Connection, client_ids: Collection[str], routes: Sequence[Route], now: datetime
+    connection: Connection,
+    client_ids: Collection[str],
+    routes: Sequence[Route],
+    now: datetime,
+    *,
+    with_companies: bool,
 ) -> dict[str, int]:
     """How many of the staged installs that a run would try each of `routes` can serve, as far as can be seen by now.
 
-    `unplaced` are sub-accounts whose company is not known: an agency may serve those that it lists.
+    `with_companies`: the manifest has a column for them, so that an empty cell says that none is known; without one,
+    what an earlier manifest said holds, as for a run. `unplaced` are sub-accounts whose company is not known: an agency may serve those that it lists.
     """
     counts = {route.value: 0 for route in routes} | ({"unplaced": 0} if Route.AGENCY in routes else {})
     agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, now)}
     of_apps = {client_id for client_id, _ in agencies}
     spent = set(connection.scalars(select(spends.c.fingerprint))) if inspect(connection).has_table("spends") else set()
-    for client_id, level, account_id, company_id, text in connection.execution_options(yield_per=1_000).execute(
-        _TO_TRY
-    ):
+    to_try = connection.execute(_to_try(with_companies=with_companies), execution_options={"yield_per": 1_000})
+    for client_id, level, account_id, company_id, text in to_try:
         if client_id not in client_ids:
             continue
         key, old = InstallKey(client_id, Level(level), account_id), Secret(text)
@@ -93,15 +98,10 @@ def _may_be_sent(key: InstallKey, old: Secret, spent: Collection[str], now: date
     return bool(old.reveal()) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
 
 
-_TO_TRY = (
-    select(
-        listed.c.client_id,
-        listed.c.level,
-        listed.c.account_id,
-        # An empty cell leaves what an earlier manifest said.
-        case((listed.c.company_id != "", listed.c.company_id), else_=func.coalesce(installs.c.company_id, "")),
-        listed.c.refresh_token,
+def _to_try(*, with_companies: bool) -> Select[Any]:
+    company = listed.c.company_id if with_companies else func.coalesce(installs.c.company_id, listed.c.company_id)
+    return (
+        select(listed.c.client_id, listed.c.level, listed.c.account_id, company, listed.c.refresh_token)
+        .select_from(listed.outerjoin(installs, SAME_INSTALL))
+        .where(listed.c.repeats.is_(False), func.coalesce(installs.c.status, "") != Status.RECOVERED.value)
     )
-    .select_from(listed.outerjoin(installs, SAME_INSTALL))
-    .where(listed.c.repeats.is_(False), func.coalesce(installs.c.status, "") != Status.RECOVERED.value)
-)

@@ -17,7 +17,7 @@ from jobs.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
 _PAGE = 200
 
@@ -62,18 +62,14 @@ def last_run(connection: Connection) -> Run | None:
     return run_from_text(found) if found else None
 
 
-def user_columns(engine: Engine) -> tuple[str, ...]:
+def user_columns(connection: Connection) -> tuple[str, ...]:
     """The user's columns over all records: the newest manifest's first, then what earlier ones had more."""
     used = select(installs.c.layout).union(select(broken.c.layout)).subquery()
-    with engine.connect() as connection:
-        newest = connection.scalar(
-            select(installs.c.layout)
-            .where(installs.c.position.is_not(None))
-            .order_by(installs.c.layout.desc())
-            .limit(1)
-        )
-        found = connection.execute(select(layouts.c.id, layouts.c.columns).where(layouts.c.id.in_(select(used.c[0]))))
-        names = {number: json.loads(text) for number, text in found}
+    newest = connection.scalar(
+        select(installs.c.layout).where(installs.c.position.is_not(None)).order_by(installs.c.layout.desc()).limit(1)
+    )
+    found = connection.execute(select(layouts.c.id, layouts.c.columns).where(layouts.c.id.in_(select(used.c[0]))))
+    names = {number: json.loads(text) for number, text in found}
     union: list[str] = []
     for number in sorted(names, key=lambda number: (number != newest, number)):
         more = Counter(names[number]) - Counter(union)
@@ -84,19 +80,19 @@ def user_columns(engine: Engine) -> tuple[str, ...]:
     return tuple(union)
 
 
-def records(engine: Engine) -> Iterator[Record]:
+def records(connection: Connection) -> Iterator[Record]:
     """Every install ever seen and every broken line, in manifest order; what is no longer listed comes last."""
     listed = installs.c.position.is_not(None)
-    yield from _merged(engine, select(installs).where(listed).order_by(installs.c.position), with_broken=True)
-    yield from _merged(engine, select(installs).where(~listed).order_by(installs.c.id), with_broken=False)
+    yield from _merged(connection, select(installs).where(listed).order_by(installs.c.position), with_broken=True)
+    yield from _merged(connection, select(installs).where(~listed).order_by(installs.c.id), with_broken=False)
 
 
-def failures(engine: Engine) -> Iterator[Record]:
+def failures(connection: Connection) -> Iterator[Record]:
     """The installs that failed, and the broken lines, in manifest order; what is no longer listed comes last."""
     query = select(installs).where(installs.c.status == Status.FAILED)
     listed = installs.c.position.is_not(None)
-    yield from _merged(engine, query.where(listed).order_by(installs.c.position), with_broken=True)
-    yield from _merged(engine, query.where(~listed).order_by(installs.c.id), with_broken=False)
+    yield from _merged(connection, query.where(listed).order_by(installs.c.position), with_broken=True)
+    yield from _merged(connection, query.where(~listed).order_by(installs.c.id), with_broken=False)
 
 
 def layout_names(connection: Connection) -> dict[int, list[str]]:
@@ -104,20 +100,24 @@ def layout_names(connection: Connection) -> dict[int, list[str]]:
     return {number: json.loads(text) for number, text in connection.execute(select(layouts.c.id, layouts.c.columns))}
 
 
-def _merged(engine: Engine, query: Select[Any], *, with_broken: bool) -> Iterator[Record]:
-    with engine.connect() as connection:
-        names = layout_names(connection)
-        lines = connection.execute(select(broken).order_by(broken.c.position)).mappings() if with_broken else ()
-        torn = iter(lines)
-        waiting = next(torn, None)
-        for row in connection.execution_options(yield_per=_PAGE).execute(query).mappings():
-            while waiting is not None and waiting["position"] < row["position"]:
-                yield broken_record(dict(waiting), names)
-                waiting = next(torn, None)
-            yield as_record(dict(row), names)
-        while waiting is not None:
-            yield broken_record(dict(waiting), names)
+def _merged(connection: Connection, query: Select[Any], *, with_broken: bool) -> Iterator[Record]:
+    names = layout_names(connection)
+    torn = streamed(connection, select(broken).order_by(broken.c.position)) if with_broken else iter(())
+    waiting = next(torn, None)
+    for row in streamed(connection, query):
+        while waiting is not None and waiting["position"] < row["position"]:
+            yield broken_record(waiting, names)
             waiting = next(torn, None)
+        yield as_record(row, names)
+    while waiting is not None:
+        yield broken_record(waiting, names)
+        waiting = next(torn, None)
+
+
+def streamed(connection: Connection, query: Select[Any]) -> Iterator[Mapping[str, Any]]:
+    """The rows of `query`, a page at a time."""
+    # Given with the statement: given to the connection, it would hold for every other question too.
+    yield from map(dict, connection.execute(query, execution_options={"yield_per": _PAGE}).mappings())
 
 
 def broken_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:

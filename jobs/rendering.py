@@ -12,12 +12,13 @@ from jobs.records import failures, records, user_columns
 from jobs.reported import changes
 from jobs.reports import Source, write_all
 from jobs.reports.page import Worklist
+from jobs.schema import at_one_moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection
 
     from jobs.ledger import Ledger
     from jobs.messages import Messages
@@ -29,12 +30,19 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
 
     Raises UserError where results.csv holds what would be lost, and OSError.
     """
-    engine = ledger.engine
+    with at_one_moment(ledger.engine) as connection:
+        render_from(connection, folder, ledger, run, apps, messages)
+
+
+def render_from(
+    connection: Connection, folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages
+) -> None:
+    """The same, of the moment that `connection` sees, in which `run` was counted too."""
     source = Source(
-        columns=user_columns(engine),
-        records=lambda: records(engine),
-        failures=lambda: failures(engine),
-        worklist=_worklist(engine),
+        columns=user_columns(connection),
+        records=lambda: records(connection),
+        failures=lambda: failures(connection),
+        worklist=_worklist(connection),
     )
 
     @contextmanager
@@ -47,12 +55,11 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
     write_all(source, run, apps, messages, replace)
 
 
-def _worklist(engine: Engine) -> Worklist:
-    with engine.connect() as connection:
-        return Worklist(
-            tallies=worklist.tallies(connection),
-            changes=changes(connection),
-            by_company=lambda cause: worklist.by_company(engine, cause),
-            fixed=lambda: worklist.fixed(engine),
-            evidence=worklist.evidence(connection),
-        )
+def _worklist(connection: Connection) -> Worklist:
+    return Worklist(
+        tallies=worklist.tallies(connection),
+        changes=changes(connection),
+        by_company=lambda cause: worklist.by_company(connection, cause),
+        fixed=lambda: worklist.fixed(connection),
+        evidence=worklist.evidence(connection),
+    )

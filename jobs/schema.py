@@ -176,6 +176,14 @@ SAME_INSTALL = (
 )
 
 
+@contextmanager
+def at_one_moment(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees the ledger as it stands at its first question, however much is written meanwhile."""
+    with engine.connect() as connection:
+        connection.execute(text("BEGIN"))  # Python's SQLite begins nothing for what only reads.
+        yield connection
+
+
 def remembered(connection: Connection, name: str) -> str | None:
     """What `remember` kept under `name`, if anything."""
     value: str | None = connection.scalar(select(meta.c.value).where(meta.c.name == name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from jobs.causes import ADVICE
 from jobs.model import Cause, Counts, Run, Status
@@ -33,9 +33,8 @@ def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
 def under_way(connection: Connection, run: Run) -> Run:
     """A run that has not ended, or was killed, with what it did so far; only its requests nobody knows.
 
-    `connection` is one on which nothing was begun: all is counted at one moment, however much is written meanwhile.
+    `connection` sees one moment, so that all of it agrees.
     """
-    connection.execute(text("BEGIN"))  # Python's SQLite begins nothing for what only reads.
     tried = select(func.count(), func.count().filter(installs.c.recovered_at >= run.started_at)).where(
         installs.c.last_tried_at >= run.started_at, installs.c.attempts > 0
     )

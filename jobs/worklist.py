@@ -6,24 +6,23 @@ Everything comes in an order that the database makes, so that a page of a millio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Integer, Select, case, cast, func, select
+from sqlalchemy import Integer, case, cast, func, select
 
 from jobs.causes import ADVICE
 from jobs.model import Cause, Level, Owner, Stage, Status
-from jobs.records import as_record, broken_record, layout_names
+from jobs.records import as_record, broken_record, layout_names, streamed
 from jobs.reported import BY_LAST_REPORT, FIXED, LINE_BY_LAST_REPORT
 from jobs.schema import broken, installs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
     from jobs.model import Record
 
-_PAGE = 500
 _KINDS = 20
 _TRACE_IDS = 50
 _FAILED = installs.c.status == Status.FAILED
@@ -78,7 +77,7 @@ def tallies(connection: Connection) -> list[Tally]:
     return [*found, Tally(Cause.INVALID_ROW, "", total, 0, fresh)] if total else found
 
 
-def by_company(engine: Engine, cause: Cause) -> Iterator[Listed]:
+def by_company(connection: Connection, cause: Cause) -> Iterator[Listed]:
     """The failures with one cause: company by company, app by app, manifest order; unknown companies come last.
 
     Broken lines belong to no company, whatever they say.
@@ -89,24 +88,22 @@ def by_company(engine: Engine, cause: Cause) -> Iterator[Listed]:
         _FAILED, installs.c.cause == cause.value
     )
     order = (_COMPANY == "", _COMPANY, app, installs.c.position.is_(None), installs.c.position, installs.c.id)
-    with engine.connect() as connection:
-        names = layout_names(connection)
-        for row in _streamed(connection, query.order_by(*order)):
-            yield Listed(as_record(row, names), row["company"], row["size"], is_new=not row["told"])
-        if cause is Cause.INVALID_ROW:
-            torn = connection.scalar(select(func.count()).select_from(broken)) or 0
-            lines = select(broken, LINE_BY_LAST_REPORT.label("told")).order_by(broken.c.position)
-            for row in _streamed(connection, lines):
-                yield Listed(broken_record(row, names), "", torn, is_new=not row["told"])
+    names = layout_names(connection)
+    for row in streamed(connection, query.order_by(*order)):
+        yield Listed(as_record(row, names), row["company"], row["size"], is_new=not row["told"])
+    if cause is Cause.INVALID_ROW:
+        torn = connection.scalar(select(func.count()).select_from(broken)) or 0
+        lines = select(broken, LINE_BY_LAST_REPORT.label("told")).order_by(broken.c.position)
+        for row in streamed(connection, lines):
+            yield Listed(broken_record(row, names), "", torn, is_new=not row["told"])
 
 
-def fixed(engine: Engine) -> Iterator[Record]:
+def fixed(connection: Connection) -> Iterator[Record]:
     """What the last report listed and is back now, in manifest order."""
     query = select(installs).where(FIXED).order_by(installs.c.position.is_(None), installs.c.position, installs.c.id)
-    with engine.connect() as connection:
-        names = layout_names(connection)
-        for row in _streamed(connection, query):
-            yield as_record(row, names)
+    names = layout_names(connection)
+    for row in streamed(connection, query):
+        yield as_record(row, names)
 
 
 def evidence(connection: Connection) -> list[Evidence]:
@@ -123,7 +120,3 @@ def evidence(connection: Connection) -> list[Evidence]:
         ids = tuple(connection.scalars(traces.order_by(installs.c.last_tried_at.desc()).limit(_TRACE_IDS)))
         found.append(Evidence(Cause(cause), Stage(stage), status, message, size, first, last, ids))
     return found
-
-
-def _streamed(connection: Connection, query: Select[Any]) -> Iterator[Mapping[str, Any]]:
-    yield from map(dict, connection.execution_options(yield_per=_PAGE).execute(query).mappings())

@@ -97,11 +97,12 @@ def night(folder, content, name="installs.csv"):
             ledger.record([(install, outcome_of(install)) for install in ledger.todo(client_id)])
         with ledger.engine.connect() as connection:
             run = as_it_stands(connection, Run("run", str(path), "https://api.example.test", AT), read)
-        columns = user_columns(ledger.engine)
-        with replacing(folder / "results.csv") as file:
-            write_results(file, columns, records(ledger.engine))
-        with replacing(folder / "failures.csv") as file:
-            write_failures(file, columns, failures(ledger.engine), APPS.known)
+        with ledger.engine.connect() as connection:
+            columns = user_columns(connection)
+            with replacing(folder / "results.csv") as file:
+                write_results(file, columns, records(connection))
+            with replacing(folder / "failures.csv") as file:
+                write_failures(file, columns, failures(connection), APPS.known)
     finally:
         ledger.close()
     return rows, run.counts

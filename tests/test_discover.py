@@ -6,9 +6,17 @@ import csv
 
 import pytest
 
+from jobs.apps import Apps
+from jobs.bearers import AgencyKey
+from jobs.cells import without_formula
+from jobs.discover import Question, Reply, add
+from jobs.manifest import open_manifest
+from jobs.model import App
 from jobs.sandbox.behaviours import LISTING
 from jobs.sandbox.tokens import mint
 from jobs.sandbox.world import Limit, Place
+from jobs.secret import Secret
+from jobs.settings import Settings
 
 from .conftest import CLIENT_ID
 
@@ -71,6 +79,33 @@ def test_what_is_there_already_is_kept_to_the_byte(agencies):
     again = job("discover", "--company", "CoB", "--output", path)
     assert (again.returncode, path.read_bytes()) == (0, before)
     assert "nothing to add" in again.stdout
+
+
+def test_a_name_stands_in_the_list_as_it_is_and_runs_in_no_spreadsheet():
+    names = [
+        "+49 30 Gym",
+        "@Home, Yoga",
+        "- Minus -",
+        "Joe's (old)",
+        "=HYPERLINK(1)",
+        "+cmd|' /C calc'!A0",
+        "\t=1",
+        "\uff1d1",
+    ]
+    assert [without_formula(name) for name in names] == [
+        "+49 30 Gym", "@Home, Yoga", "- Minus -", "Joe's (old)", "HYPERLINK(1)", "cmd|' /C calc'!A0", "1", "1"
+    ]  # fmt: skip
+
+
+def test_names_that_are_added_gather_no_apostrophe_however_often_the_list_is_added_to(tmp_path):
+    path = tmp_path / "installs.csv"
+    apps = Apps({CLIENT_ID: App(CLIENT_ID, Secret("s"))})
+    for number, name in enumerate(["+49 30 Gym", "=1+1"]):
+        manifest = open_manifest(path) if path.exists() else None
+        question = Question(Settings(), apps, "https://api.example.test", {}, {}, manifest)
+        reply = Reply(AgencyKey(CLIENT_ID, "CoA"), {f"Loc{number}": name})
+        assert add(path, question, [reply]) == 1
+    assert [row["name"] for row in rows(path)] == ["+49 30 Gym", "1+1"]
 
 
 def test_an_agency_that_refuses_is_said_and_the_others_are_listed(agencies):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import re
 import stat
@@ -166,8 +167,16 @@ def test_what_customers_and_servers_wrote_stays_text(tmp_path):
     assert "img" not in tags
     assert tags.count("script") == tags.count("style") == 1
     assert not [name for _, attributes in read.tags for name in attributes if name.startswith("on") or name == "style"]
-    assert "'=</td>" in read.text  # as failures.csv has it: harmless in a spreadsheet
-    assert "\n=</td>" not in read.text
+    assert "=</td>" in read.text  # a browser runs no formula: the apostrophe is for failures.csv alone
+
+
+def test_a_phone_number_stands_on_the_page_as_it_is_and_harmless_in_the_csv(tmp_path):
+    make_run(tmp_path, ("phone", "-x"), [(place(1, "Co1", "+49 30 1234", "-"), Cause.NOT_INSTALLED)])
+    page = (tmp_path / "failures.html").read_text(encoding="utf-8")
+    assert "<td>+49 30 1234</td><td>-</td>" in page
+    assert '<th scope="col">-x</th>' in page
+    with (tmp_path / "failures.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert next(csv.DictReader(file))["phone"] == "'+49 30 1234"
 
 
 def test_links_go_to_the_two_marketplace_hosts_and_to_mail_alone(tmp_path):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
 import sqlite3
 
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 
 from jobs import schema
 from jobs.model import Cause
 from jobs.opening import open_ledger
+from jobs.preview import report_again
 from jobs.reported import Changes, changes
+from jobs.schema import at_one_moment
 from jobs.standing import under_way
+from jobs.start import PROJECT
 from jobs.worklist import by_company, fixed
 
 from .made import broken, make_run, place, render_again, with_version_1
@@ -47,8 +52,9 @@ def test_fixed_new_and_still_open_are_told_apart_also_when_the_reports_are_rende
         assert since(tmp_path) == Changes(FIRST, fixed=1, new=1, still_open=2)
         assert page.count('<span class="tag">new</span></td>') == 1
     ledger = open_ledger(tmp_path, "")
-    assert [record.location_id for record in fixed(ledger.engine)] == [place(1).account_id]
-    marks = {listed.record.location_id: listed.is_new for listed in by_company(ledger.engine, GONE)}
+    with ledger.engine.connect() as connection:
+        assert [record.location_id for record in fixed(connection)] == [place(1).account_id]
+        marks = {listed.record.location_id: listed.is_new for listed in by_company(connection, GONE)}
     assert marks == {place(4).account_id: False, place(5).account_id: True}
     ledger.close()
 
@@ -100,10 +106,9 @@ def test_the_pages_order_is_company_by_company_and_ids_of_agencies_are_their_com
     rows = [place(1, "CoB"), place(2), place(3, "CoA"), place(4, "CoB")]
     make_run(tmp_path, (), [(row, GONE) for row in rows], at=FIRST)
     ledger = open_ledger(tmp_path, "")
-    found = [
-        (listed.company, listed.record.location_id[-1], listed.of_company) for listed in by_company(ledger.engine, GONE)
-    ]
     with ledger.engine.connect() as connection:
+        listed = by_company(connection, GONE)
+        found = [(one.company, one.record.location_id[-1], one.of_company) for one in listed]
         assert connection.scalar(text("PRAGMA temp_store")) == 1  # sorted on disk, not in memory
     ledger.close()
     assert found == [("CoA", "3", 1), ("CoB", "1", 2), ("CoB", "4", 2), ("", "2", 1)]
@@ -123,10 +128,38 @@ def test_what_a_run_did_so_far_is_counted_at_one_moment_while_it_goes_on(tmp_pat
         writer.execute(one_more, {"at": FIRST})
 
     event.listen(ledger.engine, "after_cursor_execute", goes_on)
-    with ledger.engine.connect() as connection:
+    with at_one_moment(ledger.engine) as connection:
         seen = under_way(connection, run)
     assert seen.this_run.attempted == seen.this_run.recovered == seen.counts.recovered
     assert seen.counts.recovered + seen.counts.pending == 11
     assert writer.execute("SELECT count(*) FROM installs WHERE status = 'recovered'").fetchone()[0] > 2
     writer.close()
     ledger.close()
+
+
+def test_head_and_sections_of_a_page_are_of_one_moment_while_a_run_goes_on(tmp_path):
+    failed = made(**{f"n{number}": GONE for number in range(1, 31)})
+    make_run(tmp_path, ("name",), failed, at=FIRST, killed=True)
+    writer = sqlite3.connect(tmp_path / "ledger.sqlite3", isolation_level=None)
+    one_back = """UPDATE installs SET status = 'recovered', cause = NULL, attempts = 1, recovered_at = :at, last_tried_at = :at
+        WHERE id = (SELECT min(id) FROM installs WHERE status = 'failed')"""
+
+    def goes_on(*_):
+        writer.execute(one_back, {"at": FIRST})
+
+    event.listen(Engine, "after_cursor_execute", goes_on)
+    try:
+        report_again(tmp_path, PROJECT, {})
+    finally:
+        event.remove(Engine, "after_cursor_execute", goes_on)
+    left = writer.execute("SELECT count(*) FROM installs WHERE status = 'failed'").fetchone()[0]
+    writer.close()
+    page = (tmp_path / "failures.html").read_text(encoding="utf-8")
+    told = int(re.search(r"<h1>(\d+) of 30", page)[1])
+    assert left < told <= 30  # it went on meanwhile
+    assert page.count('<tr class="i') == told
+    with (tmp_path / "failures.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert len(list(csv.DictReader(file))) == told
+    with (tmp_path / "results.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert sum(row["status"] == "failed" for row in csv.DictReader(file)) == told
+    assert json.loads((tmp_path / "summary.json").read_text())["counts"]["failed"] == told

@@ -385,6 +385,25 @@ def test_plan_says_how_many_installs_each_route_can_serve(play):
     assert "the route agency can serve 1 of them" in job("plan", manifest).stdout
 
 
+def test_plan_and_run_agree_on_a_company_cell_that_was_emptied(play):
+    unlisted = Place("no_oauth_readonly", "Company", company_id="CoA")
+    job = play(of("LocA") | {"CoA": unlisted}, reconnect_removed=True)
+    job.run(job.manifest(listing(("LocA", "CoA", "", ""))))
+
+    def planned(manifest):
+        routes = json.loads(job("plan", manifest, "--output", job.output, "--json").stdout)["routes"]
+        return routes["agency"], routes["unplaced"]
+
+    emptied = job.manifest(listing(agency(job, "CoA"), ("LocA", "", "", "")))
+    assert planned(emptied) == (0, 1)
+    assert job.run(emptied).returncode == 1
+    assert job.results()["LocA"]["route"] == ""
+    named = job.manifest(listing(agency(job, "CoA"), ("LocA", "CoA", "", "")))
+    assert planned(named) == (1, 0)
+    job.run(named)
+    assert job.results()["LocA"]["route"] == "agency"
+
+
 def test_a_ledger_of_an_earlier_version_is_taken_over(play):
     job = play(of("LocA", "LocB"))
     manifest = job.manifest(

@@ -8,7 +8,6 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from jobs.cells import guard
 from jobs.messages import HAS_MESSAGE
 from jobs.model import Level
 from jobs.reports.links import reinstall_url
@@ -30,7 +29,7 @@ _ADDRESS = re.compile(r"[A-Za-z0-9._%+\-]+@(?:[A-Za-z0-9\-]+\.)+[A-Za-z]{2,}")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An install on the page; every text as a spreadsheet may take it."""
+    """An install on the page; every text as it is."""
 
     own: list[str]
     account: str
@@ -122,10 +121,10 @@ def _row(listed: Listed, desk: Desk) -> Row:
     elif record.level is None:
         account, kind = f"line {record.line}", plain(account, 80)
     return Row(
-        [guard(cell) for cell in own_cells(record, desk.columns)],
+        own_cells(record, desk.columns),
         account,
         kind,
-        guard(record.message),
+        record.message,
         record.trace_id,
         minute(record.last_tried_at),
         listed.is_new,

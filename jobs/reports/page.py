@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.causes import ADVICE
-from jobs.cells import guard
 from jobs.messages import HAS_MESSAGE
 from jobs.model import Cause, Owner, Record
 from jobs.reports.cards import CARDS, SECTIONS, WHY_STOPPED
@@ -49,7 +48,7 @@ def write(file: BinaryIO, run: Run, worklist: Worklist, desk: Desk) -> None:
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"minute": minute, "n": "{:,}".format}
-    columns = [guard(column) for column in desk.columns]
+    columns = list(desk.columns)
     style = (_HERE / "failures.css").read_text(encoding="utf-8") + labels((*columns, *_OURS))
     script = (_HERE / "failures.js").read_text(encoding="utf-8")
     stream = environment.get_template("failures.html.j2").stream(
@@ -96,7 +95,7 @@ def _band(run: Run) -> str:
 
 
 def _fixed(record: Record, desk: Desk) -> dict[str, Any]:
-    own = [guard(cell) for cell in own_cells(record, desk.columns)]
+    own = own_cells(record, desk.columns)
     return {"own": own, "account": record.location_id or record.company_id, "at": record.recovered_at}
 
 
