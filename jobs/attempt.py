@@ -93,10 +93,11 @@ def _may_help(tried: Tried) -> bool:
 class Persistence:
     """How often and after which waits an install is tried: exponential, with full jitter between the two waits.
 
-    `attempts` are tries in all; the waits are seconds.
+    `attempts` are tries in all; the waits are seconds, and so is `patience`, with what is refused with 429 alone.
     """
 
-    def __init__(self, attempts: int, min_wait: float, max_wait: float) -> None:
+    def __init__(self, attempts: int, min_wait: float, max_wait: float, patience: float = 600.0) -> None:
+        self.patience = patience
         lowest = min(min_wait, max_wait)
         self._wait = wait_random_exponential(multiplier=2 * lowest or 1, min=lowest, max=max_wait)
         self._retrying = Retrying(

@@ -31,8 +31,10 @@ class Agency:
     """An agency with its living access tokens, the best one last.
 
     `busy`: a call that goes alone is under way (its listing, or its first call for a token, until it is `proven`).
-    `listed`: its locations were asked for; `lists`: and it said which have the app. `closed` is the answer that closed its route; `held_until` monotonic seconds until which its limit holds it back,
-    `free_at` those from which its next call may leave.
+    `listed`: its locations were asked for; `lists`: and it said which have the app. `closed` is the answer that closed its route, `rests` the one after which nothing more is
+    asked of it in this run, since its limit lets nothing out for longer than the run's patience; `held_until` monotonic
+    seconds until which its limit holds it back, `free_at` those from which its next call may leave, `refused_since`
+    those of the first 429 since it answered anything else.
     """
 
     key: AgencyKey
@@ -43,9 +45,11 @@ class Agency:
     lists: bool = False
     listing_failures: int = 0
     closed: Answer | None = None
+    rests: Answer | None = None
     held_until: float = float("-inf")
     free_at: float = float("-inf")
     refusals: int = 0
+    refused_since: float | None = None
 
     @property
     def bearer(self) -> Secret | None:

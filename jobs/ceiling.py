@@ -57,6 +57,10 @@ class Ceiling:
         self._accepted: list[float] = []
         self._refusal: _Refusal | None = None
 
+    def rate_at(self, _now: float) -> float:
+        """The pace at this moment."""
+        return self.rate
+
     def accepted(self, sent: float, now: float) -> None:
         """A request that left at `sent` has just been answered, and not with a 429."""
         self._accepted.append(now)

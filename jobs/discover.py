@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.apps import base_url, load_apps
-from jobs.attempt import Persistence, is_refused_by_pace
+from jobs.attempt import is_refused_by_pace
 from jobs.bearers import AgencyKey
 from jobs.cells import without_formula
 from jobs.claims import read_claims, why_useless
@@ -35,13 +35,14 @@ from jobs.secret import Secret
 from jobs.settings import load_settings
 from jobs.start import environment_of
 from jobs.stop import Stop, on_signals
-from jobs.work import make_api, make_pace
+from jobs.work import make_api, make_pace, persistence_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from jobs.apps import Apps
+    from jobs.attempt import Persistence
     from jobs.highlevel import HighLevel
     from jobs.manifest import Manifest
     from jobs.settings import Settings
@@ -154,9 +155,8 @@ def discover(question: Question, output: Path, say: Callable[[str], None]) -> Ex
 
 def _ask_all(question: Question, stop: Stop) -> list[Reply]:
     """The replies of all agencies, one after the other; a signal cuts the waits short."""
-    pacing, retry = question.settings.pace, question.settings.retry
-    persist = partial(Persistence, retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
-    pace = make_pace(pacing, persist())
+    persist = partial(persistence_of, question.settings)
+    pace = make_pace(question.settings.pace, persist())
     stopping = threading.Event()
     api = make_api(question.settings, question.base_url, question.environment, pace)
     with closing(api), ThreadPoolExecutor(1) as executor:
@@ -186,7 +186,8 @@ def _ask(
             return Reply(agency, None, "was not asked to the end")
         except CallFailed as failed:
             answer = failed.answer
-        if is_refused_by_pace(answer):
+        if is_refused_by_pace(answer) and (answer.retry_after or 0.0) <= persistence.patience:
+            stopping.wait(answer.retry_after or 0.0)  # The gate holds everybody back, or this agency alone waits.
             continue
         wait = persistence.wait_after(state, answer)
         if wait is None or stopping.wait(wait):

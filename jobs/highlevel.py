@@ -14,6 +14,7 @@ from jobs.answers import CallFailed, Heard, read_body, read_code, read_page, rea
 from jobs.causes import Closes, closes, leaves_in_doubt
 from jobs.faults import judge
 from jobs.model import Answer, App, Cause, Install, Level, Stage, Tokens
+from jobs.pace import Resource, Rests
 from jobs.reasons import never_left, reason
 from jobs.transport import Limits, Transport
 
@@ -32,8 +33,8 @@ _MOST_PAGES = 10_000
 class Gate(Protocol):
     """Lets requests out, and hears of their answers."""
 
-    def enter(self, *, urgent: bool) -> int:
-        """Return when the request may leave, with its number."""
+    def enter(self, *, urgent: bool, resource: Resource) -> int:
+        """Return when the request may leave, with its number. Raises Stopped, and Rests where only `resource` waits."""
 
     def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
         """Hear of the answer to a request that left; `status` 0 where none came."""
@@ -108,7 +109,7 @@ class HighLevel:
             account: install.key.account_id,
         }
         request = _filled(self._reconnect, json.dumps(body))
-        number = self._gate.enter(urgent=False)
+        number = self._enter(Stage.RECONNECT, _of(install))
         heard, answer = self._call(number, request, Stage.RECONNECT, (app.client_secret,))
         value, expires = read_code(heard, answer)
         server_time, received = heard.server_time, self._clock()
@@ -129,7 +130,7 @@ class HighLevel:
         if app.redirect_uri:
             form["redirect_uri"] = app.redirect_uri
         request = _filled(self._token, urlencode(form))
-        number = self._gate.enter(urgent=True)
+        number = self._enter(Stage.EXCHANGE, _of(install), urgent=True)
         if code.expired():
             self._gate.observe(number, 0, None, {})
             why = "the code was past its time by the server's clock and was not sent"
@@ -144,7 +145,7 @@ class HighLevel:
         """
         form = _grant("refresh_token", app, install) | {"refresh_token": old.reveal()}
         request = _filled(self._token, urlencode(form))
-        number = self._gate.enter(urgent=window.opened is not None)
+        number = self._enter(Stage.REFRESH, _of(install), urgent=window.opened is not None)
         left = window.left(self._clock())
         if left <= 0:
             self._gate.observe(number, 0, None, {})
@@ -171,7 +172,7 @@ class HighLevel:
         for old in (False, True) if not self._old_location_token else (True,):
             path, version = ("locationToken", "2021-07-28") if old else ("location-token", "v3")
             request = self._with_bearer("POST", f"/oauth/{path}", version, bearer, data=form)
-            number = self._gate.enter(urgent=False)
+            number = self._enter(Stage.LOCATION_TOKEN, Resource(install.key.client_id, company_id, bearer=True))
             try:
                 heard, answer = self._call(number, request, Stage.LOCATION_TOKEN, (bearer,))
             except CallFailed as failed:
@@ -196,7 +197,7 @@ class HighLevel:
         seen: set[str] = set()
         while True:
             request = self._with_bearer("GET", "/oauth/installed-locations", "v3", bearer, params=query)
-            number = self._gate.enter(urgent=False)
+            number = self._enter(Stage.INSTALLED_LOCATIONS, Resource(client_id, company_id, bearer=True))
             heard, answer = self._call(number, request, Stage.INSTALLED_LOCATIONS, (bearer,))
             page, next_page = read_page(heard, answer)
             yield page
@@ -210,6 +211,14 @@ class HighLevel:
     def _with_bearer(self, method: str, path: str, version: str, bearer: Secret, **more: Any) -> PreparedRequest:
         headers = {**self._headers, "Version": version, "Authorization": f"Bearer {bearer.reveal()}"}
         return requests.Request(method, f"{self._base_url}{path}", headers=headers, **more).prepare()
+
+    def _enter(self, stage: Stage, resource: Resource, *, urgent: bool = False) -> int:
+        """The number of a request that may leave now. Raises Stopped, and CallFailed where its resource alone waits."""
+        try:
+            return self._gate.enter(urgent=urgent, resource=resource)
+        except Rests as rests:
+            answer = Answer(stage, message=rests.why, retry_after=rests.seconds, cause=Cause.RATE_LIMITED)
+            raise CallFailed(answer) from None
 
     def _call(
         self,
@@ -233,6 +242,11 @@ class HighLevel:
         self._heard_last, self._heard_at = heard, self._clock()
         self._gate.observe(number, raw.status, heard.retry_after, raw.headers)
         return heard, read_body(heard)
+
+
+def _of(install: Install) -> Resource:
+    """What a call with the app's credentials is for."""
+    return Resource(install.key.client_id, install.key.account_id)
 
 
 def _grant(grant_type: str, app: App, install: Install) -> dict[str, str]:

@@ -12,16 +12,15 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from jobs.schedule import Window, window
+from jobs.schedule import Schedule, Window, window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.schedule import Schedule
-
 _DAY = 86_400
 _SURGE = 0.1  # Of what others use: so much more may come before we hear of it.
 _MOST = 1e12  # A number above it is none of these.
+_WINDOWS = range(1, _DAY * 1000)  # Milliseconds; no other is a pace.
 _MILLISECONDS = 1e11  # A time since 1970 above it is in milliseconds.
 
 
@@ -42,7 +41,7 @@ def read_limits(headers: Mapping[str, str], now: datetime) -> Said | None:
         _number(headers, f"x-ratelimit-{name}") for name in ("max", "remaining", "interval-milliseconds")
     )
     today = _number(headers, "x-ratelimit-daily-remaining")
-    if not most or remaining is None or not milliseconds:
+    if not most or remaining is None or milliseconds is None or int(milliseconds) not in _WINDOWS:
         most = milliseconds = 0
     if not most and today is None:
         return None
@@ -66,7 +65,7 @@ def _next_day(text: str | None, now: datetime) -> datetime | None:
     """
     try:
         found = _moment(text or "", now)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return None
     found = found if found.tzinfo else found.replace(tzinfo=UTC)
     return found.astimezone(UTC) if now <= found <= now + timedelta(days=2) else None
@@ -98,18 +97,31 @@ class _Told:
 
 
 class Budget:
-    """What the server's limits leave. Requests are known by their numbers in `schedule`; times are monotonic seconds."""
+    """What the limits of one resource leave. Its requests are known by their numbers, from 0; times are monotonic seconds."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
+    def __init__(self) -> None:
+        self._schedule = Schedule()
         self._told: _Told | None = None
         self._others = 0.0
         self._anew: _Told | None = None
         self._day: tuple[int, int] | None = None
+        self._rests_until = float("-inf")
         self.next_day: datetime | None = None
 
-    def hear(self, said: Said, number: int, now: float) -> None:
-        """An answer to request `number` said this."""
+    def leave(self, now: float) -> int:
+        """A request leaves; its number."""
+        return self._schedule.leave(now, self.rate(now))
+
+    def rest(self, until: float) -> None:
+        """Nothing leaves before `until`."""
+        self._rests_until = max(self._rests_until, until)
+
+    def hear(self, said: Said | None, number: int, now: float, *, arrived: bool) -> None:
+        """What an answer to request `number` said (`arrived`: one came)."""
+        if arrived:
+            self._schedule.answered(number, now)
+        if said is None:
+            return
         if said.today is not None and (self._day is None or number > self._day[1]):
             self._day, self.next_day = (said.today, number), said.next_day
         if not said.most or (self._told is not None and number < self._told.number):
@@ -142,19 +154,31 @@ class Budget:
         began = self._anew or told
         return began.said.remaining - told.said.remaining < told.number - began.number - 2
 
-    def within(self, now: float) -> Window | None:
+    def _within(self, now: float) -> Window | None:
         """The window that the server keeps, without what others use of it; None where it told of none lately."""
         told = self._told
         if told is None or now - told.heard > _DAY:
             return None
         return window(max(1.0, told.said.most - math.ceil(self._others - 0.5) - self._reserve()), told.said.seconds)
 
+    def rate(self, now: float) -> float:
+        """The pace that the window allows, in requests a second; infinite where none was told."""
+        told = self._within(now)
+        return told.rate if told else math.inf
+
     def _reserve(self) -> int:
         """What is kept free, since others may take it before an answer tells us."""
         return math.ceil(1 + self._others * _SURGE) if self._others >= 1 else 0
 
     def free_at(self, now: float) -> float:
-        """From when on one more request is within what remains of the window, as far as is known now."""
+        """From when on one more request is within the window and what remains of it, as far as is known now."""
+        told = self._within(now)
+        if told is None:
+            return max(now, self._rests_until)
+        due = max(now, self._rests_until, self._schedule.due(told.rate, told))
+        return max(due, self._remains_at(due))
+
+    def _remains_at(self, now: float) -> float:
         told = self._told
         if told is None:
             return now
@@ -172,9 +196,10 @@ class Budget:
         windows = math.floor((told.sent - self._anew.sent) / seconds) + 1
         return max(now, self._anew.sent + windows * seconds)
 
-    def spent(self, reserve: int) -> bool:
-        """Whether the day's requests are used up, with `reserve` of them kept for codes in hand."""
+    @property
+    def left_today(self) -> int | None:
+        """How many requests the day still has, where that was told."""
         if self._day is None:
-            return False
+            return None
         remain, number = self._day
-        return remain - (len(self._schedule) - 1 - number) < 1 + reserve
+        return remain - (len(self._schedule) - 1 - number)

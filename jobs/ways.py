@@ -134,10 +134,10 @@ class Ways:
         else:
             if any(key.client_id == client_id for key in self._agencies_under_way):
                 return Park(AgencyKey(client_id, ""))
-            unlisted = (one for one in self._bearers.of_app(client_id) if not one.listed)
+            unlisted = (one for one in self._bearers.of_app(client_id) if not (one.listed or one.rests))
             agency = next(unlisted, None) or self._bearers.that_lists(client_id, install.key.account_id)
-        if agency is None or agency.bearer is None:
-            return self._shut(way, agency.closed if agency else None)
+        if agency is None or agency.bearer is None or agency.rests:
+            return self._shut(way, agency.rests or agency.closed if agency else None)
         return self._by_agency(way, agency)
 
     def _by_agency(self, way: Way, agency: Agency) -> Step:
@@ -215,15 +215,16 @@ class Ways:
         elif isinstance(tried, Answer):
             self._heard_refusal(agency, errand, tried)
         elif isinstance(tried, Tokens):
-            agency.proven, agency.refusals = True, 0
+            agency.proven, agency.refusals, agency.refused_since = True, 0, None
         return [agency.key, AgencyKey(agency.key.client_id, "")]
 
     def _heard_refusal(self, agency: Agency, errand: Errand, answer: Answer) -> None:
         if is_refused_by_pace(answer):
-            agency.refusals += 1
-            wait = answer.retry_after or self._persistence.backoff(agency.refusals)
-            agency.held_until = max(agency.held_until, self._clock() + wait)
-        elif errand.lists:
+            self._hold(agency, answer)
+            return
+        if answer.status:
+            agency.refusals, agency.refused_since = 0, None
+        if errand.lists:
             agency.listing_failures += 1
             if agency.listing_failures >= _LISTING_TRIES:
                 self._bearers.keep_listing(agency, None)
@@ -233,6 +234,20 @@ class Ways:
                 self._look_again(agency.key.client_id)
         elif answer.status:
             agency.proven = True
+
+    def _hold(self, agency: Agency, answer: Answer) -> None:
+        """Ask nothing of an agency for a while; where that is longer than the run's patience, nothing more in this run."""
+        now, was_sent = self._clock(), bool(answer.status)
+        agency.refusals += was_sent
+        if agency.refused_since is None and was_sent:
+            agency.refused_since = now
+        wait = answer.retry_after or self._persistence.backoff(agency.refusals)
+        refused_for = 0.0 if agency.refused_since is None else now - agency.refused_since
+        if max(wait, refused_for) < self._persistence.patience:
+            agency.held_until = max(agency.held_until, now + wait)
+        elif agency.rests is None:
+            agency.rests = answer
+            self._say(f"nothing more is asked of the agency {agency.key.company_id} in this run: {answer.message}")
 
     def wait_after(self, way: Way, answer: Answer) -> float | None:
         """Seconds until the next try on the same route, or None where this route is over for the install."""

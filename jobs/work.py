@@ -65,8 +65,8 @@ def work(
     `make_room` frees what was kept for a full disk. Whatever ends it, a bug of the caller's too, what is in flight is
     written down before it ends. Raises UnwritableError where the ledger cannot be read.
     """
-    retry, pacing = start.settings.retry, start.settings.pace
-    persistence = Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds)
+    pacing = start.settings.pace
+    persistence = persistence_of(start.settings)
     pace = make_pace(pacing, persistence)
     slots = pacing.workers or MOST_WORKERS
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
@@ -112,6 +112,13 @@ def _recorded(coming: Iterator[Round], book: Book, stop: Stop) -> Generator[Roun
         raise
     finally:
         book.close()
+
+
+def persistence_of(settings: Settings) -> Persistence:
+    """How often and after which waits an install is tried."""
+    retry = settings.retry
+    patience = settings.pace.patience_seconds
+    return Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds, patience)
 
 
 def make_pace(pacing: PaceSettings, persistence: Persistence) -> Pace:

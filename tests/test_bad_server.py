@@ -82,7 +82,7 @@ ODD = [
 class Gate:
     """Lets everything out."""
 
-    def enter(self, *, urgent):
+    def enter(self, *, urgent, resource):
         return 0
 
     def observe(self, number, status, retry_after, headers):

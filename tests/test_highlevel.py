@@ -35,7 +35,7 @@ class Gate:
     def __init__(self):
         self.entered, self.observed = [], []
 
-    def enter(self, *, urgent):
+    def enter(self, *, urgent, resource):
         self.entered.append(urgent)
         return len(self.entered) - 1
 

@@ -8,13 +8,15 @@ import random
 import re
 import threading
 import time
+import tracemalloc
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.pace import Pace, Stopped
+from jobs.control import Control
+from jobs.pace import Pace, Resource, Rests, Stopped
 
 from .simulated import Server, run
 
@@ -128,10 +130,13 @@ def gate(rate=200.0, patience=600.0):
     )
 
 
-def waits(pace, order, name, *, urgent):
+APP = Resource("app")
+
+
+def waits(pace, order, name, *, urgent, resource=APP):
     def enter():
         try:
-            pace.enter(urgent=urgent)
+            pace.enter(urgent=urgent, resource=resource)
             order.append(name)
         except Stopped:
             order.append(f"{name} stopped")
@@ -218,3 +223,79 @@ def test_the_last_requests_of_a_day_are_kept_for_the_codes_in_hand():
     pace.enter(urgent=True)
     with pytest.raises(Stopped):
         pace.enter(urgent=True)
+
+
+FULL = {"x-ratelimit-max": "100", "x-ratelimit-remaining": "0", "x-ratelimit-interval-milliseconds": "10000"}
+SPENT = {"x-ratelimit-daily-remaining": "0", "x-ratelimit-daily-reset": "3600"}
+
+
+def by_agency(company):
+    return Resource("app", company, bearer=True)
+
+
+def test_what_an_agency_tells_of_its_limit_binds_that_agency_alone():
+    pace = gate()
+    pace.observe(pace.enter(urgent=False, resource=by_agency("CoA")), 200, None, FULL)
+    with pytest.raises(Rests) as rests:
+        pace.enter(urgent=False, resource=by_agency("CoA"))
+    assert 0 < rests.value.seconds < 11
+    for other in (by_agency("CoB"), Resource("app", "LocA"), Resource("app", "CoA"), Resource("another app", "LocA")):
+        pace.observe(pace.enter(urgent=False, resource=other), 200, None, {})
+    assert pace.lowered is None
+
+
+def test_what_an_app_tells_of_its_limit_binds_that_app_alone_and_those_behind_it_in_the_line_pass():
+    pace, order = gate(), []
+    pace.observe(pace.enter(urgent=False, resource=Resource("app", "LocA")), 200, None, FULL)
+    thread = waits(pace, order, "of the same app", urgent=False, resource=Resource("app", "LocB"))
+    pace.enter(urgent=False, resource=Resource("another app", "LocA"))
+    pace.enter(urgent=False, resource=by_agency("CoA"))
+    assert order == []
+    pace.stop()
+    thread.join()
+
+
+def test_a_day_of_an_agency_that_is_used_up_is_told_to_its_own_alone():
+    pace = gate()
+    pace.observe(pace.enter(urgent=False, resource=by_agency("CoA")), 200, None, SPENT)
+    with pytest.raises(Rests, match="a day for CoA is used up; run the same command again after 2026-11-24T01:00:00Z"):
+        pace.enter(urgent=False, resource=by_agency("CoA"))
+    pace.enter(urgent=False, resource=by_agency("CoB"))
+    pace.enter(urgent=False, resource=Resource("app", "LocA"))
+    assert not pace.enough
+
+
+@pytest.mark.parametrize(("seconds", "headers"), [(5.0, FULL), (5.0, SPENT), (601.0, {}), (math.inf, {})])
+def test_a_429_that_is_told_to_be_of_an_agency_holds_back_that_agency_alone(seconds, headers):
+    pace = gate()
+    pace.observe(pace.enter(urgent=False, resource=by_agency("CoA")), 429, seconds, headers)
+    assert pace.held is None
+    assert not pace.enough
+    pace.enter(urgent=False, resource=by_agency("CoB"))
+    with pytest.raises(Rests):
+        pace.enter(urgent=False, resource=by_agency("CoA"))
+
+
+def test_an_app_whose_pace_is_lowered_by_what_it_tells_says_so():
+    pace = gate(rate=20)
+    room = {**FULL, "x-ratelimit-remaining": "99"}
+    pace.observe(pace.enter(urgent=False, resource=Resource("app", "LocA")), 200, None, room)
+    assert (round(pace.lowered.rate), pace.lowered.why) == (10, "told_limit")
+
+
+def test_thousands_of_agencies_cost_a_bounded_memory():
+    control, now = Control(100.0, 600.0, lambda _: 1.0), 0.0
+    utc = datetime(2026, 11, 24, tzinfo=UTC)
+    said = {**FULL, "x-ratelimit-remaining": "50"}
+    tracemalloc.start()
+    for turn in range(2):
+        for company in range(5_000):
+            now += 1.0
+            number = control.leave(now, by_agency(f"Co{company}"))
+            control.answered(number, now, 429 if company % 2 else 200, None, said, utc)
+        peak = tracemalloc.get_traced_memory()[0]
+        if not turn:
+            first = peak
+    tracemalloc.stop()
+    assert first < 5_000_000
+    assert peak < 1.2 * first

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.sandbox.behaviours import LISTING, LOCATION_TOKEN, REFRESH
 from jobs.sandbox.tokens import mint
-from jobs.sandbox.world import Place
+from jobs.sandbox.world import Limit, Place
 
 from .conftest import CLIENT_ID
 
@@ -153,6 +153,42 @@ def test_one_agency_is_one_resource_whatever_the_pace(play):
         assert of_one[-1] - of_one[0] >= 0.6
     # The two go on side by side.
     assert max(map(min, times.values())) < min(map(max, times.values()))
+
+
+def two_agencies(play, limit):
+    """A night without Reconnect: six locations of an agency with a limit of its own, and six of one without."""
+    installs = of(*(f"Loc{n}" for n in range(6))) | of(*(f"LocZ{n}" for n in range(6)), company="CoZ")
+    job = play(installs, reconnect_removed=True, agency_limits={"CoA": limit})
+    rows = [(place, one.company_id, "", "") for place, one in installs.items()]
+    done = job.run(job.manifest(listing(agency(job, "CoA"), agency(job, "CoZ"), *rows)))
+    assert done.returncode == 1, done.stderr  # The agencies' own rows are not back.
+    assert {job.results()[f"LocZ{n}"]["route"] for n in range(6)} == {"agency"}
+    return job, done
+
+
+def test_an_agency_whose_day_is_used_up_ends_the_run_for_nobody_else(play):
+    job, done = two_agencies(play, Limit(1000, 10, shown=True, a_day=3))
+    asked = [place for place in calls(job, LOCATION_TOKEN) if not place.startswith("LocZ")]
+    assert len(asked) == 2  # The first of the three was for its listing.
+    failures = [row for key, row in job.failures().items() if key.startswith("Loc")]
+    assert [row["cause"] for row in failures] == ["rate_limited"] * 4
+    assert "requests a day for CoA is used up; run the same command again after 20" in failures[0]["message"]
+    assert done.stderr.count("nothing more is asked of the agency CoA") == 1
+
+
+def test_an_agency_that_asks_for_a_long_pause_ends_the_run_for_nobody_else(play):
+    job, _ = two_agencies(play, Limit(2, 3600.0, "seconds"))
+    failures = {row["cause"] for key, row in job.failures().items() if key.startswith("Loc")}
+    assert failures == {"rate_limited"}
+    assert len([seen for seen in job.sandbox.seen if seen.status == 429]) == 1
+
+
+def test_the_limit_that_an_agency_tells_of_slows_that_agency_alone(play):
+    job, _ = two_agencies(play, Limit(2, 0.6, "seconds", shown=True))
+    order = calls(job, LOCATION_TOKEN)
+    assert {job.results()[f"Loc{n}"]["route"] for n in range(6)} == {"agency"}
+    assert not any(place.startswith("LocZ") for place in order[-3:])
+    assert not [seen for seen in job.sandbox.seen if seen.status == 429]
 
 
 def test_the_older_call_serves_where_the_newer_is_not_known_and_that_is_remembered(play):

@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING
 from jobs.sandbox.behaviours import Reply
 
 if TYPE_CHECKING:
-    from jobs.sandbox.world import Limit, World
+    from jobs.sandbox.world import Limit
 
 _DAY_SECONDS = 86_400
 
 
 @dataclass
 class Meter:
-    """Counts requests against the world's limit. Times are monotonic seconds; its caller holds the lock."""
+    """Counts requests against a limit. Times are monotonic seconds; its caller holds the lock."""
+
+    limit: Limit | None = None
 
     recent: deque[float] = field(default_factory=deque)
     today: int = 0
     began: float | None = None
     others_came: int = 0
 
-    def take(self, world: World, now: float) -> Reply | None:
+    def take(self, now: float) -> Reply | None:
         """Count a request; a 429 where there is no room for it."""
-        limit = world.limit
+        limit = self.limit
         if limit is None:
             return None
         self._pass(limit, now)
@@ -56,9 +58,9 @@ class Meter:
             return at
         return self.began + (at - self.began) // limit.seconds * limit.seconds
 
-    def shown(self, world: World, now: float) -> tuple[tuple[str, str], ...]:
+    def shown(self, now: float) -> tuple[tuple[str, str], ...]:
         """The headers of an answer that say how much is left."""
-        limit = world.limit
+        limit = self.limit
         if limit is None or not limit.shown:
             return ()
         self._pass(limit, now)

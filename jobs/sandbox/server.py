@@ -60,7 +60,7 @@ class Sandbox:
     codes: Codes = field(default_factory=Codes)
     refreshes: Refreshes = field(default_factory=Refreshes)
     tries: Counter[str] = field(default_factory=Counter)
-    meter: Meter = field(default_factory=Meter)
+    meters: dict[str, Meter] = field(default_factory=dict)
     random: Random = field(default_factory=Random)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -125,7 +125,7 @@ def _agency_calls(app: Flask, sandbox: Sandbox) -> None:
     def location_token() -> Response:
         location = request.form.get("locationId", "")
         company = request.form.get("companyId", "")
-        reply = _refused(sandbox) or agencies.wrong_version(sandbox.world) or agencies.refuse_bearer(company)
+        reply = _refused(sandbox, company) or agencies.wrong_version(sandbox.world) or agencies.refuse_bearer(company)
         if not reply:
             with sandbox.lock:
                 sandbox.tries[location] += 1
@@ -136,7 +136,7 @@ def _agency_calls(app: Flask, sandbox: Sandbox) -> None:
     @app.get("/oauth/installed-locations")
     def installed_locations() -> Response:
         company = request.args.get("companyId", "")
-        refused = _refused(sandbox) or agencies.refuse_bearer(company)
+        refused = _refused(sandbox, company) or agencies.refuse_bearer(company)
         reply = refused or agencies.listing(sandbox.world, company, _behaviour(sandbox, company, LISTING))
         return _answered(sandbox, LISTING, company, reply)
 
@@ -220,11 +220,14 @@ def _refresh(sandbox: Sandbox, oauth: Any, account: str) -> Reply:
     return behaviour.bend(good) if behaviour.at(REFRESH) and behaviour.bend else as_json(200, good)
 
 
-def _refused(sandbox: Sandbox) -> Reply | None:
+def _refused(sandbox: Sandbox, company: str = "") -> Reply | None:
+    """How a call is refused for its pace, if it is: one with the bearer of a `company` that has a limit of its own, by that."""
+    own = sandbox.world.agency_limits.get(company)
     with sandbox.lock:
         now = time.monotonic()
-        refused = sandbox.meter.take(sandbox.world, now)
-        g.shown = sandbox.meter.shown(sandbox.world, now)
+        meter = sandbox.meters.setdefault(company if own else "", Meter(own or sandbox.world.limit))
+        refused = meter.take(now)
+        g.shown = meter.shown(now)
     return refused
 
 

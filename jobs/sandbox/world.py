@@ -48,13 +48,15 @@ class World:
 
     `faults` are behaviours that strike any install at random, each with its share of the calls; `seed` repeats them.
     `location_token` says which call for a location's token there is: `v3`, the `old` one, or `none`;
-    `location_refresh_token` whether its answer holds a refresh token.
+    `location_refresh_token` whether its answer holds a refresh token. `agency_limits` are limits of single companies,
+    for calls with their bearer; these do not count against `limit`.
     """
 
     clients: dict[str, str]
     installs: dict[str, Place] = field(default_factory=dict)
     default: str = "not_installed"
     limit: Limit | None = None
+    agency_limits: dict[str, Limit] = field(default_factory=dict)
     latency_seconds: float = 0.0
     code_lifetime_seconds: float = 60.0
     clock_skew_seconds: float = 0.0
@@ -82,7 +84,8 @@ def load_world(file: Path) -> World:
         clients = {client["client_id"]: client["client_secret"] for client in values.pop("clients")}
         installs = {account: Place(**place) for account, place in values.pop("installs", {}).items()}
         limit = values.pop("limit", None)
-        world = World(clients, installs, limit=Limit(**limit) if limit else None, **values)
+        limits = {company: Limit(**one) for company, one in values.pop("agency_limits", {}).items()}
+        world = World(clients, installs, limit=Limit(**limit) if limit else None, agency_limits=limits, **values)
         convert(asdict(world), World)  # The names are right by now; this looks at the types.
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror}): give a world file") from None
