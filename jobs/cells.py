@@ -1,8 +1,13 @@
-"""Cells that a spreadsheet would run as a formula: made harmless, reversibly."""
+"""Cells: under which columns they stand, and those that a spreadsheet would run as a formula, made harmless, reversibly."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SIGNS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 _TRIGGER = re.escape(_SIGNS)
@@ -27,3 +32,20 @@ def without_formula(cell: str) -> str:
     A phone number, or a name with a plus before it, runs nothing.
     """
     return cell if _SHOWS.fullmatch(cell) else cell.lstrip(_SIGNS)
+
+
+def under(columns: Sequence[str], named: Sequence[tuple[str, str]]) -> list[str]:
+    """The cells of `named` (column, cell) under `columns`; of two columns with one name each keeps its own."""
+    if [name for name, _ in named] == [*columns]:
+        return [cell for _, cell in named]
+    seen: Counter[str] = Counter()
+    cells: dict[tuple[str, int], str] = {}
+    for name, cell in named:
+        cells[name, seen[name]] = cell
+        seen[name] += 1
+    asked: Counter[str] = Counter()
+    row = []
+    for name in columns:
+        row.append(cells.get((name, asked[name]), ""))
+        asked[name] += 1
+    return row

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs import outcomes, schema, spends, staging
 from jobs.causes import ADVICE
+from jobs.known_cells import keep_known_cells, keep_known_lines
 from jobs.lineup import page_after
 from jobs.model import (
     Broken,
@@ -155,6 +156,7 @@ class Ledger:
         self._connection.rollback()
         with self._transaction() as connection, schema.cache_for(connection, rows):
             keep_last_report(connection)
+            keep_known_cells(connection, columns)
             layout = self._layout(connection, columns)
             gone = ~select(listed.c.position).where(SAME_INSTALL).exists()
             connection.execute(update(installs).where(installs.c.position.is_not(None), gone).values(position=None))
@@ -170,6 +172,7 @@ class Ledger:
 
     def _replace_broken(self, connection: Connection, columns: Sequence[str], layout: int, seen_at: str) -> None:
         """A line whose cells could not be told apart has one more of them, for the line as it was read."""
+        keep_known_lines(connection, columns)
         connection.execute(delete(broken))
         if connection.scalar(select(func.count()).select_from(torn)):
             with_line = self._layout(connection, (*columns, "row_as_read"))

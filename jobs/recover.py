@@ -73,7 +73,7 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             if not in_place():
                 bring_back(ledger, folder)
             run = _finish(run, plan, ledger, stop, this_run)
-            run = _report(run, folder, ledger, start)
+            run = _report(run, folder, ledger, start, terminal.warn)
             changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
             terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
@@ -174,12 +174,16 @@ def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun)
     )
 
 
-def _report(run: Run, folder: Path, ledger: Ledger, start: Start) -> Run:
-    """Leave the reports; where the disk will not have one of them, that is why the run stopped."""
+def _report(run: Run, folder: Path, ledger: Ledger, start: Start, say: Callable[[str], None]) -> Run:
+    """Leave the reports, and say in which columns they have stars; where the disk will not have one of them, that is why the run stopped."""
     try:
         with alone(folder):
             ledger.save_run(run)
-            render(folder, ledger, run, start.apps.known, start.messages)
+            starred = render(folder, ledger, run, start.apps.known, start.messages)
+        if starred:
+            say(
+                f"what looks like a token or a secret is starred in failures.csv and failures.html: {', '.join(starred)}"
+            )
     except (OSError, UserError) as lacking:
         where = getattr(lacking, "filename2", None) or getattr(lacking, "filename", None) or folder
         what = f"{where}: {lacking.strerror}" if isinstance(lacking, OSError) else str(lacking)

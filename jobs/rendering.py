@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs import worklist
@@ -13,6 +14,7 @@ from jobs.reported import changes
 from jobs.reports import Source, write_all
 from jobs.reports.page import Worklist
 from jobs.schema import at_one_moment
+from jobs.stars import Stars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,44 +24,49 @@ if TYPE_CHECKING:
 
     from jobs.ledger import Ledger
     from jobs.messages import Messages
-    from jobs.model import App, Run
+    from jobs.model import App, Cause, Run
 
 
-def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> None:
+def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> tuple[str, ...]:
     """Write every report of `folder`, for who has it `alone` since before `run` was read.
 
-    Raises UserError where results.csv holds what would be lost, and OSError.
+    Returns the user's columns in which failures.* have stars in the place of a secret. Raises UserError where results.csv holds what would be lost, and OSError.
     """
     with at_one_moment(ledger.engine) as connection:
-        render_from(connection, folder, ledger, run, apps, messages)
+        return render_from(connection, folder, ledger, run, apps, messages)
 
 
 def render_from(
     connection: Connection, folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages
-) -> None:
+) -> tuple[str, ...]:
     """The same, of the moment that `connection` sees, in which `run` was counted too."""
+    stars = Stars()
     source = Source(
         columns=user_columns(connection),
         records=lambda: records(connection),
-        failures=lambda: failures(connection),
-        worklist=_worklist(connection),
+        failures=lambda: map(stars, failures(connection)),
+        worklist=_worklist(connection, stars),
     )
 
     @contextmanager
-    def replace(name: str) -> Iterator[BinaryIO]:
+    def in_place(name: str) -> Iterator[BinaryIO]:
         if name == RESULTS:
             refuse_unknown_tokens(folder, ledger)
         with replacing(folder / name) as file:
             yield file
 
-    write_all(source, run, apps, messages, replace)
+    write_all(source, run, apps, messages, in_place)
+    return tuple(stars.columns)
 
 
-def _worklist(connection: Connection) -> Worklist:
+def _worklist(connection: Connection, stars: Stars) -> Worklist:
+    def by_company(cause: Cause) -> Iterator[worklist.Listed]:
+        return (replace(listed, record=stars(listed.record)) for listed in worklist.by_company(connection, cause))
+
     return Worklist(
         tallies=worklist.tallies(connection),
         changes=changes(connection),
-        by_company=lambda cause: worklist.by_company(connection, cause),
-        fixed=lambda: worklist.fixed(connection),
+        by_company=by_company,
+        fixed=lambda: map(stars, worklist.fixed(connection)),
         evidence=worklist.evidence(connection),
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from typing import TYPE_CHECKING, BinaryIO
 
-from jobs.cells import guard
+from jobs.cells import guard, under
 from jobs.reports.columns import FAILURES, RESULTS
 
 if TYPE_CHECKING:
@@ -38,17 +37,5 @@ def write_failures(file: BinaryIO, columns: Sequence[str], failures: Iterable[Re
 
 
 def own_cells(record: Record, columns: Sequence[str]) -> list[str]:
-    """The user's cells of a record under `columns`; of two columns with one name each keeps its own."""
-    if [name for name, _ in record.cells] == [*columns]:
-        return [cell for _, cell in record.cells]
-    seen: Counter[str] = Counter()
-    cells: dict[tuple[str, int], str] = {}
-    for name, cell in record.cells:
-        cells[name, seen[name]] = cell
-        seen[name] += 1
-    asked: Counter[str] = Counter()
-    row = []
-    for name in columns:
-        row.append(cells.get((name, asked[name]), ""))
-        asked[name] += 1
-    return row
+    """The user's cells of a record under `columns`."""
+    return under(columns, record.cells)

@@ -1,0 +1,57 @@
+"""Starred cells that come back: a `failures.csv` that is fed back replaces nothing that the ledger knows by stars."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select, text, update
+
+from jobs.cells import under
+from jobs.records import broken_record, layout_names, streamed
+from jobs.schema import SAME_INSTALL, broken, installs, listed, torn
+from jobs.secret import STARS
+from jobs.stars import Stars
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+_AT_ONCE = 500
+_STARRED = listed.c.cells.contains(json.dumps(STARS))
+_IDS = ("location_id", "company_id", "client_id")
+
+
+def keep_known_cells(connection: Connection, columns: Sequence[str]) -> None:
+    """Give every starred cell of a staged row back what is known of that install under that column, if anything is."""
+    names, last = layout_names(connection), 0
+    known = select(listed.c.position, listed.c.cells, installs.c.layout, installs.c.cells.label("known"))
+    query = known.join(installs, SAME_INSTALL).where(_STARRED, ~listed.c.repeats).order_by(listed.c.position)
+    while rows := connection.execute(query.where(listed.c.position > last).limit(_AT_ONCE)).all():
+        for position, cells, layout, old in rows:
+            before = under(columns, list(zip(names[layout], json.loads(old), strict=False)))
+            now = [was if cell == STARS and was else cell for cell, was in zip(json.loads(cells), before, strict=True)]
+            new = json.dumps(now, ensure_ascii=False)
+            connection.execute(update(listed).where(listed.c.position == position).values(cells=new))
+            last = position
+
+
+def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
+    """The same for broken lines, which are known by what they show: the starred one is that of which it shows the rest."""
+    if not connection.scalar(select(func.count()).select_from(torn)):
+        return
+    names, stars, indexed = layout_names(connection), Stars(), False
+    for row in streamed(connection, select(broken)):
+        record = broken_record(row, names)
+        seen = stars(record)
+        if seen == record:
+            continue
+        if not indexed:
+            connection.execute(text("CREATE INDEX IF NOT EXISTS temp.torn_cells ON torn (cells)"))
+            indexed = True
+        shown = json.dumps(under(columns, seen.cells), ensure_ascii=False)
+        known = {name: getattr(record, name) for name in _IDS}
+        same = [torn.c[name] == getattr(seen, name) for name in _IDS]
+        cells = json.dumps(under(columns, record.cells), ensure_ascii=False)
+        connection.execute(update(torn).where(torn.c.cells == shown, *same).values(cells=cells, **known))
