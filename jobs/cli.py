@@ -21,6 +21,7 @@ from jobs import __version__
 from jobs.errors import Exit, Problem, UserError, refuse
 from jobs.importing import importing
 from jobs.model import Cause, Route
+from jobs.refusals import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,7 +209,8 @@ def plan(
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--cut-short", "code", type=int, hidden=True)
-def report(folder: Path, code: int | None) -> int:
+@click.pass_obj
+def report(terminal: Terminal, folder: Path, code: int | None) -> int:
     """Render the reports of DIR again, also while a run is under way."""
     if code is not None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -217,8 +219,8 @@ def report(folder: Path, code: int | None) -> int:
         from jobs.start import PROJECT
 
     try:
-        report_again(folder, PROJECT, os.environ, code)
-    except UserError as error:
+        report_again(folder, PROJECT, os.environ, terminal.waits, code)
+    except (UserError, FileError) as error:
         if code is None:
             raise
         click.echo(f"error: {error}", err=True)

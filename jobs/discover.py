@@ -31,6 +31,7 @@ from jobs.opening import must_hold_ledger, reading, refuse_another
 from jobs.pace import Stopped
 from jobs.plan import with_apps
 from jobs.reach import known_bearers
+from jobs.refusals import FileError
 from jobs.secret import Secret
 from jobs.settings import load_settings
 from jobs.start import environment_of
@@ -134,7 +135,7 @@ def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[Agenc
 
 
 def discover(question: Question, output: Path, say: Callable[[str], None]) -> Exit:
-    """Ask each agency and add to `output` what it lacks. Raises UserError where the app is in use, OSError."""
+    """Ask each agency and add to `output` what it lacks. Raises UserError where the app is in use, or `output` is not to be written."""
     stop = Stop(time.monotonic)
     holder = f"recover discover that began {utc_now()}"
     with ExitStack() as held:
@@ -146,7 +147,10 @@ def discover(question: Question, output: Path, say: Callable[[str], None]) -> Ex
     for reply in replies:
         count = f"{len(reply.locations):,} locations have the app" if reply.locations is not None else reply.why
         say(f"{reply.agency.company_id}: {count}")
-    added = add(output, question, replies)
+    try:
+        added = add(output, question, replies)
+    except FileError as refused:
+        raise UserError(refused.problem, code=Exit.STOPPED_EARLY) from None  # Something was sent.
     say(f"{added:,} installs added to {output}" if added else f"nothing to add to {output}")
     if stop.because:
         return stop.code

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import click
 
 from jobs.errors import Exit, UserError
+from jobs.refusals import problem_of
 
 
 class Ending(NamedTuple):
@@ -27,9 +28,8 @@ def ending_of(error: BaseException) -> Ending:
             return Ending(Exit.CANNOT_START, text=error.format_message())
         case click.ClickException():
             return Ending(Exit.CANNOT_START, (f"{error.format_message()} (see recover --help)",))
-        case OSError():
-            place, why = error.filename or "the disk", error.strerror or error
-            return Ending(Exit.STOPPED_EARLY, (f"{place}: {why}: make room or mend its rights",))
+        case OSError() if (refused := problem_of(error)) is not None:
+            return Ending(Exit.CANNOT_START, (str(refused),))  # A run that has begun sees to its own.
         case click.Abort() | KeyboardInterrupt():
             return Ending(Exit.SIGINT)
         case _:

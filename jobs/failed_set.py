@@ -6,10 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 
 from jobs.model import Status
-from jobs.schema import broken, installs, remember, remembered
+from jobs.schema import UnwritableError, broken, installs, remember, remembered
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -25,7 +24,7 @@ def failed_set_changed(engine: Engine) -> bool:
             before = remembered(connection, _NAME) or _NONE
             now = _fingerprint(connection)
             remember(connection, _NAME, now)
-    except OperationalError:
+    except UnwritableError:
         return True  # A disk that will not have it is news.
     return now != before
 

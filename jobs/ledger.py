@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
+    from jobs.schema import Wait
+
 _BATCH = 500
 _T = TypeVar("_T")
 _BY_THEMSELVES = [cause.value for cause, advice in ADVICE.items() if advice.again]
@@ -68,10 +70,11 @@ class StagedGroup(NamedTuple):
 
 
 class Ledger:
-    """The ledger behind one engine."""
+    """The ledger behind one engine; `wait` says how it is waited for where another program holds it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, wait: Wait) -> None:
         self.engine = engine
+        self.wait = wait
         self._connection: Connection = engine.connect()
 
     def close(self) -> None:
@@ -87,7 +90,9 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
+        """A block that writes. It takes the ledger at once, so that nothing of it is done where another program holds it."""
         with self._connection.begin():
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield self._connection
 
     def ask(self, question: Callable[[Connection], _T]) -> _T:
@@ -104,8 +109,8 @@ class Ledger:
 
         Returns the number of rows. Raises what `rows` raises.
         """
-        count = 0
-        with self._transaction() as connection:
+        count, connection = 0, self._connection
+        with connection.begin():
             schema.temporary.drop_all(connection)
             for table in (listed, torn):
                 table.create(connection)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import sys
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -14,15 +16,15 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from jobs import schema
-from jobs.errors import refuse
+from jobs.errors import UserError, refuse
 from jobs.folder import make_private_file
 from jobs.ledger import Ledger, in_batches
 from jobs.manifest import SEPARATORS
 from jobs.records import fingerprint
+from jobs.refusals import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -31,12 +33,15 @@ RESULTS = "results.csv"
 _UPGRADABLE = range(1, schema.VERSION)
 
 
-def open_ledger(folder: Path, base_url: str) -> Ledger:
-    """The ledger of an output folder, made where it is missing. Raises UserError where it must not be used."""
-    path = folder / LEDGER
+def open_ledger(folder: Path, base_url: str, wait: schema.Wait | None = None) -> Ledger:
+    """The ledger of an output folder, made where it is missing; `wait` says how one is waited for that is held.
+
+    Raises UserError where it must not or cannot be used.
+    """
+    path, wait = folder / LEDGER, wait or schema.usual_wait()
     try:
         make_private_file(path)
-        engine = schema.open_file(path)
+        engine = schema.open_file(path, wait)
         with engine.begin() as connection:
             version = connection.scalar(text("PRAGMA user_version"))
             if version == 0:
@@ -44,12 +49,11 @@ def open_ledger(folder: Path, base_url: str) -> Ledger:
             elif version in _UPGRADABLE:
                 _add_tables(connection)
             refuse_another(connection, path, base_url)
-        return Ledger(engine)
-    except (schema.DamagedError, DatabaseError):
-        raise refuse("is damaged", str(path), "restore it, or move it away and give another --output") from None
-    except OSError as error:
-        todo = "make room, mend the folder's rights, or give another --output"
-        raise refuse(f"cannot be opened ({error.strerror})", str(path), todo) from None
+        return Ledger(engine, wait)
+    except DatabaseError:
+        raise refuse("is damaged", str(path), schema.DAMAGED) from None
+    except FileError as error:
+        raise UserError(error.problem) from None
 
 
 def must_hold_ledger(folder: Path) -> Path:
@@ -73,19 +77,33 @@ def reading(path: Path) -> Iterator[Ledger]:
         yield ledger
     except DatabaseError:
         raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
+    except schema.UnwritableError as error:
+        raise UserError(error.problem) from None
     finally:
         ledger.close()
 
 
 def _to_read(path: Path) -> Ledger:
+    wait, (scratch, store) = schema.usual_wait(), _scratch(path)
     if not is_begun(path):
         engine = schema.open_memory()
+        schema.prepare(engine, path, scratch, wait, store)
         schema.metadata.create_all(engine)
-        return Ledger(engine)
+        return Ledger(engine, wait)
     # Where no run is under way there is no WAL file, and SQLite would make one even to read.
     how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
     url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
-    return Ledger(create_engine(url, poolclass=NullPool))
+    engine = create_engine(url, poolclass=NullPool)
+    schema.prepare(engine, path, scratch, wait, store)
+    return Ledger(engine, wait)
+
+
+def _scratch(path: Path) -> tuple[Path, str]:
+    """Where what is only read finds room for its temporary files, and how SQLite is told; where nowhere is, in memory."""
+    try:
+        return Path(tempfile.gettempdir()), "temp_store=FILE"
+    except FileNotFoundError:
+        return path.parent, "temp_store=MEMORY"
 
 
 def _make_tables(connection: Connection, base_url: str) -> None:

@@ -68,13 +68,14 @@ class Pace:
         self._with_code: list[_Waiter] = []
         self._others: list[_Waiter] = []
         self._codes_to_come: dict[int, str] = {}
-        self._stopping = False
+        self._stopping = self._stopped_for_all = self._paused = False
 
     def enter(self, *, urgent: bool, resource: Resource = Resource()) -> int:  # noqa: B008 - a value
         """Return the request's number when it may leave.
 
         Raises `Stopped` where the run stops first (an urgent one keeps its slot, but waits through no hold), and
         `Rests` where `resource` is an account that was told a limit of its own, which lets nothing out for a while.
+        Nobody's turn comes in a pause.
         """
         with self._lock:
             line = self._with_code if urgent else self._others
@@ -92,7 +93,9 @@ class Pace:
             now = self._clock()
             due = self._control.due(now, me.resource)
             self._refuse(me, now, due)
-            if me is not self._next(now):
+            if self._paused:
+                me.turn.wait()
+            elif me is not self._next(now):
                 if timed:
                     self._wake_next()  # Whoever is first now may not know it.
                 timed = False
@@ -116,7 +119,7 @@ class Pace:
             self._stopping = True
             self._wake_all()
         held = self._control.held.until > now or due == float("inf")
-        if self._stopping and (held or not me.urgent or spent):
+        if self._stopped_for_all or (self._stopping and (held or not me.urgent or spent)):
             raise Stopped
         if me.resource.bearer:
             own = due - max(now, self._control.due_for_all(now))
@@ -202,8 +205,20 @@ class Pace:
         """Whether there was nothing but 429 for too long, or the server asked for a longer hold than the run's patience."""
         return self._control.out_of_patience
 
-    def stop(self) -> None:
-        """Let nothing more in, but what has a code in hand and no hold before it."""
+    def pause(self) -> None:
+        """Let nobody in until `go_on`: what comes back could not be written down now."""
+        with self._lock:
+            self._paused = True
+
+    def go_on(self) -> None:
+        """Let them in again."""
+        with self._lock:
+            self._paused = False
+            self._wake_all()
+
+    def stop(self, *, also_codes: bool = False) -> None:
+        """Let nothing more in, but what has a code in hand and no hold before it; `also_codes`: nothing at all."""
         with self._lock:
             self._stopping = True
+            self._stopped_for_all = self._stopped_for_all or also_codes
             self._wake_all()

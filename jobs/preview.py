@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.apps import load_apps
 from jobs.clock import utc, utc_now
 from jobs.errors import UserError, refuse
-from jobs.folder import alone
+from jobs.folder import alone, patience_for_reports
 from jobs.messages import load_messages
 from jobs.opening import (
     LEDGER,
@@ -23,12 +23,12 @@ from jobs.plan import make_plan, with_apps
 from jobs.reach import served
 from jobs.records import last_run
 from jobs.rendering import render_from
-from jobs.schema import at_one_moment
+from jobs.schema import at_one_moment, usual_wait
 from jobs.standing import under_way
 from jobs.start import MESSAGES, environment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -57,10 +57,17 @@ def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
         return replace(plan, routes=reach, warnings=start.warnings)
 
 
-def report_again(folder: Path, project: Path, environment: Mapping[str, str], cut_short: int | None = None) -> None:
+def report_again(
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    cut_short: int | None = None,
+) -> None:
     """Render the reports of `folder`, of a run that a second signal has just `cut_short` with this exit code, if one was.
 
-    Raises UserError where it holds no ledger, or a message's template is broken.
+    `say` tells a person what is waited for. Raises FileError, and UserError where it holds no ledger, or a message's
+    template is broken.
     """
     must_hold_ledger(folder)
     try:
@@ -68,9 +75,9 @@ def report_again(folder: Path, project: Path, environment: Mapping[str, str], cu
     except UserError:
         apps = {}  # The reports need them for the reinstall links alone.
     messages = load_messages(project / MESSAGES)
-    ledger = open_ledger(folder, "")
+    ledger = open_ledger(folder, "", usual_wait(say))
     try:
-        with alone(folder):
+        with alone(folder, patience_for_reports(say)):
             if cut_short is not None:
                 _end(ledger, cut_short)
             with at_one_moment(ledger.engine) as connection:

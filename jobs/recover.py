@@ -12,18 +12,30 @@ from uuid import uuid4
 
 from jobs.clock import utc_now
 from jobs.cut_short import leave_reports
-from jobs.errors import Exit, UserError, refuse
+from jobs.errors import Exit, UserError
 from jobs.failed_set import failed_set_changed
-from jobs.folder import LOCK, alone, app_lock, clear_left_behind, hold, make_folder, refuse_folders, reserve
+from jobs.folder import (
+    LOCK,
+    alone,
+    app_lock,
+    clear_left_behind,
+    hold,
+    make_folder,
+    patience_for_reports,
+    refuse_folders,
+    reserve,
+    warnings_of,
+)
 from jobs.importing import importing
 from jobs.model import Failed, Recovered, Run, ThisRun
 from jobs.opening import LEDGER, open_ledger, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
+from jobs.refusals import FileError, problem_of
 from jobs.rendering import render
 from jobs.reports import REPORTS
 from jobs.rescue import anchor, bring_back
-from jobs.schema import UnwritableError
-from jobs.standing import as_it_stands, recovery_ages
+from jobs.schema import HeldError, usual_wait
+from jobs.standing import as_it_stands, count_pairs, recovery_ages
 from jobs.stop import Stop, on_signals
 from jobs.terminal import Opening
 
@@ -38,20 +50,18 @@ if TYPE_CHECKING:
     from jobs.wishes import Wishes
     from jobs.work import Progress
 
+_OF_A_DISK = {FileError.because, HeldError.because}
+
 
 def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> Exit:
     """One run: hold the folder, read the manifest, plan, enrol, try, report. Raises UserError before anything is sent."""
     stop = Stop(time.monotonic, None if wishes.max_duration is None else time.monotonic() + wishes.max_duration)
     with ExitStack() as held:
         folder = make_folder(output)
-        try:
-            ledger, make_room = _take(start, folder, held)
-            plan, todo = _enrol(start, ledger, wishes)
-            run = _begin(start, ledger, plan)
-            opening = _opening(start, folder, plan, todo, ledger, wishes)
-        except UnwritableError as full:
-            todo_now = "make room or mend its rights; a damaged ledger is restored, or moved away"
-            raise refuse(f"cannot be used ({full})", str(folder), todo_now) from None
+        ledger, make_room = _take(start, folder, held, terminal)
+        plan, todo = _enrol(start, ledger, wishes)
+        run = _begin(start, ledger, plan)
+        opening = _opening(start, folder, plan, todo, ledger, wishes)
         in_place = anchor(folder / LEDGER)
         terminal.started(opening)
         held.enter_context(on_signals(stop, partial(_cut_short, terminal, folder)))
@@ -62,21 +72,44 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
                 terminal.ended(progress, this_run, signalled=stop.signalled)
                 if not in_place():
                     stop.ask("disk", Exit.STOPPED_EARLY, f"{folder} was moved or removed while the run was under way")
-        except UnwritableError as full:
-            stop.ask("disk", Exit.STOPPED_EARLY, str(full))
+        except OSError as error:
+            _stop_for(stop, error)
         except Exception:
             stop.ask("bug", Exit.BUG)
             raise
-        finally:
+        finally:  # Nothing of this raises for want of a disk: each step is taken whatever became of the one before.
             make_room()
             terminal.reporting()
-            if not in_place():
-                bring_back(ledger, folder)
-            run = _finish(run, plan, ledger, stop, this_run)
-            run = _report(run, folder, ledger, start, terminal.warn)
+            there = in_place() or _bring_back(ledger, folder, stop)
+            run = replace(run, this_run=this_run)
+            run = _finish(_counted(run, plan, ledger, stop) if there else run, plan, stop)
+            run = _report(run, folder, ledger, start, terminal) if there else run
             changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
             terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
+
+
+def _stop_for(stop: Stop, error: OSError) -> None:
+    """Stop for what the system refused; what is not for a person to act on is a bug, and goes on its way."""
+    refused = problem_of(error)
+    if refused is None:
+        stop.ask("bug", Exit.BUG)
+        raise error
+    stop.ask(error.because if isinstance(error, FileError) else FileError.because, Exit.STOPPED_EARLY, str(refused))
+
+
+def _bring_back(ledger: Ledger, folder: Path, stop: Stop) -> bool:
+    """Make the folder again that is gone. Returns False where that cannot be, which is said with what it held."""
+    try:
+        bring_back(ledger, folder)
+    except OSError as error:
+        pairs = "its"
+        with suppress(OSError):
+            pairs = f"its {ledger.ask(count_pairs)}"
+        left = f"{pairs} pairs are where it was moved to, or lost where it was removed"
+        stop.must(FileError.because, Exit.STOPPED_EARLY, f"{stop.met}; it cannot be made again ({error}); {left}")
+        return False
+    return True
 
 
 def _cut_short(terminal: Terminal, folder: Path, code: Exit) -> None:
@@ -84,15 +117,17 @@ def _cut_short(terminal: Terminal, folder: Path, code: Exit) -> None:
     leave_reports(folder, code)
 
 
-def _take(start: Start, folder: Path, held: ExitStack) -> tuple[Ledger, Callable[[], None]]:
+def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:
     """Take hold of the folder, of its ledger, of room on its disk, and of the apps."""
     holder = f"the run on {start.manifest.path} that began {utc_now()}"
     held.enter_context(hold(folder / LOCK, str(folder), holder))
     refuse_folders(folder, REPORTS)
-    with alone(folder):
+    for warning in warnings_of(folder):
+        terminal.warn(warning)
+    with alone(folder, patience_for_reports(terminal.waits)):
         clear_left_behind(folder)
     make_room = held.enter_context(reserve(folder))
-    ledger = open_ledger(folder, start.base_url)
+    ledger = open_ledger(folder, start.base_url, usual_wait(terminal.waits))
     held.callback(ledger.close)
     refuse_unknown_tokens(folder, ledger)
     for client_id in sorted(start.needed):
@@ -156,14 +191,25 @@ def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
     )
 
 
-def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun) -> Run:
+def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
+    """The run with how the installs stand now; where the disk does not give that back, as they stood at its start."""
+    try:
+        with ledger.engine.connect() as connection:
+            return as_it_stands(connection, run, plan.rows)
+    except OSError as error:
+        if (refused := problem_of(error)) is None:
+            raise
+        unread = f"{refused}; the counts are those of the start, since the ledger could not be read"
+        stop.must(FileError.because, Exit.STOPPED_EARLY, f"{stop.met}; {unread}" if stop.met else unread)
+        return run
+
+
+def _finish(run: Run, plan: Plan, stop: Stop) -> Run:
     """The run as it ended."""
-    with ledger.engine.connect() as connection:
-        run = as_it_stands(connection, replace(run, this_run=this_run), plan.rows)
     code = stop.code
     if not stop.because:
         nothing_to_do = not plan.to_do and not plan.broken_lines and not plan.unknown_app
-        some_failed = bool(run.counts.failed or this_run.failed) and not nothing_to_do
+        some_failed = bool(run.counts.failed or run.this_run.failed) and not nothing_to_do
         code = Exit.SOME_FAILED if some_failed else Exit.OK
     return replace(
         run,
@@ -174,24 +220,33 @@ def _finish(run: Run, plan: Plan, ledger: Ledger, stop: Stop, this_run: ThisRun)
     )
 
 
-def _report(run: Run, folder: Path, ledger: Ledger, start: Start, say: Callable[[str], None]) -> Run:
-    """Leave the reports, and say in which columns they have stars; where the disk will not have one of them, that is why the run stopped."""
+def _told(lacking: OSError | UserError) -> str:
+    return str(problem_of(lacking) if isinstance(lacking, OSError) else lacking)
+
+
+def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Terminal) -> Run:
+    """Leave the reports, and say in which columns they have stars.
+
+    Where the disk will not have one of them, that is why the run stopped.
+    """
     try:
-        with alone(folder):
+        with alone(folder, patience_for_reports(terminal.waits)):
             ledger.save_run(run)
             starred = render(folder, ledger, run, start.apps.known, start.messages)
         if starred:
-            say(
+            terminal.warn(
                 f"what looks like a token or a secret is starred in failures.csv and failures.html: {', '.join(starred)}"
             )
     except (OSError, UserError) as lacking:
-        where = getattr(lacking, "filename2", None) or getattr(lacking, "filename", None) or folder
-        what = f"{where}: {lacking.strerror}" if isinstance(lacking, OSError) else str(lacking)
-        before = f"{run.met}; " if run.stopped_because == "disk" else ""
-        met = f"{before}{what}: mend it, then run `recover report {folder}`"
-        run = replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because="disk", met=met)
+        if isinstance(lacking, OSError) and problem_of(lacking) is None:
+            raise
+        before = run.met if run.stopped_because in _OF_A_DISK else ""
+        parts = [before, "" if _told(lacking) in before else _told(lacking), f"then run `recover report {folder}`"]
+        met = "; ".join(filter(None, parts))
+        because = run.stopped_because if before else FileError.because
+        run = replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because=because, met=met)
         with suppress(OSError):
             ledger.save_run(run)
-        with suppress(OSError, UserError), alone(folder):
+        with suppress(OSError, UserError), alone(folder, replace(patience_for_reports(terminal.waits), seconds=0)):
             render(folder, ledger, run, start.apps.known, start.messages)  # What can be written says so.
     return run

@@ -11,9 +11,9 @@ from jobs.folder import replacing
 from jobs.opening import RESULTS, refuse_unknown_tokens
 from jobs.records import failures, records, user_columns
 from jobs.reported import changes
-from jobs.reports import Source, write_all
+from jobs.reports import SUMMARY, Source, summary, write_all
 from jobs.reports.page import Worklist
-from jobs.schema import at_one_moment
+from jobs.schema import UnwritableError, at_one_moment
 from jobs.stars import Stars
 
 if TYPE_CHECKING:
@@ -32,8 +32,13 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
 
     Returns the user's columns in which failures.* have stars in the place of a secret. Raises UserError where results.csv holds what would be lost, and OSError.
     """
-    with at_one_moment(ledger.engine) as connection:
-        return render_from(connection, folder, ledger, run, apps, messages)
+    try:
+        with at_one_moment(ledger.engine) as connection:
+            return render_from(connection, folder, ledger, run, apps, messages)
+    except UnwritableError:
+        with replacing(folder / SUMMARY) as file:
+            summary.write(file, run)  # It needs no ledger.
+        raise
 
 
 def render_from(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from jobs.errors import UserError
+from jobs.errors import Problem
 from jobs.folder import make_folder, make_private_file, sync
 from jobs.opening import LEDGER
-from jobs.schema import UnwritableError
+from jobs.refusals import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,15 +31,13 @@ def anchor(path: Path) -> Callable[[], bool]:
 
 
 def bring_back(ledger: Ledger, folder: Path) -> None:
-    """Write all that the open ledger knows into `folder`, made again. Raises UnwritableError."""
+    """Write all that the open ledger knows into `folder`, made again. Raises FileError."""
     path = folder / LEDGER
     if path.exists():
-        raise UnwritableError(0, f"{path} is not the ledger of this run any more; {folder} was replaced under way")
-    try:
-        make_folder(folder)
-        make_private_file(path)
-    except UserError as error:
-        raise UnwritableError(0, str(error)) from None
+        what = f"is not the ledger of this run any more; {folder} was replaced under way"
+        raise FileError(Problem(what, str(path), "move it away, and put the folder of this run back in its place"))
+    make_folder(folder)
+    make_private_file(path)
     ledger.copy_to(path)
     sync(path)
     sync(folder)

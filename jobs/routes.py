@@ -92,6 +92,6 @@ def _intend(ledger: Ledger, stop: Stop, install: Install) -> bool:
     try:
         ledger.intend(install, utc_now())
     except UnwritableError as full:
-        stop.ask("disk", Exit.STOPPED_EARLY, str(full))
+        stop.ask(full.because, Exit.STOPPED_EARLY, str(full))
         return False
     return True

@@ -77,6 +77,11 @@ def new_failures(connection: Connection, since: str) -> int:
     return connection.scalar(query) or 0
 
 
+def count_pairs(connection: Connection) -> int:
+    """How many installs have a pair."""
+    return connection.scalar(select(func.count()).where(installs.c.tokens.is_not(None))) or 0
+
+
 def recovery_ages(connection: Connection) -> tuple[str, str]:
     """When the oldest and the newest recovery of a listed install was, as UTC ISO 8601."""
     query = select(func.min(installs.c.recovered_at), func.max(installs.c.recovered_at)).where(

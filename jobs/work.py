@@ -13,12 +13,12 @@ from jobs import __version__
 from jobs.attempt import Persistence, attempt
 from jobs.book import Book
 from jobs.clock import utc
-from jobs.cores import one_core
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits
 from jobs.model import Route
 from jobs.pace import Pace
 from jobs.routes import keep_bearers, open_routes
+from jobs.schema import HeldError, UnwritableError
 from jobs.workers import Means, outcomes
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ def work(
     slots = pacing.workers or MOST_WORKERS
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
     with (
-        one_core(),
         closing(make_api(start.settings, start.base_url, start.environment, pace)) as api,
         ThreadPoolExecutor(slots, thread_name_prefix="worker") as executor,
     ):
@@ -91,13 +90,19 @@ def work(
             at_gate=max(2, min(32, round(pacing.requests_per_second / 10))),
         )
         coming = outcomes(_lanes(ledger, todo, wishes), means)
-        with closing(_recorded(coming, Book(ledger, stop, make_room), stop)) as recorded:
+        with closing(_recorded(coming, _book(ledger, stop, make_room, pace), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
                 keep_bearers(routing.bearers, ended, wishes.routes)
                 alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
                 yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, tuple(routing.notes))
                 routing.notes.clear()
     _why_stopped(stop, routing.breaker, pace, todo, wishes, total)
+
+
+def _book(ledger: Ledger, stop: Stop, make_room: Callable[[], None], pace: Pace) -> Book:
+    """The book of a run. Nothing is sent while the ledger is waited for, nor once it has refused an outcome."""
+    ledger.wait.pause, ledger.wait.go_on = pace.pause, pace.go_on
+    return Book(ledger, stop, make_room, partial(pace.stop, also_codes=True))
 
 
 def _recorded(coming: Iterator[Round], book: Book, stop: Stop) -> Generator[Round]:
@@ -138,7 +143,8 @@ def _try_once(api: HighLevel, apps: Mapping[str, App], errand: Errand) -> Tried:
 
 def _stopping(stop: Stop, pace: Pace) -> bool:
     if stop.asked():
-        pace.stop()
+        # A code that is sent when the ledger takes no more would be a pair that cannot be stored.
+        pace.stop(also_codes=stop.because in {UnwritableError.because, HeldError.because})
     return bool(stop.because or pace.enough)
 
 

@@ -183,7 +183,7 @@ def test_a_folder_that_takes_the_place_of_a_report_under_way_costs_that_report_a
     assert stage.end()["code"] == 3
     said = stage.said()
     assert "Traceback" not in said
-    assert "results.csv: Is a directory" in said.splitlines()[-1]
+    assert "results.csv: cannot be written (Is a directory): move the folder away" in said.splitlines()[-1]
     assert (job.summary()["exit_code"], job.summary()["stopped_because"]) == (3, "disk")
     assert pairs(job.output) == issued(job)
 
@@ -260,3 +260,63 @@ def test_texts_that_were_overwritten_are_a_damaged_ledger(stage):
     stage.said()
     assert stage.run(manifest, job.output)["code"] == 2
     assert "damaged" in refused(stage)
+
+
+@pytest.fixture
+def stricken(play, tmp_path):
+    """`stricken(error, calls)`: the disk of a run under way begins to refuse these calls on its ledger. Returns how it ends."""
+    tracers = []
+
+    def strike(error, calls="pwrite64,fdatasync,fsync,ftruncate,unlink", **world):
+        job = play(**world)
+        job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
+        process = job.start("run", job.manifest(listing(400)), "--output", job.output)
+        wait_until(lambda: len(job.sandbox.codes.issued) > 10)
+        files = [job.output / f"ledger.sqlite3{end}" for end in ("", "-wal", "-shm")] + [job.output / ".reserve"]
+        watched = [word for file in files for word in ("-P", str(file))]
+        command = ["strace", "-f", "-q", "-o", tmp_path / "trace", "-p", str(process.pid), *watched]
+        try:
+            tracers.append(
+                subprocess.Popen([*command, "-e", f"inject={calls}:error={error}"], stderr=subprocess.DEVNULL)
+            )
+        except FileNotFoundError:
+            process.kill()
+            pytest.skip("strace is not installed")
+        out, err = process.communicate(timeout=60)
+        if tracers[-1].wait(10) and process.returncode == 0:
+            pytest.skip("strace may not trace here")
+        assert "INJECTED" in (tmp_path / "trace").read_text()
+        return job, process.returncode, out, err
+
+    yield strike
+    for tracer in tracers:
+        tracer.kill()
+        tracer.wait()
+
+
+@pytest.mark.parametrize("error", ["EROFS", "EIO", "ENOSPC", "EDQUOT"])
+def test_a_disk_that_dies_under_way_costs_what_is_in_flight_alone_and_that_is_said_with_a_number(stricken, error):
+    job, code, out, err = stricken(error)
+    assert "Traceback" not in out + err
+    assert code == 3
+    lost = len(issued(job)) - len(pairs(job.output))
+    assert 10 < len(pairs(job.output)) < 400
+    assert (f"{lost} new pairs could not be stored" in out) == bool(lost)
+    assert str(job.output) in out.splitlines()[-1]
+    summary = job.summary()
+    assert (summary["exit_code"], summary["stopped_because"]) == (3, "disk")
+    assert summary["counts"]["recovered"] == summary["this_run"]["recovered"] == len(pairs(job.output))
+    assert {key: row["refresh_token"] for key, row in job.results().items() if row["refresh_token"]} == pairs(
+        job.output
+    )
+
+
+def test_once_the_ledger_has_refused_a_write_no_code_in_hand_is_exchanged(stricken):
+    job, code, out, _ = stricken("EIO", latency_seconds=0.3)
+    assert code == 3
+    given = [seen.account_id for seen in job.sandbox.seen if seen.call == "reconnect"]
+    sent = [seen.account_id for seen in job.sandbox.seen if seen.call == "token"]
+    assert set(given) - set(sent), "no code was in hand when the disk died"
+    assert f"{len(sent) - len(pairs(job.output))} new pairs could not be stored" in out
+    left = {key for key, row in job.results().items() if row["status"] == "pending"}
+    assert set(given) - set(sent) <= left

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from jobs.folder import alone
+from jobs.folder import alone, patience_for_reports
 from jobs.opening import open_ledger
 
 from .conftest import pairs
@@ -34,7 +35,7 @@ def holding(play):
 
 
 def test_the_same_folder_by_any_spelling_and_the_same_app_from_any_folder_are_held(holding):
-    job, manifest, _ = holding
+    job, manifest, process = holding
     (job.folder / "link").symlink_to(job.output)
     (job.folder / "deep").mkdir()
     spellings = [job.output, job.folder / "link", job.folder / "deep" / ".." / "out", f"{job.output}//./"]
@@ -48,13 +49,13 @@ def test_the_same_folder_by_any_spelling_and_the_same_app_from_any_folder_are_he
         done = job("run", manifest, "--output", spelling)
         assert done.returncode == 11, done.stderr
         assert str(job.output) in done.stderr
-        assert "held by the run on" in done.stderr
+        assert f"is held by process {process.pid} on {socket.gethostname()}: the run on {manifest}" in done.stderr
     job.environment = own
     for base_url in (job.sandbox.url, job.sandbox.url + "/", job.sandbox.url.upper().replace("HTTP", "http")):
         job.environment = own | {"HIGHLEVEL_BASE_URL": base_url}
         done = job("run", manifest, "--output", job.folder / "other")
         assert done.returncode == 11, done.stderr
-        assert "held by the run on" in done.stderr
+        assert f"is held by process {process.pid} on {socket.gethostname()}: the run on {manifest}" in done.stderr
 
 
 def test_a_holder_that_was_killed_blocks_nobody(holding):
@@ -80,7 +81,7 @@ def test_a_report_that_waited_for_the_end_of_a_run_says_how_that_ended(stage, pl
     ledger = open_ledger(job.output, "")
     ended = ledger.last_run()
     ledger.save_run(replace(ended, finished_at="", exit_code=None))
-    with alone(job.output):
+    with alone(job.output, patience_for_reports(print)):
         stage.start("report", job.output)
         time.sleep(1)  # Long enough to read what it should not have read yet.
         ledger.save_run(ended)

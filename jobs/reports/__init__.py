@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from jobs.messages import Messages
     from jobs.model import App, Record, Run
 
-REPORTS = ("results.csv", "failures.csv", "failures.html", "summary.json")
+SUMMARY = "summary.json"
+REPORTS = ("results.csv", "failures.csv", "failures.html", SUMMARY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,7 @@ WHY_STOPPED: Mapping[str, str] = {
     "credentials_rejected": "HighLevel did not accept the app's credentials. The developer has to correct them.",
     "outage": "HighLevel did not answer properly for many installs in a row.",
     "disk": "The disk of the computer that ran the job was full or could not be written.",
+    "ledger": "Another program held the job's own record of what is done.",
     "time_limit": "It was given a time limit, and the time was up.",
     "install_limit": "It was asked to do only some of the installs this time.",
     "signal": "Somebody stopped it.",

@@ -139,6 +139,13 @@ class Terminal:
             return
         self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
 
+    def waits(self, text: str) -> None:
+        """Say what the command waits for while it waits, also before its start is told, save in a log of objects."""
+        if self._begun or self._voice.as_json:
+            self.warn(text)
+        else:
+            self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}")
+
     # -- while it runs -------------------------------------------------------------------------------------------
 
     def ended(self, progress: Progress, this_run: ThisRun, *, signalled: bool) -> None:

@@ -1,0 +1,83 @@
+"""What the system refuses, told to a person: which file, which act, why, and what to do.
+
+An error that has no row here, and no act of ours to name, is a bug of the job: a file that is missing, a handle that is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from jobs.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_RIGHTS = "give this user the right to do so, or give another --output"
+
+TODO: dict[int, str] = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within this user's quota on that disk, or have the quota raised",
+    errno.EROFS: "make it writable again, or give another --output",
+    errno.EIO: "look at the disk itself: the system's log (dmesg) says what failed",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EMFILE: "raise the limit of open files of this process (ulimit -n)",
+    errno.ENFILE: "end other programs, or raise the limit of open files of this machine (fs.file-max)",
+    errno.ENOMEM: "free memory on this machine, or raise the job's limit",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.ELOOP: "move the link away",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ESTALE: "mount the network disk again",
+    errno.ENODEV: "mount the disk again",
+    errno.ENXIO: "mount the disk again",
+}
+"""What to do about a refusal that is never a bug of the job."""
+
+_TODO_WITH_A_NAME = TODO | {
+    errno.ENOENT: "look whether its folder was moved or removed",
+    errno.EISDIR: "move the folder away",
+    errno.ENOTDIR: "move the file away that stands in the place of a folder",
+}
+_ELSE = "look at that file and its folder, or give another --output"
+
+
+class FileError(OSError):
+    """The system refused an act on a file; `problem` tells a person. `because` is what a run says that stops for it."""
+
+    because = "disk"
+
+    def __init__(self, problem: Problem, number: int = 0) -> None:
+        super().__init__(number, str(problem))
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return str(self.problem)
+
+
+def problem_of(error: OSError) -> Problem | None:
+    """The refusal for a person to act on, or None for a bug of the job."""
+    if isinstance(error, FileError):
+        return error.problem
+    if error.errno not in TODO:
+        return None
+    where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    what = "cannot be used" if where else "the system refused a file"
+    return Problem(f"{what} ({os.strerror(error.errno)})", where, TODO[error.errno])
+
+
+@contextmanager
+def doing(act: str, path: Path) -> Iterator[None]:
+    """Name the act (`written`, `read`, ...) and the file in an OSError of the block, which becomes a FileError."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        number = error.errno or 0
+        why = os.strerror(number) if number else str(error)
+        problem = Problem(f"cannot be {act} ({why})", str(path), _TODO_WITH_A_NAME.get(number, _ELSE))
+        raise FileError(problem, number) from error

@@ -1,0 +1,158 @@
+"""A ledger that another program holds: it is waited for, who holds it is said, and nothing in hand is thrown away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jobs.book import Book
+from jobs.manifest import open_manifest
+from jobs.model import Install, InstallKey, Level, Recovered, Route, Tokens
+from jobs.opening import open_ledger
+from jobs.patience import Patience
+from jobs.records import records
+from jobs.schema import HeldError, Wait
+from jobs.secret import Secret
+from jobs.stop import Stop
+
+from .conftest import pairs
+from .test_disk import issued, listing, wait_until
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+db.execute("ROLLBACK")
+"""
+
+
+class Viewer:
+    """Another program with a change in the ledger that it does not write down."""
+
+    def __init__(self, output):
+        command = [sys.executable, "-c", HOLD, output / "ledger.sqlite3"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "held\n"
+
+    def let_go(self):
+        if self.process.poll() is None:
+            self.process.communicate("\n")
+
+
+@pytest.fixture
+def hold():
+    viewers = []
+
+    def held(output):
+        viewers.append(Viewer(output))
+        return viewers[-1]
+
+    yield held
+    for viewer in viewers:
+        viewer.let_go()
+
+
+def test_a_ledger_that_another_program_holds_is_waited_for_and_named_and_nothing_is_sent_meanwhile(play, hold):
+    job = play()
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "50"
+    process = job.start("run", job.manifest(listing(100)), "--output", job.output)
+    wait_until(lambda: len(job.sandbox.codes.issued) > 5)
+    viewer = hold(job.output)
+    said = iter(process.stderr.readline, "")
+    told = next(line for line in said if "waiting for the ledger" in line)
+    assert f"(process {viewer.process.pid}) holds it" in told
+    calls = len(job.sandbox.seen)
+    assert calls < 200
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    assert len(job.sandbox.seen) == calls
+    viewer.let_go()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "Traceback" not in out + err
+    assert pairs(job.output) == issued(job)
+    assert len(job.sandbox.codes.issued) == 100
+
+
+BASE = "https://api.example.test"
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A book on a ledger that is waited for briefly, what it says, how often the gate was told what, and one new pair."""
+    (tmp_path / "installs.csv").write_text("location_id,client_id\nLocA,app-1\n")
+    manifest = open_manifest(tmp_path / "installs.csv")
+    said, gate = [], []
+    wait = Wait(Patience(0.4, 0.1, said.append), lambda: gate.append("pause"), lambda: gate.append("go on"))
+    ledger = open_ledger(tmp_path, BASE, wait)
+    ledger.stage(manifest.rows())
+    ledger.enrol(manifest.columns, "2026-11-25T00:00:00.000Z", with_companies=True)
+    stop = Stop(time.monotonic)
+    yield Book(ledger, stop, lambda: None, lambda: gate.append("nothing out")), said, gate
+    ledger.close()
+
+
+def new_pair():
+    tokens = Tokens(Secret("access-1"), Secret("refresh-1"), "Bearer", "", "", "Location", "", "", "LocA", "")
+    install = Install(InstallKey("app-1", Level.SUB_ACCOUNT, "LocA"), "")
+    return install, Recovered(tokens, Route.RECONNECT, 1, "2026-11-25T00:00:00.000Z")
+
+
+def test_a_ledger_that_is_let_go_of_in_time_takes_the_pair_and_sending_goes_on(book, hold, tmp_path):
+    book, said, gate = book
+    viewer = hold(tmp_path)
+    book.ledger.wait.patience.say = lambda words: (said.append(words), viewer.let_go())
+    assert len(book.write([new_pair()])) == 1
+    assert pairs(tmp_path) == {"LocA": "refresh-1"}
+    assert gate == ["pause", "go on"]
+    assert len(said) == 1
+    assert not book.stop.because
+
+
+def test_a_ledger_that_is_held_for_too_long_stops_the_run_and_its_pair_is_kept_until_it_is_let_go_of(
+    book, hold, tmp_path
+):
+    book, _, gate = book
+    viewer = hold(tmp_path)
+    assert book.write([new_pair()]) == []
+    assert book.write([]) == []
+    assert gate[:2] == ["pause", "nothing out"]
+    assert "go on" not in gate
+    assert (book.stop.because, book.stop.code) == ("ledger", 3)
+    assert f"(process {viewer.process.pid}) holds it" in book.stop.met
+    book.ledger.wait.patience.say = lambda _: viewer.let_go()
+    book.close()
+    assert pairs(tmp_path) == {"LocA": "refresh-1"}
+    assert "lost" not in book.stop.met
+    assert "could not be stored" not in book.stop.met
+
+
+def test_where_it_is_never_let_go_of_what_is_lost_is_said_with_a_number(book, hold, tmp_path):
+    book, said, _ = book
+    hold(tmp_path)
+    book.last_wait = 0.2
+    book.write([new_pair()])
+    book.close()
+    assert any("new pairs in hand, not yet stored: 1" in words for words in said)
+    assert book.stop.because == "ledger"
+    assert "1 new pairs could not be stored" in book.stop.met
+
+
+def test_a_start_that_finds_the_ledger_held_says_who_holds_it_and_has_sent_nothing(book, hold, tmp_path):
+    ledger = book[0].ledger
+    viewer = hold(tmp_path)
+    with pytest.raises(HeldError, match=rf"\(process {viewer.process.pid}\) holds it: end that program"):
+        ledger.line_up(["app-1"], force=False, causes=())
+
+
+def test_a_reader_is_never_kept_waiting_by_a_writer(book, hold, tmp_path):
+    ledger = book[0].ledger
+    hold(tmp_path)
+    assert ledger.last_run() is None
+    with ledger.engine.connect() as connection:
+        assert len(list(records(connection))) == 1
