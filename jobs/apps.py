@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jobs.errors import Problem, UserError
-from jobs.ids import is_id
+from jobs.ids import as_seen, has_unseen, is_id
 from jobs.model import App
 from jobs.secret import Secret
 
@@ -29,11 +29,15 @@ _PATH = re.compile(r"[A-Za-z0-9/._~%-]*")
 
 @dataclass(frozen=True)
 class Apps:
-    """The configured apps by client id; `missing` are those whose secret is named but not there; `warnings` for people."""
+    """The configured apps by client id; `missing` are those whose secret is named but not there; `warnings` for people.
+
+    `hints` say what may be wrong with a secret, for when it is refused.
+    """
 
     known: dict[str, App] = field(default_factory=dict)
     missing: dict[str, Problem] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    hints: dict[str, str] = field(default_factory=dict)
 
     @property
     def only(self) -> str:
@@ -50,7 +54,7 @@ def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
     file = project / "config" / "apps.toml"
     for place, entry in _entries(file, problems):
         _add(apps, entry, place, project, environment, problems, warnings)
-    client_id = environment.get("HIGHLEVEL_CLIENT_ID", "").strip()
+    client_id = as_seen(environment.get("HIGHLEVEL_CLIENT_ID", ""))
     secret = environment.get("HIGHLEVEL_CLIENT_SECRET", "").rstrip("\r\n")
     if client_id or secret:
         entry = {"client_id": client_id, "client_secret": secret}
@@ -72,7 +76,7 @@ def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
     warnings += [w for secrets in (file, project / ".env") if (w := too_open(secrets))]
     if problems:
         raise UserError(*problems)
-    return Apps(apps.known, apps.missing, tuple(warnings))
+    return Apps(apps.known, apps.missing, (*warnings, *apps.hints.values()), apps.hints)
 
 
 def too_open(file: Path) -> str:
@@ -113,9 +117,10 @@ def _add(
 ) -> None:
     wrong = [f"{key} is unknown" for key in sorted(set(entry) - _KEYS)]
     wrong += [f"{key} is no text" for key, value in entry.items() if key in _KEYS and not isinstance(value, str)]
-    client_id = entry.get("client_id", "")
+    client_id = "" if wrong else as_seen(entry.get("client_id", ""))
     if not wrong and not is_id(client_id):
-        wrong.append("client_id does not look like one")
+        unseen = " (it holds a blank, or a character that is not seen)" if has_unseen(client_id) else ""
+        wrong.append(f"client_id does not look like one{unseen}")
     if not wrong and client_id in (apps.known | apps.missing):
         wrong.append("client_id is there twice")
     if sum(key in entry for key in _SECRETS) != 1:
@@ -128,6 +133,8 @@ def _add(
         apps.missing[client_id] = lacking
         return
     more = {key: entry.get(key, "") for key in ("name", "redirect_uri", "scopes")}
+    if hint := _hint(secret):
+        apps.hints[client_id] = f"{_where(entry, place, project)} {hint}"
     apps.known[client_id] = App(client_id, Secret(secret), **more)
 
 
@@ -148,6 +155,22 @@ def _secret(
         return secret, None if secret else Problem(f"the file {file} is empty", place, "put the secret there")
     secret = entry["client_secret"].rstrip("\r\n")
     return secret, None if secret else Problem("client_secret is empty", place, "put the secret there")
+
+
+def _hint(secret: str) -> str:
+    """What may be wrong with a secret that a person copied; '' where nothing is seen."""
+    where = "ends with" if has_unseen(secret[-1]) else "begins with" if has_unseen(secret[0]) else "holds"
+    what = "a blank, or a character that is not seen: is it part of the secret?"
+    return f"{where} {what}" if has_unseen(secret) else ""
+
+
+def _where(entry: Mapping[str, str], place: str, project: Path) -> str:
+    """What a person calls the place where the secret of this entry stands."""
+    if "client_secret_env" in entry:
+        return entry["client_secret_env"]
+    if "client_secret_file" in entry:
+        return str(project / entry["client_secret_file"])
+    return "HIGHLEVEL_CLIENT_SECRET" if place == "HIGHLEVEL_CLIENT_ID" else f"client_secret ({place})"
 
 
 def base_url(environment: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ from jobs.folder import (
     warnings_of,
 )
 from jobs.importing import importing
-from jobs.model import Failed, Recovered, Run, ThisRun
+from jobs.model import Cause, Failed, Recovered, Run, ThisRun
 from jobs.opening import LEDGER, open_ledger, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
 from jobs.refusals import FileError, problem_of
@@ -83,6 +83,7 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             there = in_place() or _bring_back(ledger, folder, stop)
             run = replace(run, this_run=this_run)
             run = _finish(_counted(run, plan, ledger, stop) if there else run, plan, stop)
+            run = _with_hints(run, start, terminal.warn)
             run = _report(run, folder, ledger, start, terminal) if there else run
             changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
             terminal.finished(run, folder, start.manifest.path, changed=changed)
@@ -218,6 +219,16 @@ def _finish(run: Run, plan: Plan, stop: Stop) -> Run:
         stopped_because=None if code is Exit.BUG else stop.because or None,
         met=stop.met,
     )
+
+
+def _with_hints(run: Run, start: Start, say: Callable[[str], None]) -> Run:
+    """The run, where the credentials were refused with what may be wrong with them."""
+    hints = "; ".join(hint for client_id, hint in start.apps.hints.items() if client_id in start.needed)
+    if hints and run.stopped_because == Cause.CREDENTIALS_REJECTED:
+        return replace(run, met=f"{run.met}; {hints}")
+    if hints and Cause.CREDENTIALS_REJECTED in run.failures_by_cause:
+        say(f"HighLevel refused credentials: {hints}")
+    return run
 
 
 def _told(lacking: OSError | UserError) -> str:

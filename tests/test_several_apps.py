@@ -83,3 +83,26 @@ def test_one_location_of_two_apps_is_two_installs_and_each_app_has_its_own_link(
     # By default the files go to the project's folder, wherever the job is called from.
     assert job("run", job.manifest(rows("app-2", each=1))).returncode == 0
     assert (job.project / "data" / "installs" / "results.csv").exists()
+
+
+def test_where_a_secret_with_a_blank_at_its_end_is_refused_it_is_hinted_at_before_and_there(play):
+    job = play()
+    job.environment["HIGHLEVEL_CLIENT_SECRET"] = "wr0ng "
+    hint = "HIGHLEVEL_CLIENT_SECRET ends with a blank, or a character that is not seen"
+    manifest = job.manifest("location_id\nLocA\nLocB\nLocC\nLocD\n")
+    assert f"warning: {hint}" in job("plan", manifest, "--output", job.output).stdout
+    done = job.run(manifest)
+    assert done.returncode == 3
+    assert hint in done.stderr.partition("trying_one_first")[0]
+    assert hint in done.stdout.splitlines()[-1]
+    assert "wr0ng" not in done.stdout + done.stderr
+
+
+def test_where_the_run_goes_on_by_another_route_the_hint_stands_beside_what_was_refused(play):
+    job = play()
+    job.environment["HIGHLEVEL_CLIENT_SECRET"] = SECRET + " "
+    old = job.sandbox.old_pair("CoA", "Company")["access_token"]
+    rows = [f",CoA,{old}", *(f"LocX{n},CoX," for n in range(4)), "LocY,CoA,"]
+    done = job.run(job.manifest("location_id,company_id,access_token\n" + "\n".join(rows) + "\n"))
+    assert "credentials_rejected" in job.summary()["failures_by_cause"]
+    assert "HighLevel refused credentials: HIGHLEVEL_CLIENT_SECRET ends with" in done.stderr

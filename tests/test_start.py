@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -172,6 +173,57 @@ def test_a_file_of_secrets_that_others_may_read_is_warned_of(start, tmp_path):
     warnings = make_start(tmp_path, {}, tmp_path / "installs.csv", {}).apps.warnings
     for name in ("config/apps.toml", "config/second", ".env"):
         assert [line for line in warnings if name in line]
+
+
+NOT_SEEN = "a blank, or a character that is not seen: is it part of the secret?"
+
+
+@pytest.mark.parametrize(
+    ("secret", "hint"),
+    [
+        ("s3cret ", "ends with"),
+        ("s3cret\u200b", "ends with"),
+        ("s3cret\u00a0\r\n", "ends with"),
+        ("\ts3cret", "begins with"),
+        ("\ufeffs3cret", "begins with"),
+        ("s3 cret", "holds"),
+        ("s3\u00adcret", "holds"),
+    ],
+)
+def test_a_secret_with_a_character_that_is_not_seen_is_hinted_at_by_the_name_of_its_place(
+    start, tmp_path, secret, hint
+):
+    found = start(ONE_APP | {"HIGHLEVEL_CLIENT_SECRET": secret})
+    assert found.warnings == (f"HIGHLEVEL_CLIENT_SECRET {hint} {NOT_SEEN}",)
+    in_apps = APPS.replace('client_secret_env = "SECRET_OF_ONE"', f"client_secret = {json.dumps(secret)}")
+    both = start({}, config__apps_toml=in_apps, config__second=secret, installs_csv="location_id,client_id\nL,app-1\n")
+    where = "begins with" if secret.startswith("\ufeff") else hint
+    assert f"client_secret (apps.toml, app 1) {where} {NOT_SEEN}" in both.warnings
+    if not secret.startswith("\ufeff"):  # Of a file that is a mark of its encoding.
+        assert f"{tmp_path / 'config' / 'second'} {hint} {NOT_SEEN}" in both.warnings
+    named = start(
+        {"SECRET_OF_ONE": secret},
+        config__apps_toml=APPS,
+        config__second="x",
+        installs_csv="location_id,client_id\nL,app-1\n",
+    )
+    assert named.warnings == (f"SECRET_OF_ONE {hint} {NOT_SEEN}",)
+    assert "s3" not in "".join(found.warnings + both.warnings + named.warnings)
+
+
+@pytest.mark.parametrize("secret", ["s3cret", "s3cret\n", "s3cret\r\n", "s$e#c'r\"et"])
+def test_a_trailing_newline_is_not_part_of_a_secret_and_hinted_at_by_nobody(start, secret):
+    found = start(ONE_APP | {"HIGHLEVEL_CLIENT_SECRET": secret})
+    assert found.warnings == ()
+    assert found.apps.known["app-1"].client_secret.reveal() == secret.rstrip("\r\n")
+
+
+def test_around_a_client_id_what_is_not_seen_does_not_count_and_within_it_is_refused_by_name(start):
+    assert start(ONE_APP | {"HIGHLEVEL_CLIENT_ID": "\u00a0app-1\u200b "}).needed == {"app-1"}
+    (said,) = problems(start, ONE_APP | {"HIGHLEVEL_CLIENT_ID": "app\u200b-1"})
+    assert said.startswith(
+        "HIGHLEVEL_CLIENT_ID: client_id does not look like one (it holds a blank, or a character that is not seen)"
+    )
 
 
 @pytest.mark.parametrize(
