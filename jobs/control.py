@@ -201,7 +201,7 @@ class Control:
             self._hold(now, seconds, _TOO_MANY_REQUESTS, utc)
         if not retry_after or under_way or self._refused_in_a_row > 1:
             self._alone = len(self._schedule)  # It is no chance, or the hold is a guess: the next one goes ahead alone.
-        self._ceiling.refused(sent, now, self.held.until, told=bool(retry_after))
+        self._ceiling.refused(now, self.held.until)
 
     def _hold(self, now: float, seconds: float, status: int, utc: datetime) -> None:
         until = now + seconds

@@ -9,7 +9,7 @@ import re
 import threading
 import time
 import tracemalloc
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -299,3 +299,76 @@ def test_thousands_of_agencies_cost_a_bounded_memory():
     tracemalloc.stop()
     assert first < 5_000_000
     assert peak < 1.2 * first
+
+
+def refused(pace, account, seconds):
+    """One more 429 of an account, and then an answer to another; whether the 429 held everybody back."""
+    pace.observe(pace.enter(urgent=False, resource=Resource("app", account)), 429, seconds, {})
+    held = pace.held is not None
+    pace.observe(pace.enter(urgent=False, resource=Resource("app", "LocZ")), 200, None, {})
+    return held
+
+
+def test_an_account_that_is_refused_again_and_again_while_others_pass_holds_nobody():
+    pace = gate()
+    assert [refused(pace, "LocA", 0.05) for _ in range(5)] == [True, True, False, False, False]
+    assert refused(pace, "LocB", 0.05)
+    # Once it was served, its next 429 may be everybody's again.
+    pace.observe(pace.enter(urgent=False, resource=Resource("app", "LocA")), 200, None, {})
+    assert refused(pace, "LocA", 0.05)
+
+
+def test_an_account_that_is_refused_where_nobody_passes_holds_everybody():
+    pace = gate()
+    for _ in range(5):
+        pace.observe(pace.enter(urgent=False, resource=Resource("app", "LocA")), 429, 0.02, {})
+        assert pace.held is not None
+
+
+NUMBERS = st.one_of(
+    st.floats(), st.sampled_from([math.inf, -math.inf, math.nan, 1e300, 5e-324, 99999999999999999.0, 0.0, -1.0])
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    answers=st.lists(
+        st.tuples(
+            st.sampled_from([0, 200, 429, 503]),
+            st.one_of(st.none(), NUMBERS),
+            st.lists(NUMBERS, min_size=5, max_size=5),
+            st.sampled_from([Resource("app", "LocA"), by_agency("CoA")]),
+        ),
+        max_size=6,
+    )
+)
+def test_no_number_of_an_answer_overflows_anything_at_the_gate(answers):
+    control, now = Control(10.0, 600.0, lambda _: 1.0), 0.0
+    utc = datetime(2026, 11, 24, tzinfo=UTC)
+    names = ("max", "remaining", "interval-milliseconds", "daily-remaining", "daily-reset")
+    for status, retry_after, values, resource in answers:
+        headers = {f"x-ratelimit-{name}": str(value) for name, value in zip(names, values, strict=True)}
+        number = control.leave(now, resource)
+        control.answered(number, now, status, retry_after, headers, utc)
+        for asks in (resource, Resource("app", "LocB")):
+            assert not math.isnan(control.due(now, asks))
+            control.day_is_spent(asks, utc)
+            control.left_today(asks)
+        control.lowered(now)
+        assert timedelta(seconds=max(0.0, min(control.held.until - now, 1e9))) <= timedelta(days=366)
+        now += 1.0
+
+
+@pytest.mark.parametrize("after", [0, 3, 50, 400])
+@pytest.mark.parametrize("latency", [0.05, 0.5])
+def test_two_429s_that_name_no_time_do_not_take_the_pace_to_a_third(after, latency):
+    class Bare(Server):
+        asked = 0
+
+        def answer(self, at):
+            self.asked += 1
+            return (429, None, {}) if self.asked in (after + 1, after + 2) else super().answer(at)
+
+    hours = run(Bare(), requests=after + 400, latency=latency)
+    later = [each.left for each in hours.heard[-200:]]
+    assert len(later) / (later[-1] - later[0]) > 10 * 0.5
