@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from jobs.bearers import Agency, AgencyKey
 
 
+OWN_LIMIT = 3  # 429s in a row: from then on they are taken for a limit of the install's own. The gate takes as many.
+
+
 @dataclass(slots=True)
 class Way:
     """One install in this run: the routes left, the tries on the first of them, and what was met before.
 
     `slot` is when its next call for its agency may leave, so that these leave evenly (monotonic seconds).
+    `refusals` are 429s in a row, the first of them at `refused_since` (monotonic seconds).
     `fate` is what is known of its old token, the worst while a try to spend it is out; `before`: before that try.
     """
 
@@ -31,6 +35,8 @@ class Way:
     agency: Agency | None = None
     slot: float | None = None
     window: Window = field(default_factory=Window)
+    refusals: int = 0
+    refused_since: float = 0.0
     looked: bool = False
     intended: bool = False
     fate: Fate = Fate.UNTOUCHED

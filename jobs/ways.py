@@ -25,7 +25,7 @@ from jobs.model import (
     Tokens,
     Unfinished,
 )
-from jobs.steps import Go, Over, Park, Step, Until, Way
+from jobs.steps import OWN_LIMIT, Go, Over, Park, Step, Until, Way
 from jobs.verdict import verdict
 
 if TYPE_CHECKING:
@@ -248,6 +248,30 @@ class Ways:
         elif agency.rests is None:
             agency.rests = answer
             self._say(f"nothing more is asked of the agency {agency.key.company_id} in this run: {answer.message}")
+
+    def wait_refused(self, way: Way, answer: Answer) -> float | None:
+        """Seconds until an install that was refused with 429 is tried again; None: patience with it alone has run out.
+
+        It waits by itself, so that others go before it; for the sake of its agency `step` lets it wait.
+        """
+        if way.left[0] is Route.AGENCY:
+            return 0.0
+        now, patience = self._clock(), self._persistence.patience
+        way.refused_since = way.refused_since if way.refusals else now
+        way.refusals += 1
+        if way.refusals == OWN_LIMIT and "" not in self._told:
+            self._told.add("")
+            self._say(
+                f"HighLevel refused {way.install.key.account_id} with 429 {OWN_LIMIT} times in a row: it waits by itself "
+                f"and holds nobody, {patience:g} seconds at most. Others like it are not named"
+            )
+        wait = answer.retry_after or self._persistence.backoff(way.refusals)
+        left = way.refused_since + patience - now
+        if left > 0 and (answer.retry_after or 0.0) <= left:
+            return min(wait, left)
+        way.met.append(Met(way.left[0], answer))
+        self._leave(way)
+        return None
 
     def wait_after(self, way: Way, answer: Answer) -> float | None:
         """Seconds until the next try on the same route, or None where this route is over for the install."""

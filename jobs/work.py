@@ -15,7 +15,7 @@ from jobs.book import Book
 from jobs.clock import utc
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits
-from jobs.model import Route
+from jobs.model import Route, Unfinished
 from jobs.pace import Pace
 from jobs.routes import keep_bearers, open_routes
 from jobs.schema import HeldError, UnwritableError
@@ -89,14 +89,15 @@ def work(
             look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
             at_gate=max(2, min(32, round(pacing.requests_per_second / 10))),
         )
-        coming = outcomes(_lanes(ledger, todo, wishes), means)
+        coming, left = outcomes(_lanes(ledger, todo, wishes), means), sum(todo.values())
         with closing(_recorded(coming, _book(ledger, stop, make_room, pace), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
+                left -= sum(not isinstance(outcome, Unfinished) for _, outcome in ended)
                 keep_bearers(routing.bearers, ended, wishes.routes)
                 alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
-                yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, tuple(routing.notes))
-                routing.notes.clear()
-    _why_stopped(stop, routing.breaker, pace, todo, wishes, total)
+                notes = _taken(routing.notes)
+                yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, notes)
+    _why_stopped(stop, routing.breaker, pace.enough if left else "", todo, wishes, total)
 
 
 def _book(ledger: Ledger, stop: Stop, make_room: Callable[[], None], pace: Pace) -> Book:
@@ -177,12 +178,21 @@ def _lanes(ledger: Ledger, todo: Mapping[str, int], wishes: Wishes) -> dict[str,
     return {client_id: lane(client_id) for client_id in todo}
 
 
-def _why_stopped(stop: Stop, breaker: Breaker, pace: Pace, todo: Mapping[str, int], wishes: Wishes, total: int) -> None:
+def _taken(notes: list[str]) -> tuple[str, ...]:
+    """What is noted, which is forgotten by it."""
+    taken = tuple(notes)
+    notes.clear()
+    return taken
+
+
+def _why_stopped(
+    stop: Stop, breaker: Breaker, enough: str, todo: Mapping[str, int], wishes: Wishes, total: int
+) -> None:
     for client_id in todo:
         trip = breaker.tripped(client_id)
         if trip is not None:
             stop.ask(trip.because, Exit.STOPPED_EARLY, trip.met)
-    if pace.enough:
-        stop.ask("outage", Exit.STOPPED_EARLY, pace.enough)
+    if enough:
+        stop.ask("outage", Exit.STOPPED_EARLY, enough)
     if wishes.limit is not None and total < sum(todo.values()):
         stop.ask("install_limit", Exit.STOPPED_AS_ASKED)

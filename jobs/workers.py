@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.attempt import Errand, Listing, Tried, is_refused_by_pace
-from jobs.model import Answer, Install, Met, Outcome, Tokens
-from jobs.steps import Go, Over, Park, Until, Way
+from jobs.model import Install, Met, Outcome, Tokens
+from jobs.steps import OWN_LIMIT, Go, Over, Park, Until, Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -177,7 +177,7 @@ def _next(floor: _Floor, means: Means) -> Way | None:
     for client_id, lane in floor.lanes.items():
         if lane.empty or means.breaker.tripped(client_id):
             continue
-        if lane.under_way and means.breaker.goes_alone(client_id):
+        if lane.under_way and means.breaker.goes_alone(client_id) and lane.under_way > _aside(floor, client_id):
             continue
         install = next(lane.todo, None)
         if install is None:
@@ -187,6 +187,12 @@ def _next(floor: _Floor, means: Means) -> Way | None:
         floor.lanes[client_id] = floor.lanes.pop(client_id)  # The next app has the next turn.
         return means.ways.begin(install)
     return None
+
+
+def _aside(floor: _Floor, client_id: str) -> int:
+    """How many installs of an app wait for a limit of their own: none of them is the first that the others wait for."""
+    waiting = (way for _, _, way in floor.waiting if way.refusals >= OWN_LIMIT)
+    return sum(way.install.key.client_id == client_id for way in waiting)
 
 
 def _collect(floor: _Floor, means: Means) -> Iterator[tuple[Way, Errand, Future[Tried]]]:
@@ -211,16 +217,20 @@ def _judge(floor: _Floor, way: Way, errand: Errand, tried: Tried, means: Means) 
     if isinstance(tried, Listing):
         floor.wait_until(means.clock(), way)
         return
-    if is_refused_by_pace(tried):
-        way.last = tried if isinstance(tried, Answer) else None
-        floor.wait_until(means.clock(), way)
-        return
-    way.tries += 1
     if isinstance(tried, Tokens):
+        way.tries += 1
         floor.ended.append((way.install, means.ways.recovered(way, tried)))
         return
     way.last = tried
-    wait = means.ways.wait_after(way, tried)
+    if is_refused_by_pace(tried):
+        wait = means.ways.wait_refused(way, tried)
+        if wait is not None:
+            floor.wait_until(means.clock() + wait, way)
+            return
+    else:
+        way.refusals = 0
+        wait = means.ways.wait_after(way, tried)
+    way.tries += 1
     if wait is None and isinstance(means.ways.step(way), Over):
         floor.ended.append((way.install, means.ways.failed(way)))
     elif means.stopping() or means.breaker.tripped(way.install.key.client_id):

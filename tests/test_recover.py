@@ -194,6 +194,20 @@ def test_patience_with_429_ends_in_an_outage(play):
     assert job.summary()["stopped_because"] == "outage"
 
 
+@pytest.mark.parametrize("place", [0, 5, 19])
+def test_one_install_that_is_refused_with_429_for_ever_waits_by_itself_and_fails_alone(play, place):
+    ids = [f"Loc{n}" for n in range(20)]
+    job = play({ids[place]: Place("rate_limited")})
+    job.environment["RECOVERY_PACE__PATIENCE_SECONDS"] = "4"
+    done = job.run(job.manifest(listing(ids)), "--workers", "2")
+    assert done.returncode == 1, done.stderr
+    failures = job.failures()
+    assert {account: row["cause"] for account, row in failures.items()} == {ids[place]: "rate_limited"}
+    assert failures[ids[place]]["message"] == "Too many requests"
+    assert job.summary()["counts"]["recovered"] == 19
+    assert job.summary()["stopped_because"] is None
+
+
 def test_the_pace_is_never_passed(play):
     job = play()
     done = job.run(job.manifest(listing([f"Loc{n}" for n in range(40)])), "--rate", "50")
