@@ -65,8 +65,7 @@ def work(
     `make_room` frees what was kept for a full disk. Whatever ends it, a bug of the caller's too, what is in flight is
     written down before it ends. Raises UnwritableError where the ledger cannot be read.
     """
-    pacing = start.settings.pace
-    persistence = persistence_of(start.settings)
+    pacing, persistence = start.settings.pace, persistence_of(start.settings)
     pace = make_pace(pacing, persistence)
     slots = pacing.workers or MOST_WORKERS
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
@@ -87,6 +86,7 @@ def work(
             stopping=partial(_stopping, stop, pace),
             clock=time.monotonic,
             look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
+            requests_per_second=pacing.requests_per_second,
             at_gate=max(2, min(32, round(pacing.requests_per_second / 10))),
         )
         coming, left = outcomes(_lanes(ledger, todo, wishes), means), sum(todo.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import queue
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _LOOK_UP_SECONDS = 0.2
 _MOST_WAITING = 10_000
+# A disk that takes longer to sync is not one to run on; and a ledger that was held for a minute is none that is slow.
+_LONGEST_AWAY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,8 @@ class Means:
     """What the scheduler works with.
 
     `under_way` tells how many requests have left and are not answered. Without `fixed` workers, so many others are
-    kept ready (`at_gate`) that no slot passes unused: as many are out as the pace and the answers' time need, up to
-    `slots`.
+    kept ready (`at_gate`, or more where the caller is slow to write down what has ended) that no slot passes unused: as
+    many are out as the pace and the answers' time need, up to `slots`.
     """
 
     executor: Executor
@@ -50,6 +53,7 @@ class Means:
     clock: Callable[[], float]
     look_up: float = _LOOK_UP_SECONDS
     at_gate: int = 2
+    requests_per_second: float = 0.0
 
 
 class Round(NamedTuple):
@@ -78,6 +82,7 @@ class _Floor:
     ended: list[tuple[Install, Outcome]] = field(default_factory=list)
     order: Iterator[int] = field(default_factory=itertools.count)
     out: int = 0
+    away: float = 0.0
 
     @property
     def waits(self) -> int:
@@ -87,6 +92,18 @@ class _Floor:
     def wait_until(self, moment: float, way: Way) -> None:
         """Try it again then."""
         heapq.heappush(self.waiting, (moment, next(self.order), way))
+
+    def caller_was_away(self, seconds: float) -> None:
+        """The caller took so long to write down a round: so long nobody hands out anything the next time, too."""
+        self.away = min(_LONGEST_AWAY, max(seconds, self.away / 2))
+
+    def ready(self, means: Means) -> int:
+        """How many installs are to stand at the gate, so that it lets one out whenever it may until the caller is back."""
+        return max(means.at_gate, math.ceil(self.away * means.requests_per_second))
+
+    def at_gate(self, means: Means) -> int:
+        """How many installs stand there. What has ended does not, collected or not."""
+        return self.out - self.done.qsize() - means.under_way()
 
     def release(self, keys: list[AgencyKey], now: float) -> None:
         """What was waited for at these agencies has ended."""
@@ -122,7 +139,9 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Ro
         for install, outcome in ended:
             floor.lanes[install.key.client_id].under_way -= 1
             means.breaker.observe(install.key.client_id, outcome)
+        left = means.clock()
         yield Round(ended, floor.out, floor.waits)
+        floor.caller_was_away(means.clock() - left)
         for install, _ in ended:
             floor.release(means.ways.ended(install), means.clock())
     if bug is not None:
@@ -135,7 +154,7 @@ def _stops(means: Means) -> bool:
 
 def _hand_out(floor: _Floor, means: Means) -> None:
     while floor.out < means.slots and len(floor.ended) < means.slots and not _stops(means):
-        if not means.fixed and floor.out - means.under_way() >= means.at_gate:
+        if not means.fixed and floor.at_gate(means) >= floor.ready(means):
             return
         way = _next(floor, means)
         if way is None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from .conftest import PROJECT
+from .conftest import PROJECT, pairs
 
 CALLS = "mkdir,mkdirat,fsync,fdatasync,sendto,rename,renameat,renameat2,openat"
 
@@ -81,3 +81,35 @@ def test_every_file_is_made_with_a_private_mode(traced):
     assert len(first) >= 8
     # SQLite opens the ledger again with a mode of its own, when it is there already.
     assert not [about for about in first.values() if not re.search(r"O_CREAT.*, 0600\)", about)]
+
+
+def test_outcomes_that_wait_for_a_slow_disk_are_synced_together(play, tmp_path):
+    job = play()
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "40"
+    trace, count = tmp_path / "trace", 60
+    manifest = job.manifest("location_id\n" + "".join(f"Loc{n}\n" for n in range(count)))
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-qq",
+        "-o",
+        trace,
+        "-e",
+        "trace=fdatasync",
+        "-e",
+        "inject=fdatasync:delay_exit=250000",
+    ]
+    try:
+        done = subprocess.run(
+            [*command, sys.executable, "-m", "jobs", "run", manifest, "--output", job.output],
+            cwd=PROJECT, env=job.environment, capture_output=True, check=False, timeout=90,
+        )  # fmt: skip
+    except FileNotFoundError:
+        pytest.skip("strace is not installed")
+    if "DELAYED" not in trace.read_text(errors="replace"):
+        pytest.skip(f"strace may not delay a call here: {done.stderr.decode()[-200:]}")
+    assert done.returncode == 0, done.stderr
+    assert len(pairs(job.output)) == count
+    # In the quarter of a second that a sync takes, the pace lets ten requests out: five installs, and their outcomes.
+    assert trace.read_text(errors="replace").count("ledger.sqlite3-wal") < count / 2
