@@ -93,7 +93,7 @@ def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, A
         values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # Also a number of too many digits, or too deep a nesting.
         # Not the error's own words: they may hold a secret.
         line = _AT_LINE.search(str(error))
         why = line[0] if line else getattr(error, "strerror", None) or type(error).__name__

@@ -20,12 +20,14 @@ _BEGINS_AS_JSON = "eyJ"
 _PARTS = 3
 _SHORTEST_SIGNATURE = 43
 _SIGNATURES = {"HS384": 64, "HS512": 86, "RS256": 342, "RS384": 342, "RS512": 342, "PS256": 342, "ES256": 86}
+# The year 9999 ends there: what is outside is not a moment, and fits into no date.
+_LATEST = 253_402_300_799
 _SENDABLE = re.compile(r"[\x21-\x7e]{1,16384}")
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Of whom a token is; a text that is not there is empty. `expires` is seconds since 1970, or None."""
+    """Of whom a token is; a text that is not there is empty. `expires` is seconds from 1970 to 9999, or None."""
 
     level: str
     account_id: str
@@ -39,12 +41,11 @@ def read_claims(token: Secret) -> Claims | None:
     payload = _part(parts[1]) if len(parts) == _PARTS else None
     if payload is None:
         return None
-    expires = payload.get("exp")
     return Claims(
         _text(payload, "authClass"),
         _text(payload, "authClassId"),
         _text(payload, "sourceId"),
-        expires if isinstance(expires, int | float) and not isinstance(expires, bool) else None,
+        _moment(payload.get("exp")),
     )
 
 
@@ -86,3 +87,9 @@ def _part(text: str) -> dict[str, Any] | None:
 def _text(payload: dict[str, Any], name: str) -> str:
     value = payload.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _moment(value: Any) -> float | None:
+    """Seconds since 1970, or None where `value` is not a moment: not a number, not a number's value, or out of range."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value <= _LATEST else None

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from jobs.terminal.live import LiveScreen
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
+_LONGEST_HOURS = 8_760
+_MOST_INSTALLS = 1_000_000_000
 _PR_SET_DUMPABLE = 4
 
 
@@ -41,9 +43,12 @@ class _Duration(click.ParamType[float]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found = _DURATION.fullmatch(str(value))
         if not value or found is None:
-            self.fail(f"{value} is no duration; write it like 2h, 1h30m, 90m or 30s", param, ctx)
+            self.fail(f"{value} is not a duration; write it like 2h, 1h30m, 90m or 30s", param, ctx)
         hours, minutes, seconds = (int(part or 0) for part in found.groups())
-        return float(hours * 3600 + minutes * 60 + seconds)
+        duration = hours * 3600 + minutes * 60 + seconds
+        if duration > _LONGEST_HOURS * 3600:
+            self.fail(f"{value} is too long; give a duration from 0s to {_LONGEST_HOURS}h", param, ctx)
+        return float(duration)
 
 
 class _Routes(click.ParamType[tuple[Route, ...]]):
@@ -111,7 +116,7 @@ def cli() -> None:
 @_OUTPUT
 @click.option("--rate", type=float, help="Requests a second.")
 @click.option("--workers", type=int, help="Requests under way at once, at most.")
-@click.option("--limit", type=click.IntRange(min=1), help="Stop after that many installs.")
+@click.option("--limit", type=click.IntRange(1, _MOST_INSTALLS), help="Stop after that many installs.")
 @click.option("--max-duration", type=_Duration(), help="Stop after that time: 2h, 1h30m, 90m, 30s.")
 @click.option(
     "--cause", "causes", multiple=True, type=click.Choice([c.value for c in Cause]), help="Only what failed so."

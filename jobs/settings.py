@@ -7,7 +7,7 @@ import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from msgspec import Meta, Struct, ValidationError, convert
+from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
 from msgspec.structs import fields
 
 from jobs.apps import is_loopback
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 OPTIONS = {"--rate": ("pace", "requests_per_second"), "--workers": ("pace", "workers")}
 _PREFIX = "RECOVERY_"
-_Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+_SHORTEST = 0.001
+_Seconds = Annotated[float, Meta(ge=_SHORTEST, le=86_400)]
 _Wait = Annotated[float, Meta(ge=0, le=86_400)]
 
 
@@ -31,7 +32,7 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True):
 class PaceSettings(_Section, frozen=True):
     """How fast: requests a second, workers (0: by need), seconds of patience with 429."""
 
-    requests_per_second: Annotated[float, Meta(gt=0, le=100_000)] = 10
+    requests_per_second: Annotated[float, Meta(ge=0.001, le=100_000)] = 10
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
     patience_seconds: _Seconds = 600
 
@@ -56,7 +57,7 @@ class HttpSettings(_Section, frozen=True):
 class StopSettings(_Section, frozen=True):
     """When failures in a row are an outage."""
 
-    transient_installs: Annotated[int, Meta(ge=1)] = 10
+    transient_installs: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
 
 
 class LogSettings(_Section, frozen=True):
@@ -66,7 +67,7 @@ class LogSettings(_Section, frozen=True):
 
 
 class Words(tuple[str, ...]):
-    """A command with its arguments: a list, or one text that is split like a shell's words."""
+    """A command with its arguments: a list, or one text that holds a JSON list or a shell's words."""
 
     __slots__ = ()
 
@@ -131,10 +132,7 @@ def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
 def _own(kind: type, value: object) -> object:
     """A value of one of our own types. What a `ValueError` says is shown, and never holds the value."""
     if kind is Words:
-        words = shlex.split(value) if isinstance(value, str) else value
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError("it is neither a text nor a list of texts")
-        return Words(words)
+        return _words(value)
     if kind is Secret and isinstance(value, str):
         parts = urlsplit(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
@@ -145,29 +143,53 @@ def _own(kind: type, value: object) -> object:
     raise ValueError("it is no text")
 
 
+def _words(value: object) -> Words:
+    words = value
+    if isinstance(value, str):
+        # A text that begins like a list was meant as one: a part of it is not taken for a program's name.
+        words = _json_list(value) if value.lstrip().startswith("[") else shlex.split(value)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError("it is neither a text nor a list of texts")
+    if (words and not words[0]) or any("\0" in word for word in words):
+        raise ValueError("it does not begin with the name of a program, or holds a NUL character")
+    return Words(words)
+
+
+def _json_list(text: str) -> list[str]:
+    try:
+        return json.decode(text, type=list[str])
+    except DecodeError:
+        raise ValueError("it begins like a JSON list of texts and is not one") from None
+
+
 def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        problems.append(Problem(f"cannot be read ({error})", str(file), "mend the file"))
+    except (OSError, ValueError, RecursionError) as error:  # Also a number of too many digits, or too deep a nesting.
+        problems.append(Problem(f"cannot be read ({error})", str(file), "correct the file"))
         return {}
 
 
 def _laid_over(
     environment: Mapping[str, str], options: Mapping[str, str], problems: list[Problem]
 ) -> tuple[dict[str, dict[str, str]], dict[tuple[str, ...], str]]:
-    """What is given outside the file, by section and key, and the name under which each was given."""
+    """What is given outside the file, by section and key, and the name under which each was given.
+
+    A variable without `__` is somebody else's: Kubernetes sets RECOVERY_PORT for a service of the name `recovery`.
+    """
     over: dict[str, dict[str, str]] = {}
     names: dict[tuple[str, ...], str] = {}
     for name, text in environment.items():
+        if not name.startswith(_PREFIX) or "__" not in name:
+            continue
         section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
-        if name.startswith(_PREFIX) and section and key:
+        if section and key:
             over.setdefault(section, {})[key] = text
             names[section, key] = name
-        elif name.startswith(_PREFIX):
-            problems.append(Problem("is no setting", name, "the form is RECOVERY_<SECTION>__<KEY>"))
+        else:
+            problems.append(Problem("is not a setting", name, "the form is RECOVERY_<SECTION>__<KEY>"))
     for option, text in options.items():
         section, key = OPTIONS[option]
         over.setdefault(section, {})[key] = text
@@ -183,7 +205,7 @@ def _problems(
     sections = {field.name: field.type for field in fields(Settings)}
     for section, held in values.items():
         if section not in sections or not isinstance(held, dict):
-            problems.append(Problem("is no section of the settings", *_unknown((section,), file, names)))
+            problems.append(Problem("is not a section of the settings", *_unknown((section,), file, names)))
             continue
         types = {field.name: field.type for field in fields(sections[section])}
         for key, value in held.items():
@@ -194,9 +216,23 @@ def _problems(
             try:
                 convert(value, types[key], strict=strict, dec_hook=_own)
             except ValidationError as error:
-                where = _where(place, file, names)
-                problems.append(Problem(f"has a value that does not fit ({error})", where, "correct the value"))
+                problems.append(_not_valid(types[key], error, _where(place, file, names)))
     return problems
+
+
+def _not_valid(kind: object, error: ValidationError, where: str) -> Problem:
+    """The problem of a value, with what is allowed in its place."""
+    from msgspec.inspect import FloatType, IntType, LiteralType, type_info
+
+    allowed = type_info(kind)
+    if isinstance(allowed, IntType | FloatType):
+        whole = "whole " if isinstance(allowed, IntType) else ""
+        todo = f"give a {whole}number from {allowed.ge:,} to {allowed.le:,}"
+    elif isinstance(allowed, LiteralType):
+        todo = f"give one of {', '.join(map(str, allowed.values))}"
+    else:
+        return Problem(f"has a value that is not valid ({error})", where, "correct the value")
+    return Problem("has a value that is not valid", where, todo)
 
 
 def _unknown(place: tuple[str, ...], file: str, names: Mapping[tuple[str, ...], str]) -> tuple[str, str]:

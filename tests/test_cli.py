@@ -19,6 +19,12 @@ from .conftest import PROJECT
         (("run", "x.csv", "--frob"), "--frob"),
         (("run", "x.csv", "--rate", "nan"), "--rate"),
         (("run", "x.csv", "--max-duration", f"{'9' * 400}h"), "--max-duration"),
+        (("run", "x.csv", "--max-duration", "999999999h"), "from 0s to 8760h"),
+        (("run", "x.csv", "--limit", "1" + "0" * 30), "1<=x<=1000000000"),
+        (("run", "x.csv", "--rate", "1e300"), "give a number from 0.001 to 100,000"),
+        (("run", "x.csv", "--rate", "inf"), "give a number from 0.001 to 100,000"),
+        (("run", "x.csv", "--workers", "1000000000"), "give a whole number from 0 to 256"),
+        (("sandbox", "--port", "99999999999"), "0<=x<=65535"),
     ],
 )
 def test_a_wrong_call_is_named_and_the_last_line_has_the_code_in_words(play, arguments, named):

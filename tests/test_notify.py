@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.errors import Exit
+from jobs.errors import Exit, UserError
 from jobs.notify import News, text, wanted
 from jobs.sandbox.world import Place
-from jobs.settings import NotifySettings, load_notify
+from jobs.settings import NotifySettings, load_notify, load_settings
 
 from .conftest import CLIENT_ID, SECRET
 
@@ -238,6 +238,31 @@ def test_a_command_is_a_text_or_a_list_and_other_sections_do_not_matter(tmp_path
     given = {"RECOVERY_NOTIFY__COMMAND": "mail -s 'two words' me", "RECOVERY_WRONG": "x"}
     assert load_notify(file, given).command == ("mail", "-s", "two words", "me")
     assert load_notify(tmp_path / "none.toml", {"RECOVERY_NOTIFY__LEVEL": "loud"}) == NotifySettings()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('["mail", "-s", "two words", "me"]', ("mail", "-s", "two words", "me")),
+        (' [ "mail" ]\n', ("mail",)),
+        ("[]", ()),
+        ("", ()),
+        ("mail '[x]' [y]", ("mail", "[x]", "[y]")),
+    ],
+)
+def test_a_command_in_the_environment_is_a_json_list_or_a_shells_words(tmp_path, text, words):
+    assert load_settings(tmp_path / "none", {"RECOVERY_NOTIFY__COMMAND": text}, {}).notify.command == words
+
+
+@pytest.mark.parametrize(
+    "text", ['["mail", "se-cret"', '["mail", 3]', '[["mail"]]', "mail 'open", '[""]', '["m\\u0000"]']
+)
+def test_a_command_that_is_neither_is_refused_by_name(tmp_path, text):
+    with pytest.raises(UserError) as refused:
+        load_settings(tmp_path / "none", {"RECOVERY_NOTIFY__COMMAND": text}, {})
+    (problem,) = refused.value.problems
+    assert problem.where == "RECOVERY_NOTIFY__COMMAND"
+    assert "se-cret" not in str(problem)
 
 
 def test_the_ids_in_a_problem_are_left_out():

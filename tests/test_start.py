@@ -6,9 +6,12 @@ import json
 import shutil
 
 import pytest
+from msgspec.inspect import FloatType, IntType, type_info
+from msgspec.structs import fields
 
 from jobs.apps import base_url
 from jobs.errors import UserError
+from jobs.settings import Settings, load_settings
 from jobs.start import MESSAGES, PROJECT, make_start, output_for
 
 ONE_APP = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "secret-of-one"}
@@ -75,7 +78,7 @@ def test_the_environment_beats_dotenv_which_beats_the_file_and_an_option_beats_a
         ("", {"RECOVERY_PACE__WORKERS": "many"}, {}, "RECOVERY_PACE__WORKERS"),
         ("", {"RECOVERY_PACE__WRKERS": "1"}, {}, "RECOVERY_PACE__WRKERS"),
         ("", {"RECOVERY_PACES__WORKERS": "1"}, {}, "RECOVERY_PACES__WORKERS"),
-        ("", {"RECOVERY_WORKERS": "1"}, {}, "RECOVERY_WORKERS"),
+        ("", {"RECOVERY__WORKERS": "1"}, {}, "RECOVERY__WORKERS"),
         ("", {"RECOVERY_HTTP__MAX_ANSWER_BYTES": "0"}, {}, "RECOVERY_HTTP__MAX_ANSWER_BYTES"),
         ("", {}, {"--rate": "nan"}, "--rate"),
         ("", {}, {"--workers": "-1"}, "--workers"),
@@ -86,6 +89,42 @@ def test_an_unknown_or_wrong_setting_is_refused_by_the_name_it_was_given_under(
 ):
     (said,) = problems(start, ONE_APP | environment, options, config__recovery_toml=file)
     assert named in said
+
+
+@pytest.mark.parametrize("one", fields(Settings), ids=lambda one: one.name)
+def test_every_number_of_the_settings_has_a_range_and_what_is_outside_is_refused_in_one_line_with_it(tmp_path, one):
+    file = tmp_path / "recovery.toml"
+    for key in fields(one.type):
+        allowed = type_info(key.type)
+        if not isinstance(allowed, IntType | FloatType):
+            continue
+        whole = "whole " if isinstance(allowed, IntType) else ""
+        name = f"RECOVERY_{one.name}__{key.name}".upper()
+        said = f"{name}: has a value that is not valid: give a {whole}number from {allowed.ge:,} to {allowed.le:,}"
+        outside = ("nan", "inf", "-inf", "1e300", "-1", "9" * 400, str(-1 if allowed.ge == 0 else 0))
+        for text in (*outside, "9" * 5000, "", "many"):
+            assert problems(load_settings, tmp_path / "none", {name: text}, {}) == [said]
+        for text in (*outside, "true"):
+            file.write_text(f"[{one.name}]\n{key.name} = {text}\n")
+            (line,) = problems(load_settings, file, {}, {})
+            assert line == said.replace(name, f"recovery.toml, {one.name}.{key.name}")
+        for bound in (allowed.ge, allowed.le):
+            found = load_settings(tmp_path / "none", {name: str(bound)}, {})
+            assert getattr(getattr(found, one.name), key.name) == bound
+
+
+@pytest.mark.parametrize("text", [f"a = {'9' * 5000}", f"a = {'[' * 5000}"], ids=["digits", "nesting"])
+@pytest.mark.parametrize("file", ["config__recovery_toml", "config__apps_toml"])
+def test_a_file_of_numbers_or_nesting_without_end_is_one_line(start, file, text):
+    (said,) = problems(start, **{file: text})
+    assert "cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["RECOVERY_PORT", "RECOVERY_SERVICE_HOST", "RECOVERY_PORT_8765_TCP", "RECOVERY_WORKERS"]
+)
+def test_a_variable_without_two_low_lines_is_somebody_elses(start, name):
+    assert start(ONE_APP | {name: "tcp://10.0.0.7:8765"}).settings == Settings()
 
 
 def test_dotenv_may_come_from_another_system_and_is_refused_where_it_is_unreadable(start):

@@ -1,0 +1,41 @@
+"""What a token says of itself: nothing in it overflows, and what is not a moment is no end of its life."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from jobs.claims import read_claims, why_useless
+from jobs.model import InstallKey, Level
+from jobs.secret import Secret
+
+KEY = InstallKey("app-1", Level.SUB_ACCOUNT, "LocA")
+
+
+def token(exp):
+    """A token whose payload has this text as its `exp`."""
+    parts = ('{"alg": "HS256"}', f'{{"authClassId": "LocA", "exp": {exp}}}')
+    return Secret(
+        ".".join([*(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts), "s" * 43])
+    )
+
+
+@pytest.mark.parametrize(
+    "exp", ["1e300", "-1", "NaN", "Infinity", "-Infinity", "9" * 400, "1e999", "true", '"1"', "null"]
+)
+def test_an_end_that_is_not_a_moment_is_no_end(exp):
+    claims = read_claims(token(exp))
+    assert claims is not None
+    assert claims.expires is None
+    assert why_useless(token(exp), KEY, 1_800_000_000) == ""
+
+
+@pytest.mark.parametrize("exp", [0, 1_700_000_000, 1_700_000_000.5, 253_402_300_799])
+def test_an_end_that_is_a_moment_fits_into_a_date(exp):
+    claims = read_claims(token(json.dumps(exp)))
+    assert claims is not None
+    assert datetime.fromtimestamp(claims.expires or 0, UTC).timestamp() == exp
+    assert bool(why_useless(token(json.dumps(exp)), KEY, 1_800_000_000)) is (exp < 1_800_000_000)
