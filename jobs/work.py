@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobs.breaker import Breaker
     from jobs.ledger import Ledger
     from jobs.model import App, Install, Outcome
-    from jobs.pace import Held
+    from jobs.pace import Held, Lowered
     from jobs.settings import PaceSettings, Settings
     from jobs.start import Start
     from jobs.stop import Stop
@@ -44,7 +44,7 @@ class Progress:
 
     `requests` were made so far; `total` installs there are in all, `in_flight` of them with a worker, `waiting` between
     two tries; `alone` is whether the first install of each app that is left goes by itself.
-    `notes` are what a person should hear once, of routes that are closed.
+    `notes` are what a person should hear once, of routes that are closed. `lowered`: the pace is below the one that was set.
     """
 
     ended: list[tuple[Install, Outcome]]
@@ -55,6 +55,7 @@ class Progress:
     waiting: int
     alone: bool
     notes: tuple[str, ...] = ()
+    lowered: Lowered | None = None
 
 
 def work(
@@ -96,7 +97,7 @@ def work(
                 keep_bearers(routing.bearers, ended, wishes.routes)
                 alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
                 notes = _taken(routing.notes)
-                yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, notes)
+                yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, notes, pace.lowered)
     _why_stopped(stop, routing.breaker, pace.enough if left else "", todo, wishes, total)
 
 

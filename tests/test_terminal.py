@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 
 from jobs.model import Cause, Failed, Install, InstallKey, Level, Stage, ThisRun
 from jobs.net import Net
-from jobs.pace import Held
+from jobs.pace import Held, Lowered
 from jobs.plan import Plan
 from jobs.sandbox.world import Limit, Place
 from jobs.secret import Secret
@@ -281,6 +282,13 @@ def test_a_hold_and_the_canary_stand_in_place_of_the_time_to_go():
         assert line(replace(held, stopping=True), width)[1].endswith("stopping gently: 8 in flight")
 
 
+def test_the_live_line_says_why_the_pace_is_lowered():
+    lowered = replace(SOME, rate=3.9, lowered=Lowered(4.04, "too_many_requests"))
+    assert "  3.9 of 10 requests/s (429s: 4.04)" in line(lowered, 130)[1]
+    assert " 3.9/10 req/s (429s) " in line(lowered, 79)[1]
+    assert " (limit) " in line(replace(lowered, lowered=Lowered(4.04, "told_limit")), 79)[1]
+
+
 @given(
     st.integers(50, 300),
     st.integers(0, 10**9),
@@ -342,8 +350,8 @@ class Told:
         voice = Voice(Net(self.stream), quiet=False, as_json=True, screen=None)
         self.watch = Watch(voice, 10.0, lambda: self.now)
 
-    def see(self, ended=(), held=None, signalled=False):
-        progress = Progress(list(ended), 20, 100, held, 3, 2, alone=False)
+    def see(self, ended=(), held=None, signalled=False, lowered=None):
+        progress = Progress(list(ended), 20, 100, held, 3, 2, alone=False, lowered=lowered)
         self.watch.see(progress, ThisRun(attempted=10, recovered=9, failed=1), signalled=signalled, asked=False)
 
     @property
@@ -391,6 +399,25 @@ def test_a_hold_and_a_signal_are_told_once():
         told.now = float(second)
         told.see(held=Held(30.0, 429), signalled=second > 2)
     assert [event["event"] for event in told.events] == ["held_back", "stopping"]
+
+
+def test_a_pace_below_the_one_that_was_set_is_told_with_its_reason_and_not_with_every_step():
+    told = Told()
+    paces = [None, Lowered(4.0, "too_many_requests")] + [Lowered(4.0 + n / 200, "too_many_requests") for n in range(90)]
+    for second, lowered in enumerate([*paces, Lowered(2.5, "told_limit"), None, *[None] * 90]):
+        told.now = float(second)
+        told.see(lowered=lowered)
+    changes = [event for event in told.events if event["event"] == "pace_changed"]
+    assert [(each["requests_per_second"], each["set"], each["reason"]) for each in changes] == [
+        (4.0, 10.0, "too_many_requests"), (2.5, 10.0, "told_limit"), (10.0, 10.0, None)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("until", [math.inf, math.nan, 1e300, -1e300, 99999999999999999.0])
+def test_a_hold_of_any_length_can_be_shown(until):
+    told = Told()
+    told.see(held=Held(until, 429))
+    assert told.events[0]["event"] == "held_back"
 
 
 def test_every_failure_is_in_the_log_and_only_the_first_of_a_cause_on_the_screen():

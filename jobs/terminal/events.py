@@ -21,6 +21,7 @@ class Event(StrEnum):
     RECOVERED = "recovered"
     FAILED = "failed"
     HELD_BACK = "held_back"
+    PACE_CHANGED = "pace_changed"
     PROGRESS = "progress"
     STOPPING = "stopping"
     MESSAGES_LOST = "messages_lost"
@@ -44,6 +45,7 @@ KINDS: Mapping[Event, Kind] = {
     Event.RECOVERED: Kind("info"),
     Event.FAILED: Kind("warning"),
     Event.HELD_BACK: Kind("warning"),
+    Event.PACE_CHANGED: Kind("warning"),
     Event.PROGRESS: Kind("info"),
     Event.STOPPING: Kind("warning"),
     Event.MESSAGES_LOST: Kind("warning"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from jobs.pace import Lowered
+
 _SAMPLE_SECONDS = 1.0
 _SHOWN_SECONDS = 10.0
 _JUDGED_SECONDS = 60.0
 # Until that many installs have ended, two requests each are assumed.
 _ASSUMED_INSTALLS = 10
 _REQUESTS_AN_INSTALL = 2
+_LONGEST = 366 * 86_400.0  # Seconds to go, beyond which nobody can tell.
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Standing:
     """How a run stands. `to_go` are seconds, None where nobody can tell; `held_until` is local time.
 
     `waiting` are installs between two tries, `in_flight` those with a worker; `alone` is whether the first of an
-    app goes by itself.
+    app goes by itself. `lowered`: the pace is below the one that was set.
     """
 
     done: int
@@ -40,6 +44,7 @@ class Standing:
     held_status: int = 0
     alone: bool = False
     stopping: bool = False
+    lowered: Lowered | None = None
 
 
 class Gauge:
@@ -71,4 +76,5 @@ class Gauge:
         to_do = (total - done) * (requests + assumed) / (done + _ASSUMED_INSTALLS)
         just_begun = self._clock() - self._samples[0][0] < _SHOWN_SECONDS and requests < self._limit * _SHOWN_SECONDS
         rate = self._limit if just_begun else self.rate(requests, _JUDGED_SECONDS)
-        return to_do / rate if rate > 0 else None
+        seconds = to_do / rate if rate > 0 else math.inf
+        return seconds if seconds < _LONGEST else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.plan import duration
-from jobs.terminal.words import hold
+from jobs.terminal.words import LOWERED, hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +48,11 @@ def _parts(standing: Standing) -> Iterable[Part]:
     yield Part(f"{standing.failed:,} failed", f"{standing.failed:,} failed", "red" if standing.failed else "", 3)
     yield Part(f"{standing.waiting:,} waiting", f"{standing.waiting:,} waiting", "", 4)
     rate, limit = f"{standing.rate:.1f}", f"{standing.limit:g}"
-    yield Part(f"{rate} of {limit} requests/s", f"{rate}/{limit} req/s", "", 5)
+    if standing.lowered is None:
+        yield Part(f"{rate} of {limit} requests/s", f"{rate}/{limit} req/s", "", 5)
+    else:
+        why, most = LOWERED[standing.lowered.why][1], f"{standing.lowered.rate:.3g}"
+        yield Part(f"{rate} of {limit} requests/s ({why}: {most})", f"{rate}/{limit} req/s ({why})", "yellow", 1)
     words, style = tail(standing)
     yield Part(words, words, style)
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from jobs.model import Failed, Install, Recovered
 from jobs.terminal.events import Event
 from jobs.terminal.gauge import Gauge, Standing
-from jobs.terminal.words import failure, hold
+from jobs.terminal.words import failure, hold, pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobs.model import Cause, Outcome, ThisRun
+    from jobs.pace import Lowered
     from jobs.terminal.voice import Voice
     from jobs.work import Progress
 
@@ -21,6 +22,7 @@ HEARTBEAT_SECONDS = 60.0
 _REFRESH_SECONDS = 0.25
 # Holds that follow each other closely are told as one.
 _HOLD_SECONDS = 10.0
+_LONGEST_HOLD = 366 * 86_400.0
 
 
 class Watch:
@@ -34,7 +36,8 @@ class Watch:
         self._seen: set[Cause] = set()
         self._acknowledged = self._was_alone = False
         self._beat = clock()
-        self._drawn = self._held_at = float("-inf")
+        self._drawn = self._held_at = self._pace_told = float("-inf")
+        self._lowered: Lowered | None = None
 
     def see(self, progress: Progress, this_run: ThisRun, *, signalled: bool, asked: bool) -> None:
         """Tell what has ended, often nothing, and how far the run is, where it is time to or somebody `asked`."""
@@ -50,6 +53,7 @@ class Watch:
         if progress.alone and not self._was_alone:
             self._voice.tell(Event.TRYING_ONE_FIRST, {})  # The screen shows it in its live line.
         self._was_alone = progress.alone
+        self._tell_pace(progress.lowered)
         now, screen = self._clock(), self._voice.screen
         begins = progress.held is not None and now - self._held_at >= _HOLD_SECONDS
         draws = screen is not None and now - self._drawn >= _REFRESH_SECONDS
@@ -68,6 +72,17 @@ class Watch:
         if draws and screen is not None:
             self._drawn = now
             screen.show(standing)
+
+    def _tell_pace(self, lowered: Lowered | None) -> None:
+        """Tell that the pace is below the one that was set, or is it again; not with every step of it."""
+        before, now = self._lowered, self._clock()
+        same = before is lowered or (before and lowered and before.why == lowered.why and _near(before, lowered))
+        if same or now - self._pace_told < HEARTBEAT_SECONDS:
+            return
+        self._lowered, self._pace_told = lowered, now
+        rate = lowered.rate if lowered else self._limit
+        fields = {"requests_per_second": round(rate, 2), "set": self._limit, "reason": lowered.why if lowered else None}
+        self._voice.tell(Event.PACE_CHANGED, fields, pace(lowered, self._limit))
 
     def _tell(self, install: Install, outcome: Outcome) -> None:
         key, screen = install.key, self._voice.screen
@@ -110,7 +125,7 @@ class Watch:
 
     def _standing(self, progress: Progress, this_run: ThisRun, *, stopping: bool) -> Standing:
         held = progress.held
-        left = timedelta(seconds=held.until - self._clock()) if held else timedelta()
+        left = timedelta(seconds=min(max(0.0, held.until - self._clock()), _LONGEST_HOLD)) if held else timedelta()
         return Standing(
             done=this_run.attempted,
             total=progress.total,
@@ -126,4 +141,9 @@ class Watch:
             held_status=held.status if held else 0,
             alone=progress.alone,
             stopping=stopping,
+            lowered=progress.lowered,
         )
+
+
+def _near(one: Lowered, other: Lowered) -> bool:
+    return abs(one.rate - other.rate) <= one.rate / 5

@@ -8,8 +8,18 @@ from jobs.causes import ADVICE
 from jobs.model import Level
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobs.model import Failed, Install
+    from jobs.pace import Lowered
     from jobs.terminal.gauge import Standing
+
+
+# Why the pace is below the one that was set, in full and for the live line.
+LOWERED: Mapping[str, tuple[str, str]] = {
+    "too_many_requests": ("HighLevel answers 429 (too many requests)", "429s"),
+    "told_limit": ("HighLevel tells of a lower limit (X-RateLimit)", "limit"),
+}
 
 
 def failure(install: Install, outcome: Failed) -> str:
@@ -32,3 +42,10 @@ def hold(standing: Standing) -> str:
         return ""
     until = f"{standing.held_until:%H:%M:%S %Z}".strip()
     return f"held back by HighLevel until {until} ({standing.held_status})"
+
+
+def pace(lowered: Lowered | None, limit: float) -> str:
+    """How fast the run may go, and why it is not as fast as was set."""
+    if lowered is None:
+        return f"the pace is {limit:g} requests/s again"
+    return f"the pace is lowered from {limit:g} to {lowered.rate:.3g} requests/s: {LOWERED[lowered.why][0]}"
