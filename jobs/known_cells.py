@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, text, update
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
+
+    from jobs.model import Record
 
 _AT_ONCE = 500
 _STARRED = listed.c.cells.contains(json.dumps(STARS))
@@ -38,20 +41,30 @@ def keep_known_cells(connection: Connection, columns: Sequence[str]) -> None:
 
 
 def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
-    """The same for broken lines, which are known by what they show: the starred one is that of which it shows the rest."""
+    """The same for broken lines, which are known by what they show, and in their order where several show the same."""
     if not connection.scalar(select(func.count()).select_from(torn)):
         return
     names, stars, indexed = layout_names(connection), Stars(), False
-    for row in streamed(connection, select(broken)):
+    with_own_stars: Counter[tuple[str, ...]] = Counter()
+    for row in streamed(connection, select(broken).order_by(broken.c.position)):
         record = broken_record(row, names)
         seen = stars(record)
-        if seen == record:
+        shown = (*_ids(seen), json.dumps(under(columns, seen.cells), ensure_ascii=False))
+        if STARS not in "".join(shown):
             continue
         if not indexed:
             connection.execute(text("CREATE INDEX IF NOT EXISTS temp.torn_cells ON torn (cells)"))
             indexed = True
-        shown = json.dumps(under(columns, seen.cells), ensure_ascii=False)
-        known = {name: getattr(record, name) for name in _IDS}
-        same = [torn.c[name] == getattr(seen, name) for name in _IDS]
+        if seen == record:
+            with_own_stars[shown] += 1  # It is one of those that show so, and stays what it is.
+            continue
+        same = [torn.c[name] == value for name, value in zip((*_IDS, "cells"), shown, strict=True)]
+        one = select(torn.c.position).where(*same).order_by(torn.c.position).limit(1).offset(with_own_stars[shown])
         cells = json.dumps(under(columns, record.cells), ensure_ascii=False)
-        connection.execute(update(torn).where(torn.c.cells == shown, *same).values(cells=cells, **known))
+        known = dict(zip(_IDS, _ids(record), strict=True))
+        change = update(torn).where(torn.c.position == one.scalar_subquery())
+        connection.execute(change.values(cells=cells, **known))
+
+
+def _ids(record: Record) -> tuple[str, str, str]:
+    return record.location_id, record.company_id, record.client_id

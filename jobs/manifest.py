@@ -103,7 +103,7 @@ class _Lines:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._header = [as_seen(name) for name in layout.header]
+        self._header = [as_seen(unguard(name) if layout.from_report else name) for name in layout.header]
         self._headers = {self._header[place] for place in (layout.location_id, layout.company_id) if place >= 0}
         self._torn_at = 0
 

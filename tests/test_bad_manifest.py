@@ -24,9 +24,11 @@ from jobs.model import App, Broken, Cause, Failed, Recovered, Route, Run, Stage,
 from jobs.opening import open_ledger
 from jobs.plan import with_apps
 from jobs.records import failures, records, user_columns
+from jobs.reports.columns import FAILURES, RESULTS
 from jobs.reports.tables import write_failures, write_results
 from jobs.secret import Secret
 from jobs.standing import as_it_stands
+from jobs.stars import Stars
 
 AT = "2026-11-24T00:00:00.000Z"
 APPS = Apps({"app-1": App("app-1", Secret("secret-of-the-app"))})
@@ -102,7 +104,7 @@ def night(folder, content, name="installs.csv"):
             with replacing(folder / "results.csv") as file:
                 write_results(file, columns, records(connection))
             with replacing(folder / "failures.csv") as file:
-                write_failures(file, columns, failures(connection), APPS.known)
+                write_failures(file, columns, map(Stars(), failures(connection)), APPS.known)
     finally:
         ledger.close()
     return rows, run.counts
@@ -144,6 +146,7 @@ def accounted(folder, rows, counts):
     assert len(table(folder / "failures.csv")) - 1 == counts.failed
 
 
+TAKEN = {"failures.csv": FAILURES, "results.csv": RESULTS}
 BYTES = st.binary(max_size=200)
 BEGINS = [
     b"location_id,name\n",
@@ -218,6 +221,37 @@ def test_any_cell_and_any_column_of_the_users_survives_any_number_of_rounds(tmp_
         header, *lines = table(folder / "results.csv")
         assert header[-3:] == list(names)
         assert [tuple(line[-3:]) for line in lines] == cells
+
+
+PIECE = st.sampled_from(
+    ["LocA", "LocB", "LocC", "x", '"', '""', '\\"', ",", ",", ";", " ", "=1", "'", "****", "a" * 40]
+)
+
+
+@EASY
+@given(
+    st.lists(st.lists(PIECE, max_size=7).map("".join), min_size=1, max_size=6),
+    st.sampled_from(["failures.csv", "results.csv"]),
+)
+@example(["****", '\\"' + "a" * 40], "failures.csv")
+@example(['\\"' + "a" * 40, "****"], "failures.csv")
+@example(['LocA,"x', "LocB,y", 'LocC,"z",w', "LocB,=1,x"], "failures.csv")
+def test_what_cannot_be_told_apart_survives_any_number_of_rounds_unchanged(tmp_path, lines, name):
+    def said(file):
+        header, *rows = table(file)
+        shown = [header.index(one) for one in ("location_id", "company_id", "client_id")] + list(
+            range(len(TAKEN[name]), len(header))
+        )
+        return sorted(tuple(row[index] for index in shown) for row in rows)
+
+    with folder_of(tmp_path) as folder:
+        night(folder, "\n".join(["location_id,note", *lines]).encode())
+        before = said(folder / name)
+        for _ in range(3):
+            night(folder, None, name)
+            now = said(folder / name)
+            assert [row[: len(before[0])] for row in now] == before if before else not now
+            before = now
 
 
 def _written(tmp_path, content):

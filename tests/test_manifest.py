@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -171,6 +172,23 @@ def test_a_quote_that_never_closes_costs_its_own_line_alone_however_long_the_lis
     _, rows = read(f'location_id,name\nLoc000000x,"open\n{many}')
     assert [row.line for row in rows] == list(range(2, lines + 3))
     assert [row.line for row in rows if isinstance(row, Broken)] == [2]
+
+
+def test_a_quote_that_never_closes_holds_no_long_list_in_memory(read, tmp_path):
+    manifest, _ = read("location_id,name\n")
+    with manifest.path.open("a", encoding="utf-8") as file:
+        file.write('Loc000000x,"open\n')
+        file.writelines(f"Loc{n:06},{'x' * 100}\n" for n in range(50_000))
+    tracemalloc.start()
+    assert sum(1 for _ in manifest.rows()) == 50_001
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_the_header_once_more_in_a_report_of_the_job_is_skipped_too(read):
+    header = "location_id,cause,owner,next_step,reinstall_url,'=x\n"
+    assert [row.line for row in read(header + "LocA,,,,,'=1\n" + header + "LocB,,,,,y\n")[1]] == [2, 4]
 
 
 def test_quotes_escaped_by_a_backslash_cost_their_line_alone_whose_text_is_kept(read):

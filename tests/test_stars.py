@@ -117,6 +117,17 @@ def test_a_starred_cell_that_comes_back_replaces_nothing_that_is_known(play):
     assert of(job, "results.csv")[0]["ghl_access_token"] == "NEW-OTHER"
 
 
+def test_broken_lines_that_show_the_same_stars_come_back_each_as_its_own(play):
+    job = play(default="not_installed")
+    other = JWT[:-8] + "abcdefgh"
+    ids = [JWT, "****", other, "bad id", JWT]
+    job.run(job.manifest("location_id\n" + "".join(f"{one}\n" for one in ids)))
+    for _ in range(2):
+        job("run", job.output / "failures.csv")
+        assert [row["location_id"] for row in of(job, "results.csv")] == ids
+        assert [row["location_id"] for row in of(job, "failures.csv")] == ["****", "****", "****", "bad id", "****"]
+
+
 def test_a_token_in_the_place_of_an_id_reaches_nobody(play):
     job = play(default="not_installed")
     done = job.run(job.manifest(f"location_id,company_id\n{JWT},CoA\nLocA,{JWT}\n"))
