@@ -23,7 +23,7 @@ _KEYS = {"client_id", "client_secret", "client_secret_env", "client_secret_file"
 _SECRETS = ("client_secret", "client_secret_env", "client_secret_file")
 _READABLE_BY_OTHERS = 0o077
 _AT_LINE = re.compile(r"at (?:line \d+|end of document)")
-_HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
+_HOST = re.compile(r"[\w-]+(?:\.[\w-]+)*|[0-9a-f.]*:[0-9a-f:.]*")
 _PATH = re.compile(r"[A-Za-z0-9/._~%-]*")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -43,9 +43,17 @@ Tried = Tokens | Listing | Answer | None
 
 
 def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
-    """A new pair by reconnect and exchange. The code is sent at most once: any retry starts from here again."""
+    """A new pair by reconnect and exchange. The code is sent at most once: any retry starts from here again.
+
+    Where the token answer has no trace id, the one before it leads HighLevel's support to the same place.
+    """
     code = api.reconnect(app, install)
-    return api.exchange(app, install, code)
+    try:
+        tokens = api.exchange(app, install, code)
+    except CallFailed as failed:
+        answer = failed.answer
+        raise CallFailed(replace(answer, trace_id=answer.trace_id or code.trace_id)) from None
+    return replace(tokens, trace_id=tokens.trace_id or code.trace_id)
 
 
 def by_refresh(api: HighLevel, app: App, install: Install, window: Window) -> Tokens:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from jobs.absence import names_absence
 from jobs.model import Answer, Cause, Owner, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Shows(Enum):
@@ -92,10 +93,11 @@ ADVICE: Mapping[Cause, Advice] = {
         "HighLevel answered for another account; nothing was kept. Report the trace id to HighLevel's support.",
     ),
     Cause.WRONG_USER_TYPE: Advice(
-        Owner.HIGHLEVEL,
+        Owner.DEVELOPER,
         False,
         Shows.AT_WORK,
-        "HighLevel answered with the wrong kind of connection; nothing was kept. Report the trace id to HighLevel's support.",
+        "HighLevel answered with the wrong kind of connection. Where the message names an agency, add it to the list as a "
+        "row of its own, then run the job again.",
     ),
     Cause.MALFORMED_ANSWER: Advice(
         Owner.HIGHLEVEL,
@@ -141,36 +143,47 @@ ADVICE: Mapping[Cause, Advice] = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Matches where the status is within the range, the pattern is found in what the server said, at these calls."""
+    """Matches where the status is within the range, and the server said so, at these calls.
+
+    `own`: only an answer of HighLevel's own, since of other software the same words or status mean something else.
+    """
 
     cause: Cause
     statuses: range
-    pattern: re.Pattern[str]
+    says: Callable[[str], object]
     stages: frozenset[Stage] = frozenset(Stage)
+    own: bool = False
 
 
-def _says(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
+def _says(pattern: str) -> Callable[[str], object]:
+    return re.compile(pattern, re.IGNORECASE).search
 
 
-_ANY = _says("")
-# What a server says of itself when it has nothing to say: the status in words and figures, and its own name.
-_NOTHING = _says(r"^\W*(?:(?:40[45]|410|error|page|(?:was )?not found|method not allowed|gone|nginx[/.\d]*)\W*)*$")
+def _anything(_: str) -> bool:
+    return True
+
+
+_WORD = re.compile(r"[a-z\d./]+", re.IGNORECASE)
+_OF_THE_STATUS = frozenset(["404", "405", "410", "error", "page", "was", "not", "found", "method", "allowed", "gone"])
+
+
+def _says_nothing(text: str) -> bool:
+    """What a server says of itself when it has nothing to say: the status in words and figures, and its own name."""
+    return all(word in _OF_THE_STATUS or word.startswith("nginx") for word in _WORD.findall(text.lower()))
+
+
 _CODES = frozenset({Stage.MANIFEST, Stage.RECONNECT, Stage.EXCHANGE})
 _AGENCYS = frozenset({Stage.LOCATION_TOKEN, Stage.INSTALLED_LOCATIONS})
 _REFRESH = frozenset({Stage.REFRESH})
 _REFUSED = range(400, 500)
 _FAILED = range(400, 600)
-_NOUN = r"\b(?:installations?|installed|locations?|company|companies|sub-?accounts?)\b"
-_MISSING = r"(?:\bnot (?:be )?found\b|\bdoes(?:n't| not) exist\b|\bnot installed\b)"
-_CANNOT_FIND = rf"(?:could not|cannot|can't|unable to) find (?:the |this |that |any |an? )?{_NOUN}"
-_REMOVED = _says(r"\bcannot (?:get|post)\b|removed in version|endpoint has been removed")
-# Of one sentence; a dot within an id ends none.
-_SOON = r"(?:[^.;]|\.\b){0,100}"
+# "Not yet supported by the IAM Service" comes from routes that are gone, or not for this kind of token (API notes, 5).
+_IAM = r"not yet supported by the iam service"
+_REMOVED = _says(rf"\bcannot (?:get|post)\b|removed in version|endpoint has been removed|{_IAM}")
 
 RULES: tuple[Rule, ...] = (
-    Rule(Cause.RATE_LIMITED, range(429, 430), _ANY),
-    Rule(Cause.RECONNECT_REMOVED, _FAILED, _says(r"API endpoint has been removed"), _CODES),
+    Rule(Cause.RATE_LIMITED, range(429, 430), _anything),
+    Rule(Cause.RECONNECT_REMOVED, _FAILED, _says(rf"API endpoint has been removed|{_IAM}"), _CODES),
     Rule(Cause.LOCATION_INACTIVE, _FAILED, _says(r"location is not active")),
     Rule(Cause.CREDENTIALS_REJECTED, _FAILED, _says(r"invalid client credentials|\binvalid_client\b"), _CODES),
     Rule(
@@ -179,26 +192,21 @@ RULES: tuple[Rule, ...] = (
         _says(r"\binvalid_grant\b|authorization code (?:is invalid|has expired|not found)"),
         _CODES,
     ),
+    Rule(Cause.REQUEST_REFUSED, _REFUSED, _REMOVED, _REFRESH),
     Rule(Cause.REFRESH_INVALID, _REFUSED, _says(r"\binvalid_grant\b|refresh token"), _REFRESH),
     Rule(Cause.RECONNECT_REMOVED, range(404, 406), _says(r"cannot post\b"), _CODES),
     Rule(Cause.RECONNECT_REMOVED, range(410, 411), _says(r"cannot post\b"), _CODES),
-    Rule(
-        Cause.NOT_INSTALLED,
-        _REFUSED,
-        _says(
-            rf"{_NOUN}{_SOON}{_MISSING}|\bno {_NOUN}{_SOON}\b(?:found|exists?)\b|{_CANNOT_FIND}|\bapp (?:is )?not installed"
-        ),
-    ),
+    Rule(Cause.NOT_INSTALLED, _REFUSED, names_absence, own=True),
     Rule(Cause.REQUEST_REFUSED, range(401, 402), _says(r"version header|api version")),
-    Rule(Cause.REFRESH_INVALID, range(401, 402), _ANY, _REFRESH),
-    Rule(Cause.AGENCY_REFUSED, range(401, 404), _ANY, _AGENCYS),
+    Rule(Cause.REFRESH_INVALID, range(401, 402), _anything, _REFRESH, own=True),
+    Rule(Cause.AGENCY_REFUSED, range(401, 404), _anything, _AGENCYS, own=True),
     Rule(Cause.AGENCY_REFUSED, _REFUSED, _REMOVED, _AGENCYS),
-    Rule(Cause.RECONNECT_REMOVED, range(404, 406), _NOTHING, _CODES),
-    Rule(Cause.RECONNECT_REMOVED, range(410, 411), _NOTHING, _CODES),
-    Rule(Cause.CREDENTIALS_REJECTED, range(401, 402), _ANY),
-    Rule(Cause.SERVER_ERROR, range(408, 409), _ANY),
-    Rule(Cause.REQUEST_REFUSED, _REFUSED, _ANY),
-    Rule(Cause.SERVER_ERROR, range(500, 600), _ANY),
+    Rule(Cause.RECONNECT_REMOVED, range(404, 406), _says_nothing, _CODES),
+    Rule(Cause.RECONNECT_REMOVED, range(410, 411), _says_nothing, _CODES),
+    Rule(Cause.CREDENTIALS_REJECTED, range(401, 402), _anything, own=True),
+    Rule(Cause.SERVER_ERROR, range(408, 409), _anything),
+    Rule(Cause.REQUEST_REFUSED, _REFUSED, _anything),
+    Rule(Cause.SERVER_ERROR, range(500, 600), _anything),
 )
 
 
@@ -213,7 +221,8 @@ def diagnose(answer: Answer) -> Cause:
     if not answer.status:
         return Cause.NETWORK_ERROR
     for rule in RULES:
-        if answer.status in rule.statuses and answer.stage in rule.stages and rule.pattern.search(answer.says):
+        fits = answer.status in rule.statuses and answer.stage in rule.stages and not (rule.own and answer.foreign)
+        if fits and rule.says(answer.says):
             return rule.cause
     return Cause.MALFORMED_ANSWER
 
@@ -226,7 +235,7 @@ class Closes(Enum):
     RUN = "every install of the run"
 
 
-CLOSINGS: tuple[tuple[Closes, Stage, range, re.Pattern[str]], ...] = (
+CLOSINGS: tuple[tuple[Closes, Stage, range, Callable[[str], object]], ...] = (
     (Closes.RUN, Stage.LOCATION_TOKEN, _REFUSED, _REMOVED),
     (Closes.AGENCY, Stage.LOCATION_TOKEN, range(401, 402), _says(r"this scope|user type mismatch|invalid jwt|expired")),
     (Closes.RUN, Stage.REFRESH, _REFUSED, _REMOVED),
@@ -235,8 +244,8 @@ CLOSINGS: tuple[tuple[Closes, Stage, range, re.Pattern[str]], ...] = (
 
 def closes(answer: Answer) -> Closes:
     """Whom this answer closes its route for. Reconnect is closed by the breaker, at several answers in a row."""
-    for whom, stage, statuses, pattern in CLOSINGS:
-        if answer.stage is stage and answer.status in statuses and pattern.search(answer.says):
+    for whom, stage, statuses, says in CLOSINGS:
+        if answer.stage is stage and answer.status in statuses and says(answer.says):
             return whom
     return Closes.NOBODY
 
@@ -252,6 +261,7 @@ RANK: tuple[Cause, ...] = (
     Cause.REFRESH_UNKNOWN,
     Cause.CREDENTIALS_REJECTED,
     Cause.AGENCY_REFUSED,
+    Cause.WRONG_USER_TYPE,
     Cause.REFRESH_INVALID,
 )
 

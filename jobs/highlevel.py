@@ -42,10 +42,11 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """An authorization code, and whether it is past its time by the server's own clock."""
+    """An authorization code, whether it is past its time by the server's own clock, and the trace id of its answer."""
 
     value: Secret
     expired: Callable[[], bool]
+    trace_id: str = ""
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ class HighLevel:
         request = _filled(self._reconnect, json.dumps(body))
         number = self._enter(Stage.RECONNECT, _of(install))
         heard, answer = self._call(number, request, Stage.RECONNECT, (app.client_secret,))
-        value, expires = read_code(heard, answer)
+        value, expires, trace_id = read_code(heard, answer)
         server_time, received = heard.server_time, self._clock()
 
         def expired() -> bool:
@@ -119,7 +120,7 @@ class HighLevel:
                 return False
             return (expires - server_time).total_seconds() <= self._clock() - received
 
-        return Code(value, expired)
+        return Code(value, expired, trace_id)
 
     def exchange(self, app: App, install: Install, code: Code) -> Tokens:
         """The token pair for a code, which is spent by it. Raises CallFailed, Stopped.
@@ -181,7 +182,7 @@ class HighLevel:
                 continue
             self._old_location_token = old
             break
-        return read_tokens(heard, answer, install, of_agency=True)
+        return read_tokens(heard, answer, install, agency=company_id)
 
     def installed_locations(self, client_id: str, company_id: str, bearer: Secret) -> Iterator[dict[str, str]]:
         """The names of an agency's locations that have the app, by id, a page at a time. Raises CallFailed, Stopped.
@@ -240,7 +241,7 @@ class HighLevel:
             raise CallFailed(answer) from None
         heard = Heard(raw, stage, secrets, self._now(), self._transport.close_mine)
         self._heard_last, self._heard_at = heard, self._clock()
-        self._gate.observe(number, raw.status, heard.retry_after, raw.headers)
+        self._gate.observe(number, heard.status, heard.retry_after, raw.headers)
         return heard, read_body(heard)
 
 

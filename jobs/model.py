@@ -152,6 +152,9 @@ class Answer:
 
     `says` is all that the server said, for recognition; `message` its own words for a person.
     `exception` is the class that the HTTP library raised; `retry_after` are seconds; `never_left`: no server saw it.
+    `status` is what it stands for: where a good answer holds an error, that of the error, with HTTP's in `http_status`
+    (0: the same). `foreign`: other software answered in HighLevel's place. `stray` is a good pair that came with it, of
+    the agency of the sub-account that was asked for.
     """
 
     stage: Stage
@@ -163,6 +166,9 @@ class Answer:
     exception: type[BaseException] | None = None
     cause: Cause | None = None
     never_left: bool = False
+    http_status: int = 0
+    foreign: bool = False
+    stray: Tokens | None = None
 
 
 class Met(NamedTuple):

@@ -144,7 +144,8 @@ def as_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
     tokens = tokens_from_text(row["tokens"]) if row["tokens"] else None
     level = Level(row["level"])
     of_location = level is Level.SUB_ACCOUNT
-    company = row["company_id"] or (tokens.company_id if tokens else "")
+    # Where HighLevel named a company, the list's may be an old one.
+    company = (tokens.company_id if tokens else "") or row["company_id"]
     return Record(
         status=Status(row["status"]),
         location_id=row["account_id"] if of_location else "",

@@ -54,6 +54,7 @@ _NAMED = re.compile(
     r"[\"'\\]{0,4}\s{0,3}[:=]\s{0,3}[\"'\\]{0,4}[^\s\"',;}&\\]{4}|-----BEGIN [A-Z ]{0,20}PRIVATE KEY",
     re.IGNORECASE,
 )
+_PARTED = re.compile(r"[_\-+~]+")
 _CELL = re.compile(r"[^,;\t\r\n]+")
 _LONGEST_WORD = 20
 
@@ -81,7 +82,7 @@ def without_secrets(text: str) -> str:
 
 def _is_opaque(run: str) -> bool:
     """Whether a long run of signs is nothing that was made of words, as the last part of an address is."""
-    parts = [part for part in re.split(r"[_\-+~]+", run) if part]
+    parts = [part for part in _PARTED.split(run) if part]
     return not all(part.isdigit() or (part.isalpha() and len(part) <= _LONGEST_WORD) for part in parts)
 
 

@@ -27,7 +27,8 @@ def verdict(way: Way, routes: Sequence[Route], at: str) -> Failed:
     message = "; ".join(parts) if len(parts) > 1 else answer.message
     # What closed a route was said to another install, and its trace leads there.
     trace_id = answer.trace_id if met[chosen].asked else ""
-    return Failed(diagnose(answer), answer.stage, message, answer.status, trace_id, way.tries, at, tuple(met), way.fate)
+    status = answer.http_status or answer.status
+    return Failed(diagnose(answer), answer.stage, message, status, trace_id, way.tries, at, tuple(met), way.fate)
 
 
 def _in_doubt(way: Way, met: Met) -> Answer:

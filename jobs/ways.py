@@ -78,7 +78,7 @@ class Ways:
         self._server_time = server_time
         self._say = say
         self._agencies_under_way: set[AgencyKey] = set()
-        self._told: set[str] = set()
+        self._told: set[tuple[str, ...]] = set()
 
     def begin(self, install: Install) -> Way:
         """The way of an install that is handed out now."""
@@ -93,6 +93,11 @@ class Ways:
             return []
         self._agencies_under_way.discard(key)
         return [key, AgencyKey(key.client_id, "")]
+
+    def _say_once(self, about: tuple[str, ...], words: str) -> None:
+        if about not in self._told:
+            self._told.add(about)
+            self._say(words)
 
     # -- what comes next ---------------------------------------------------------------------------------------
 
@@ -115,9 +120,7 @@ class Ways:
         closed = self._reconnect_closed(client_id)
         if closed is None:
             return Go()
-        if client_id not in self._told:
-            self._told.add(client_id)
-            self._say(f"the route reconnect is closed for {client_id}: {closed.message}")
+        self._say_once((client_id,), f"the route reconnect is closed for {client_id}: {closed.message}")
         way.met.append(Met(Route.RECONNECT, closed, asked=False))
         return Over()
 
@@ -259,11 +262,11 @@ class Ways:
         now, patience = self._clock(), self._persistence.patience
         way.refused_since = way.refused_since if way.refusals else now
         way.refusals += 1
-        if way.refusals == OWN_LIMIT and "" not in self._told:
-            self._told.add("")
-            self._say(
+        if way.refusals == OWN_LIMIT:
+            self._say_once(
+                (),
                 f"HighLevel refused {way.install.key.account_id} with 429 {OWN_LIMIT} times in a row: it waits by itself "
-                f"and holds nobody, {patience:g} seconds at most. Others like it are not named"
+                f"and holds nobody, {patience:g} seconds at most. Others like it are not named",
             )
         wait = answer.retry_after or self._persistence.backoff(way.refusals)
         left = way.refused_since + patience - now
@@ -297,7 +300,16 @@ class Ways:
 
     def recovered(self, way: Way, tokens: Tokens) -> Recovered:
         """The outcome of an install that is back by the route it was on."""
-        message = "" if tokens.refresh_token.reveal() else _NO_REFRESH_TOKEN
+        notes = [] if tokens.refresh_token.reveal() else [_NO_REFRESH_TOKEN]
+        listed = way.install.company_id
+        if listed and tokens.company_id and tokens.company_id != listed:
+            moved = f"HighLevel says {tokens.company_id}, which is what the reports say"
+            notes.append(f"the list names the company {listed} for it; {moved}")
+            self._say_once(
+                (listed, tokens.company_id),
+                f"the list names the company {listed} for {way.install.key.account_id}; {moved} (told once for these companies)",
+            )
+        message = "; ".join(notes)
         return Recovered(tokens, way.left[0], way.tries, self._now(), message, tuple(way.met), way.fate)
 
     def unfinished(self, way: Way) -> Unfinished:

@@ -130,7 +130,6 @@ def test_the_exchange_goes_before_others_at_the_gate(net):
     ("change", "expected"),
     [
         ({"locationId": "Other"}, Cause.WRONG_ACCOUNT),
-        ({"companyId": "Other"}, Cause.WRONG_ACCOUNT),
         ({"userType": "Company"}, Cause.WRONG_USER_TYPE),
         ({"userType": "Company", "locationId": None}, Cause.WRONG_USER_TYPE),
         ({"userType": None}, Cause.MALFORMED_ANSWER),

@@ -35,7 +35,7 @@ EXPECTED = {
     "code_not_found": "code_rejected",
     "code_expired": "code_rejected",
     "wrong_account": "wrong_account",
-    "wrong_company": "wrong_account",
+    "wrong_company": "",
     "wrong_user_type": "wrong_user_type",
     "malformed_html": "malformed_answer",
     "malformed_empty": "malformed_answer",
@@ -334,14 +334,27 @@ def test_a_report_while_a_run_is_under_way_counts_what_stands_so_far(play):
     assert "1 of 200 installs" in (job.output / "failures.html").read_text()
 
 
-def test_a_wrong_company_is_mended_by_taking_it_out_and_kept_where_there_is_no_such_column(play):
-    job = play({"LocA": Place(company_id="CoRight"), "LocB": Place("not_installed")})
-    assert job.run(job.manifest("location_id,company_id\nLocA,CoWrong\nLocB,CoB\n")).returncode == 1
-    assert job.results()["LocA"]["cause"] == "wrong_account"
-    assert job.run(job.manifest("location_id\nLocA\nLocB\n")).returncode == 1
-    assert [row["company_id"] for row in job.table("results.csv")] == ["CoWrong", "CoB"]
-    assert job.run(job.manifest("location_id,company_id\nLocA,\nLocB,CoB\n")).returncode == 1
-    assert job.results()["LocA"]["company_id"] == "CoRight"
+def test_a_company_is_kept_where_the_list_has_no_such_column(play):
+    job = play({"LocA": Place("not_installed"), "LocB": Place("not_installed")})
+    job.run(job.manifest("location_id,company_id\nLocA,CoA\nLocB,CoB\n"))
+    job.run(job.manifest("location_id\nLocA\nLocB\n"))
+    assert [row["company_id"] for row in job.table("results.csv")] == ["CoA", "CoB"]
+
+
+def test_a_sub_account_that_moved_to_another_agency_is_kept_with_the_company_that_highlevel_names(play):
+    job = play({f"Loc{n}": Place(company_id="CoNew") for n in range(3)})
+    manifest = job.manifest("location_id,company_id\n" + "".join(f"Loc{n},CoOld\n" for n in range(3)))
+    done = job.run(manifest)
+    assert done.returncode == 0, done.stderr
+    assert {row["company_id"] for row in job.table("results.csv")} == {"CoNew"}
+    # The list was wrong: said once for this pair of companies, and in the row of each.
+    assert done.stderr.count("told once for these companies") == 1
+    assert "HighLevel says CoNew" in job.results()["Loc2"]["message"]
+    # A forced run and the reports as a list know the company that HighLevel named.
+    assert job.run(manifest, "--force").returncode == 0
+    again = job("run", job.output / "results.csv", "--force")
+    assert again.returncode == 0
+    assert "the list names" not in again.stderr
 
 
 def test_two_runs_on_one_folder_or_for_one_app_cannot_happen(play):

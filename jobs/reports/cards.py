@@ -144,8 +144,11 @@ CARDS: Mapping[Cause, Card] = {
     ),
     Cause.WRONG_USER_TYPE: Card(
         "HighLevel answered with the wrong kind of access",
-        "The answer was for an agency where a sub-account was asked for, or the reverse. It was thrown away.",
-        (_SEND, "Wait for their answer, then ask the developer to run the job again."),
+        "The answer was for an agency where a sub-account was asked for, or the reverse.",
+        (
+            "Look at the message: where it names an agency, add that agency to the list of installs as a row of its own.",
+            "Run the job again. If they stay, report the trace ids to HighLevel's support.",
+        ),
         _GONE,
     ),
     Cause.MALFORMED_ANSWER: Card(

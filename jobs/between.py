@@ -1,0 +1,76 @@
+"""What stands between here and HighLevel and answers in its place: firewalls, proxies, captive portals.
+
+HighLevel answers with JSON, or with one line of Express for a path that it does not have. Anything else is a page of
+other software, known here by its words.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+_LONGEST_PAGE = 40_000  # Characters; what a page is can be seen from its beginning.
+_HIDDEN = re.compile(r"(<script\b|</script\b|<style\b|</style\b)", re.IGNORECASE)
+_MARKED_UP = re.compile(r"<(?:[a-z!?]|/[a-z])", re.IGNORECASE)
+_HIGHLEVELS_OWN = re.compile(r"\bcannot (?:get|post|put|patch|delete) /", re.IGNORECASE)
+
+
+class Looks(NamedTuple):
+    """What an answer that is not in HighLevel's form looks like (`words`); `foreign`: other software gave it for sure."""
+
+    words: str
+    foreign: bool
+
+
+_ITS_OWN = Looks("", foreign=False)
+# The first that a page names: a proxy or a portal may name the web server that it is made of.
+_NAMES = (
+    (
+        "a captive portal, where one logs in to a network",
+        *("captive portal", "wi-?fi", "hotspot", "network (?:authentication|login)", "accept the terms"),
+        r"(?:log|sign) ?in to (?:the|this|your|our) (?:\w{1,20} )?network",
+    ),
+    (
+        "a proxy's page",
+        *(r"\bsquid\b", r"\bproxy\b", "zscaler", "forcepoint", "websense", "blue ?coat", "url filter", "web gateway"),
+    ),
+    (
+        "a firewall",
+        *("cloudflare", r"error code: 1\d{3}\b", "attention required", r"\bray id\b", "just a moment", "firewall"),
+        *(r"\bwaf\b", "incapsula", "imperva", "sucuri", "akamai", "you have been blocked", "access denied"),
+        *(r"request (?:was |has been )?(?:blocked|rejected)", "request could not be satisfied", "support id"),
+    ),
+    (
+        "a web server or a gateway",
+        *(r"\bnginx\b", "openresty", r"\bapache\b", r"\bhaproxy\b", r"\bvarnish\b", r"\benvoy\b", r"\biis\b"),
+        *("load balancer", "bad gateway", "gateway time-?out", "upstream"),
+    ),
+)
+_LOOKS = tuple((words, re.compile("|".join(names), re.IGNORECASE)) for words, *names in _NAMES)
+
+
+def text_of(page: str) -> str:
+    """The words that `page` shows, on one line: no tags, no scripts, no styles."""
+    parts = _HIDDEN.split(page[:_LONGEST_PAGE])
+    shown, hides = [parts[0]], False
+    for mark, rest in zip(parts[1::2], parts[2::2], strict=True):
+        hides = not mark.startswith("</")
+        # What is left of the tag itself ends with its first bracket.
+        shown += [] if hides else [rest.partition(">")[2]]
+    marked_up = Markup(" ".join(shown).replace("<", " <"))  # noqa: S704 - nothing shows it as HTML: it loses its tags here
+    return str(marked_up.striptags())
+
+
+def looks(page: str, words: str) -> Looks:
+    """What a page that is no JSON looks like, where its `words` are known; nothing where they are HighLevel's own."""
+    if not words or _HIGHLEVELS_OWN.search(words):
+        return _ITS_OWN
+    known = next((look for look, pattern in _LOOKS if pattern.search(words)), "")
+    marked_up = _MARKED_UP.search(page) is not None
+    if known or marked_up:
+        return Looks(
+            f"not HighLevel but something in between answered ({known or 'a page of other software'})", foreign=True
+        )
+    return Looks("the answer is not in HighLevel's form", foreign=False)
