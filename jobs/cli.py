@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -251,7 +252,8 @@ def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> i
     from jobs.discover import prepare
     from jobs.start import PROJECT
 
-    return ask(prepare(PROJECT, os.environ, companies, source, output), output, click.echo)
+    complain = partial(click.echo, err=True)
+    return ask(prepare(PROJECT, os.environ, companies, source, output), output, click.echo, complain)
 
 
 @cli.command()

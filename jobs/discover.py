@@ -134,8 +134,11 @@ def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[Agenc
     return {AgencyKey(client_id, company): token}, None
 
 
-def discover(question: Question, output: Path, say: Callable[[str], None]) -> Exit:
-    """Ask each agency and add to `output` what it lacks. Raises UserError where the app is in use, or `output` is not to be written."""
+def discover(question: Question, output: Path, say: Callable[[str], None], complain: Callable[[str], None]) -> Exit:
+    """Ask each agency and add to `output` what it lacks; `complain` of an agency that would not list its locations.
+
+    Raises UserError where the app is in use, or `output` is not to be written.
+    """
     stop = Stop(time.monotonic)
     holder = f"recover discover that began {utc_now()}"
     with ExitStack() as held:
@@ -145,8 +148,10 @@ def discover(question: Question, output: Path, say: Callable[[str], None]) -> Ex
         held.enter_context(on_signals(stop, lambda _: None))
         replies = _ask_all(question, stop)
     for reply in replies:
-        count = f"{len(reply.locations):,} locations have the app" if reply.locations is not None else reply.why
-        say(f"{reply.agency.company_id}: {count}")
+        if reply.locations is None:
+            complain(f"{reply.agency.company_id}: {reply.why}")
+        else:
+            say(f"{reply.agency.company_id}: {len(reply.locations):,} locations have the app")
     try:
         added = add(output, question, replies)
     except FileError as refused:

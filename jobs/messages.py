@@ -1,7 +1,7 @@
 """The messages that support staff send: the words of config/messages/, which the user may change.
 
 A template sees only the plain values it is given, in a sandbox, so that it can reach no secret. What is wrong with one
-is found at the start of a run; a fault that only some values bring out leaves that message out, and never stops a report.
+is found, and warned of, at the start of a run. No fault of a template stops a run or a report: its message is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from jobs.causes import ADVICE
-from jobs.errors import Problem, UserError
+from jobs.errors import Problem
 from jobs.model import Cause, Owner
 
 if TYPE_CHECKING:
@@ -40,20 +40,28 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """The templates by name: a cause, or `TO_HIGHLEVEL`."""
+    """The templates by name: a cause, or `TO_HIGHLEVEL`. `warnings` name those that are left out, in a line each."""
 
     templates: Mapping[str, Template]
+    warnings: tuple[str, ...] = ()
 
     def write(self, name: str, values: Mapping[str, Any]) -> Letter | None:
-        """The message `name` with these values; None where the template fails on them."""
+        """The message `name` with these values; None where its template is left out, or fails on them."""
+        if name not in self.templates:
+            return None
         try:
             return _letter(self.templates[name].render(values))
         except Exception:  # noqa: BLE001 - a template is the user's own program: nothing it does may stop a report
             return None
 
+    def why_missing(self, name: str) -> str:
+        """What a report says where `write` gave no message."""
+        fault = "fails on these installs" if name in self.templates else "has a mistake, which the run warned of"
+        return f"The message is missing: config/messages/{name}.txt {fault}."
+
 
 def load_messages(folder: Path) -> Messages:
-    """The templates of `folder`, each tried out on made-up values. Raises UserError with every problem found."""
+    """The templates of `folder` that work, each tried out on made-up values, and warnings of those that do not."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -68,15 +76,14 @@ def load_messages(folder: Path) -> Messages:
             templates[str(name)] = _compiled(environment, file.read_text(encoding="utf-8"), str(name))
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            problems.append(Problem(f"cannot be read ({reason})", str(file), "restore the file"))
+            problems.append(Problem(f"cannot be read ({reason}), so that message is left out", str(file), "restore it"))
         except Exception as error:  # noqa: BLE001 - as above; here it is told
             line = getattr(error, "lineno", None)
             what = " ".join(str(error).split()) or type(error).__name__
             where = f"{file}, line {line}" if line else str(file)
-            problems.append(Problem(f"is no message ({what})", where, "mend it; its first lines say what it may use"))
-    if problems:
-        raise UserError(*problems)
-    return Messages(templates)
+            todo = "correct it; its first lines say what it may use"
+            problems.append(Problem(f"has a mistake ({what}), so that message is left out", where, todo))
+    return Messages(templates, tuple(map(str, problems)))
 
 
 def _compiled(environment: SandboxedEnvironment, source: str, name: str) -> Template:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import selectors
 import signal
 import subprocess
+import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jobs.errors import EXIT_WORDS, Exit, UserError
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
     from jobs.settings import NotifySettings
 
 _MOST_ANSWER_BYTES = 65_536
-# What a pipe holds: a command that does not read its input keeps nobody waiting.
 _MOST_TEXT_BYTES = 60_000
+_LOOK_UP_SECONDS = 0.05
 _MOST_WORDS = 200
 _FILES = ("results.csv", "failures.csv", "failures.html", "summary.json")
 # Ids of locations, companies and clients, where they are no part of a path.
 _ID = re.compile(r"(?<![\w/.\-])[A-Za-z0-9]{18,24}(?:-[A-Za-z0-9]+)?(?![\w/])")
-# Where an app's credentials may stand; a notification has no use for them.
-_PRIVATE = ("HIGHLEVEL_", "RECOVERY_")
+# All that a program needs to work and to write in the right language. Any other variable may hold an app's secret:
+# `client_secret_env` takes one of any name.
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,46 +114,82 @@ def _without_ids(problems: Sequence[str]) -> list[str]:
 
 
 def _to_command(command: Sequence[str], message: str, project: Path, seconds: float) -> str:
-    """Run the command, without a shell and without the environment's credentials. Returns what went wrong, or ''."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
-    pipe = subprocess.PIPE
+    """Run the command, without a shell and with a bare environment. Returns what went wrong, or ''."""
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
         process = subprocess.Popen(  # noqa: S603 - the user's own command, split into words by the settings
             command,
+            bufsize=0,
             cwd=project,
             env=environment,
-            stdin=pipe,
-            stdout=subprocess.DEVNULL,
-            stderr=pipe,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     except OSError as error:
         return f"cannot be run ({error.strerror})"
-    assert process.stdin is not None
-    assert process.stderr is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin as standard_input:
-        standard_input.write(message.encode()[:_MOST_TEXT_BYTES])
-    with process.stderr as complaints:
-        try:
-            code = process.wait(seconds)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+    try:
+        said = _talk(process, message.encode()[:_MOST_TEXT_BYTES], time.monotonic() + seconds)
+    except OSError as error:
+        return f"cannot be told ({error.strerror})"
+    finally:
+        if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            return f"did not end within {seconds:g} s"
-        return f"ended with {code}: {_first_words(complaints, command)}" if code else ""
+    if said is None:
+        return f"did not end within {seconds:g} s"
+    return f"ended with {process.returncode}: {_first_words(said, command)}" if process.returncode else ""
 
 
-def _first_words(complaints: Any, command: Sequence[str]) -> str:
-    """What the command complained of, as far as it is there: a child of its own may still hold the pipe.
+def _talk(process: subprocess.Popen[bytes], message: bytes, until: float) -> bytes | None:
+    """The first bytes that the command said, once it has ended; None where it did not end in time.
 
-    Its arguments may be secrets, such as an address with a token in it.
+    Its input is written as it is read, and all that it says is read, however much: neither pipe keeps it waiting. A
+    child of its own may hold them longer than it lives.
     """
-    os.set_blocking(complaints.fileno(), False)
-    said = (complaints.read1(_MOST_ANSWER_BYTES) or b"").decode(errors="replace")
-    return plain(scrub_own(said, map(Secret, command[1:])), _MOST_WORDS) or "it said nothing"
+    assert process.stdin is not None
+    assert process.stdout is not None
+    left, said = memoryview(message), bytearray()
+    with selectors.DefaultSelector() as ready, process.stdin as ask, process.stdout as answer:
+        for pipe, event in ((ask, selectors.EVENT_WRITE), (answer, selectors.EVENT_READ)):
+            os.set_blocking(pipe.fileno(), False)
+            ready.register(pipe, event)
+        ended = False
+        while not ended:
+            ended = process.poll() is not None  # Before the pipes are looked at: what it said last is there by now.
+            if not ended and time.monotonic() > until:
+                return None
+            for key, _ in ready.select(0 if ended else _LOOK_UP_SECONDS):
+                pipe = ask if key.fileobj is ask else answer
+                if pipe is ask:
+                    left = _written(ask, left)
+                if not (left if pipe is ask else _read(answer, said)):
+                    ready.unregister(pipe)
+                    pipe.close()
+    return bytes(said)
+
+
+def _written(pipe: IO[bytes], left: memoryview) -> memoryview:
+    """What is left of a message after a part of it was written; nothing where nobody reads it."""
+    try:
+        return left[pipe.write(left) or 0 :]
+    except BrokenPipeError:
+        return left[:0]
+
+
+def _read(pipe: IO[bytes], said: bytearray) -> bool:
+    """Add what is there to `said`, up to its bound. Returns whether more may come."""
+    chunk = pipe.read(_MOST_ANSWER_BYTES)
+    said += (chunk or b"")[: _MOST_ANSWER_BYTES - len(said)]
+    return chunk != b""
+
+
+def _first_words(said: bytes, command: Sequence[str]) -> str:
+    """What the command complained of. Its arguments may be secrets, such as an address with a token in it."""
+    text = scrub_own(said.decode(errors="replace"), map(Secret, command[1:]))
+    return plain(text, _MOST_WORDS) or "it said nothing"
 
 
 def _to_url(url: str, told: Mapping[str, Any], environment: Mapping[str, str], seconds: float) -> str:

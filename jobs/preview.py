@@ -66,8 +66,8 @@ def report_again(
 ) -> None:
     """Render the reports of `folder`, of a run that a second signal has just `cut_short` with this exit code, if one was.
 
-    `say` tells a person what is waited for. Raises FileError, and UserError where it holds no ledger, or a message's
-    template is broken.
+    `say` tells a person what is waited for, and which messages are left out. Raises FileError, and UserError where it
+    holds no ledger.
     """
     must_hold_ledger(folder)
     try:
@@ -75,6 +75,8 @@ def report_again(
     except UserError:
         apps = {}  # The reports need them for the reinstall links alone.
     messages = load_messages(project / MESSAGES)
+    for warning in messages.warnings if cut_short is None else ():
+        say(warning)
     ledger = open_ledger(folder, "", usual_wait(say))
     try:
         with alone(folder, patience_for_reports(say)):

@@ -51,7 +51,13 @@ class Start:
         left_out = ", ".join(self.manifest.left_out)
         words = [f"columns that the reports write themselves are left out: {left_out}"] if left_out else []
         open_pairs = too_open(self.manifest.path) if self.manifest.with_old_pairs else ""
-        return (*self.apps.warnings, *words, *([open_pairs] if open_pairs else []), *self.noticed)
+        return (
+            *self.apps.warnings,
+            *words,
+            *([open_pairs] if open_pairs else []),
+            *self.noticed,
+            *self.messages.warnings,
+        )
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -99,7 +105,7 @@ def make_start(
     opened = take(lambda: open_manifest(manifest, chosen or {}))
     noticed = Noticed()
     needed = take(lambda: needed_apps(opened.rows(noticed), apps or Apps())) if opened else set()
-    messages = take(lambda: load_messages(project / MESSAGES))
+    messages = load_messages(project / MESSAGES)
     if problems:
         raise UserError(*problems)
     told = tuple(noticed.warnings())

@@ -114,7 +114,8 @@ def test_an_agency_that_refuses_is_said_and_the_others_are_listed(agencies):
     path = job.folder / "more.csv"
     done = job("discover", "--company", "CoB", "--company", "CoA", "--from", job.output, "--output", path)
     assert done.returncode == 1
-    assert "CoB: refused: The token is not authorized for this scope." in done.stdout
+    assert "CoB: refused: The token is not authorized for this scope." in done.stderr
+    assert "CoB" not in done.stdout
     assert len(rows(path)) == 230
 
 

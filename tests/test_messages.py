@@ -10,13 +10,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from jobs.causes import ADVICE
-from jobs.errors import UserError
 from jobs.messages import HAS_MESSAGE, TO_HIGHLEVEL, load_messages
 from jobs.model import Cause, Level, Owner, Stage
 from jobs.reports.cards import CARDS, SECTIONS
 from jobs.reports.groups import Desk, tables
 from jobs.reports.links import HELPS_WITH
 from jobs.reports.support import ENDPOINTS
+from jobs.sandbox.world import Place
 from jobs.start import MESSAGES, PROJECT, make_start
 from jobs.worklist import by_company
 
@@ -137,28 +137,47 @@ def words(tmp_path):
         (None, "No such file"),
     ],
 )
-def test_a_broken_template_is_one_line_at_the_start(words, text, told):
+def test_a_broken_template_is_left_out_and_warned_of_in_one_line(words, text, told):
     file = words / "not_installed.txt"
     if text is None:
         file.unlink()
     else:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UserError) as refused:
-        load_messages(words)
-    (problem,) = refused.value.problems
-    assert refused.value.code == 2
-    assert told in str(problem)
-    assert "not_installed.txt" in str(problem)
-    assert "\n" not in str(problem)
+    loaded = load_messages(words)
+    (warning,) = loaded.warnings
+    assert told in warning
+    assert "not_installed.txt" in warning
+    assert "that message is left out" in warning
+    assert "\n" not in warning
+    assert set(loaded.templates) == {*HAS_MESSAGE, TO_HIGHLEVEL} - {"not_installed"}
 
 
-def test_a_run_without_its_messages_does_not_start(tmp_path, play):
+def test_a_run_without_any_message_starts_and_names_each(tmp_path, play):
     job = play()
     manifest = job.manifest("location_id\nLocA\n")
-    with pytest.raises(UserError) as refused:
-        make_start(tmp_path, job.environment, manifest, {})
-    names = {problem.where.rpartition("/")[2] for problem in refused.value.problems}
-    assert names == {f"{name}.txt" for name in (*HAS_MESSAGE, TO_HIGHLEVEL)}
+    warnings = make_start(tmp_path, job.environment, manifest, {}).warnings
+    names = {warning.partition(".txt: ")[0].rpartition("/")[2] for warning in warnings}
+    assert names == {*HAS_MESSAGE, TO_HIGHLEVEL}
+
+
+def test_a_mistake_in_a_template_keeps_no_install_from_coming_back(play):
+    job = play({"LocB": Place("not_installed")})
+    job.project = job.folder / "project"
+    for folder in ("jobs", "config"):
+        shutil.copytree(PROJECT / folder, job.project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (job.project / MESSAGES / "not_installed.txt").write_text("Subject: x\n{{ acount }}", encoding="utf-8")
+    manifest = job.manifest("location_id\nLocA\nLocB\n")
+    planned = job("plan", manifest, "--output", job.output)
+    assert planned.returncode == 0
+    assert "unknown name: acount" in planned.stdout
+    done = job.run(manifest)
+    assert (done.returncode, job.summary()["counts"]["recovered"]) == (1, 1)
+    assert "unknown name: acount" in done.stderr
+    page = (job.output / "failures.html").read_text(encoding="utf-8")
+    assert "The message is missing: config/messages/not_installed.txt has a mistake" in page
+    again = job("report", job.output)
+    assert again.returncode == 0
+    assert "unknown name: acount" in again.stderr
 
 
 def test_a_fault_that_only_some_values_bring_out_leaves_its_message_out_and_the_report_stands(words, tmp_path):

@@ -28,6 +28,15 @@ LISTING = "location_id,name\n" + "".join(f"{account},A name\n" for account in LO
 KEEP = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write(sys.stdin.read() + chr(12))"
 
 
+# More than a pipe holds, on each, before it reads what it is given.
+TALKS = """
+import sys
+sys.stderr.write("the first words\\n" + "x" * 300_000)
+sys.stdout.write("y" * 300_000)
+sys.exit(5 if "HighLevel" in sys.stdin.read() else 6)
+"""
+
+
 class Mail:
     """A command that keeps what it is given, as a mail program would."""
 
@@ -155,6 +164,8 @@ def test_always_tells_of_a_good_end_too(play):
         ("no-such-program --now", 10, "no-such-program): cannot be run (No such file or directory)"),
         ("sh -c 'echo the mail server is away >&2; exit 3'", 10, "sh): ended with 3: the mail server is away"),
         ("sleep 60", 0.5, "sleep): did not end within 0.5 s"),
+        ("sh -c 'echo it went wrong; exit 3'", 10, "sh): ended with 3: it went wrong"),
+        (shlex.join([sys.executable, "-c", TALKS]), 20, f"{sys.executable}): ended with 5: the first words"),
         # Its own child keeps the pipe open: that is no reason to wait.
         ("sh -c 'sleep 20 & exit 4'", 10, "sh): ended with 4: it said nothing"),
     ],
@@ -194,11 +205,14 @@ def test_the_command_gets_no_credentials_and_no_shell(play):
     job = play({LOCATIONS[1]: Place("not_installed")})
     seen = job.folder / "seen"
     code = f"import json, os, sys; json.dump([dict(os.environ), sys.argv[1:]], open({str(seen)!r}, 'w'))"
+    passed_on = {"LANG": "C.UTF-8", "TZ": "Asia/Tokyo", "USER": "cron", "LOGNAME": "cron"}
+    job.environment |= passed_on | {"SECRET_OF_MY_APP": "canary-of-another-app", "PYTHONCOERCECLOCALE": "0"}
     job.environment["RECOVERY_NOTIFY__COMMAND"] = shlex.join([sys.executable, "-c", code, "$HOME; *"])
     job.run(job.manifest(LISTING))
     environment, arguments = json.loads(seen.read_text())
     assert arguments == ["$HOME; *"]
-    assert not [name for name in environment if name.startswith(("HIGHLEVEL_", "RECOVERY_"))]
+    assert environment.keys() <= {"PATH", "HOME", "LC_CTYPE", *passed_on}
+    assert passed_on.items() <= environment.items()
     assert SECRET not in json.dumps(environment)
 
 

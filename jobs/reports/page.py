@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.causes import ADVICE
-from jobs.messages import HAS_MESSAGE
+from jobs.messages import HAS_MESSAGE, TO_HIGHLEVEL
 from jobs.model import Cause, Owner, Record
 from jobs.reports.cards import CARDS, SECTIONS, WHY_STOPPED
 from jobs.reports.groups import Desk, minute, tables
@@ -105,11 +105,13 @@ def _sections(run: Run, worklist: Worklist, desk: Desk) -> Iterator[dict[str, An
         if not cards:
             continue
         count = sum(card["count"] for card in cards)
-        letter = None
+        letter, lost = None, ""
         if owner is Owner.HIGHLEVEL:
             client_ids = sorted({client_id for card in cards for client_id in card["client_ids"]})
             letter = block(worklist.evidence, client_ids, count, run.base_url, desk.messages)
-        yield {"owner": owner.value, "words": section, "cards": cards, "count": count, "letter": letter}
+            lost = desk.messages.why_missing(TO_HIGHLEVEL)
+        words = {"owner": owner.value, "words": section, "letter": letter, "lost": lost}
+        yield words | {"cards": cards, "count": count}
 
 
 def _cards(cause: Cause, worklist: Worklist, desk: Desk) -> Iterator[dict[str, Any]]:
@@ -123,6 +125,7 @@ def _cards(cause: Cause, worklist: Worklist, desk: Desk) -> Iterator[dict[str, A
             "new": sum(tally.new for tally in mine),
             "client_ids": client_ids,
             "has_message": cause in HAS_MESSAGE,
+            "lost": desk.messages.why_missing(cause.value),
             "links": _links(client_ids, desk.apps) if cause in HELPS_WITH else None,
             "tables": tables(worklist.by_company(cause), cause, desk),
         }
