@@ -165,6 +165,25 @@ def test_a_folder_that_vanishes_under_way_stops_the_run_and_comes_back_with_all_
     assert len(job.sandbox.codes.issued) == 300
 
 
+def test_a_folder_that_another_took_the_place_of_is_left_alone_and_what_became_of_the_pairs_is_said(stage):
+    job = stage.job
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "200"
+    other = job.folder / "other"
+    assert stage.run(job.manifest("location_id\nOther\n", "other.csv"), other)["code"] == 0
+    before = pairs(other)
+    stage.start("run", job.manifest(listing(300)), "--output", job.output, "--workers", 4)
+    wait_until(lambda: len(job.sandbox.codes.issued) > 10)
+    job.output.rename(job.folder / "elsewhere")
+    other.rename(job.output)
+    assert stage.end()["code"] == 3
+    said = stage.said()
+    assert "Traceback" not in said
+    assert pairs(job.output) == before
+    kept = len(pairs(job.folder / "elsewhere"))
+    assert f"its {kept} pairs are where it was moved to" in said
+    assert len(issued(job)) == kept + 1
+
+
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_folder_in_the_place_of_a_report_is_refused_before_anything_is_sent(stage, name):
     job = stage.job

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
+from jobs.errors import UserError
 from jobs.folder import alone, patience_for_reports
 from jobs.opening import open_ledger
+from jobs.patience import Patience
 
 from .conftest import pairs
 
@@ -147,3 +151,65 @@ def wait_until(condition, seconds=20):
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.005)
+
+
+LOCK = """
+import fcntl, os, sys
+handle = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(handle, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def locked():
+    """`locked(path)`: a process that holds the lock of a file or folder, and says nothing of itself there."""
+    processes = []
+
+    def lock(path):
+        command = [sys.executable, "-c", LOCK, path]
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert processes[-1].stdout.readline() == "held\n"
+        return processes[-1]
+
+    yield lock
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_what_a_killed_holder_left_written_in_a_lock_is_never_shown_for_the_one_that_holds_it(stage, locked):
+    job = stage.job
+    job.output.mkdir(mode=0o700)
+    (job.output / ".lock").write_text(
+        f"process 4194399 on {socket.gethostname()}: the run on old.csv that began in May"
+    )
+    process = locked(job.output / ".lock")
+    assert stage.run(job.manifest(listing(1)), job.output)["code"] == 11
+    said = stage.said()
+    assert f"(process {process.pid}): wait for it to end" in said
+    assert "old.csv" not in said
+    assert job.sandbox.seen == []
+
+
+def test_a_wait_for_another_process_that_writes_the_reports_is_said_with_who_it_is(stage, locked):
+    job = stage.job
+    manifest = job.manifest(listing(1))
+    assert stage.run(manifest, job.output)["code"] == 0
+    process = locked(job.output)
+    stage.said()
+    stage.start("report", job.output)
+    words = f"(process {process.pid}) is writing the reports in {job.output}"
+    heard = job.folder / "said"
+    wait_until(lambda: heard.exists() and words in heard.read_text())
+    process.kill()
+    assert stage.end()["code"] == 0
+
+
+def test_a_wait_for_another_process_that_writes_the_reports_is_given_up(tmp_path, locked):
+    process, said = locked(tmp_path), []
+    words = rf"\(process {process.pid}\) is writing the reports"
+    with pytest.raises(UserError, match=words), alone(tmp_path, Patience(0.3, 0.1, said.append)):
+        pytest.fail("it is not alone")
+    assert len(said) == 1
