@@ -17,6 +17,7 @@ from jobs.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from urllib.parse import SplitResult
 
 DEFAULT_BASE_URL = "https://services.leadconnectorhq.com"
 _KEYS = {"client_id", "client_secret", "client_secret_env", "client_secret_file", "name", "redirect_uri", "scopes"}
@@ -178,7 +179,7 @@ def base_url(environment: Mapping[str, str]) -> str:
     given = environment.get("HIGHLEVEL_BASE_URL", "").strip() or DEFAULT_BASE_URL
     try:
         parts = urlsplit(given)
-        host, port = (parts.hostname or "").lower(), parts.port
+        host, port = (parts.hostname or "").lower(), port_of(parts)
     except ValueError:
         host, port, parts = "", None, urlsplit("")
     where = "HIGHLEVEL_BASE_URL"
@@ -191,6 +192,13 @@ def base_url(environment: Mapping[str, str]) -> str:
     if port and port != {"http": 80, "https": 443}[parts.scheme]:
         shown += f":{port}"
     return f"{parts.scheme}://{shown}{parts.path.rstrip('/')}"
+
+
+def port_of(parts: SplitResult) -> int | None:
+    """The port that an address names, or None where it names none. Raises ValueError for what is not a port."""
+    if parts.port == 0 or parts.netloc.endswith(":"):
+        raise ValueError
+    return parts.port
 
 
 def is_loopback(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING
 from tenacity import DoSleep, RetryCallState, Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
 from jobs.causes import ADVICE, diagnose
-from jobs.highlevel import CallFailed
+from jobs.highlevel import CallFailed, ConnectionLost, ThisMachineLacks
 from jobs.model import Answer, App, Cause, Install, Route, Tokens
 from jobs.pace import Stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jobs.bearers import AgencyKey
-    from jobs.highlevel import HighLevel, Window
+    from jobs.highlevel import Code, HighLevel, Window
     from jobs.secret import Secret
 
 
@@ -47,19 +50,24 @@ def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
 
     Where the token answer has no trace id, the one before it leads HighLevel's support to the same place.
     """
-    code = api.reconnect(app, install)
+    with suppress(ConnectionLost):
+        return _exchanged(api, app, install, api.reconnect(app, install))
+    return _exchanged(api, app, install, api.reconnect(app, install), fresh=True)
+
+
+def _exchanged(api: HighLevel, app: App, install: Install, code: Code, *, fresh: bool = False) -> Tokens:
     try:
-        tokens = api.exchange(app, install, code)
+        tokens = api.exchange(app, install, code, fresh=fresh)
     except CallFailed as failed:
-        answer = failed.answer
-        raise CallFailed(replace(answer, trace_id=answer.trace_id or code.trace_id)) from None
+        failed.answer = replace(failed.answer, trace_id=failed.answer.trace_id or code.trace_id)
+        raise
     return replace(tokens, trace_id=tokens.trace_id or code.trace_id)
 
 
-def by_refresh(api: HighLevel, app: App, install: Install, window: Window) -> Tokens:
-    """The pair that the old refresh token is spent for. That it will be is on disk already."""
+def by_refresh(api: HighLevel, app: App, install: Install, window: Window, intend: Callable[[Install], bool]) -> Tokens:
+    """The pair that the old refresh token is spent for."""
     assert install.old is not None
-    return api.refresh(app, install, install.old, window)
+    return api.refresh(app, install, install.old, window, intend)
 
 
 def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secret, *, lists: bool) -> Tokens | Listing:
@@ -75,14 +83,19 @@ def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secre
         return Listing(None)
 
 
-def attempt(api: HighLevel, app: App, errand: Errand) -> Tried:
-    """One try. It returns how it ended; what it raises is a bug."""
+def attempt(api: HighLevel, app: App, errand: Errand, intend: Callable[[Install], bool]) -> Tried:
+    """One try. It returns how it ended. Raises ThisMachineLacks; anything else is a bug.
+
+    `intend` puts on disk that the install's old token will be spent, and returns whether that worked.
+    """
     try:
         if errand.route is Route.AGENCY and errand.agency and errand.bearer:
             return by_agency(api, errand.install, errand.agency, errand.bearer, lists=errand.lists)
         if errand.route is Route.REFRESH:
-            return by_refresh(api, app, errand.install, errand.window)
+            return by_refresh(api, app, errand.install, errand.window, intend)
         return by_reconnect(api, app, errand.install)
+    except ThisMachineLacks:
+        raise
     except CallFailed as failed:
         return failed.answer
     except Stopped:

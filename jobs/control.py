@@ -86,6 +86,7 @@ class Control:
         self._refused_in_a_row = 0
         self._refused_since: float | None = None
         self._alone: int | None = None
+        self._withdrawn = 0
         self.held = Held(float("-inf"), 0)
         self.enough = ""
         self.out_of_patience = False
@@ -93,7 +94,7 @@ class Control:
     @property
     def requests(self) -> int:
         """How many have left."""
-        return len(self._schedule)
+        return len(self._schedule) - self._withdrawn
 
     @property
     def under_way(self) -> int:
@@ -145,6 +146,14 @@ class Control:
         number = self._schedule.leave(now, self._rate(now))
         self._flights[number] = _Flight(resource, budget, budget.leave(now))
         return number
+
+    def withdrawn(self, number: int, now: float) -> None:
+        """Request `number` did not leave after all."""
+        self._withdrawn += 1
+        flight = self._flights.pop(number)
+        flight.budget.hear(None, flight.number, now, arrived=False)
+        if number == self._alone:
+            self._alone = len(self._schedule)
 
     def answered(
         self, number: int, now: float, status: int, retry_after: float | None, headers: Mapping[str, str], utc: datetime

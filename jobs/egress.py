@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
-from jobs.apps import is_loopback
+from jobs.apps import is_loopback, port_of
 from jobs.errors import refuse
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-_MEND = "correct or unset it"
+_TODO = "correct or unset it"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The proxy to go through, as `variable` of the environment names it; `login` is its user and password, or empty."""
+
+    scheme: str
+    host: str
+    port: int
+    variable: str
+    login: str = field(default="", repr=False)
+
+    @property
+    def shown(self) -> str:
+        """Its address for a person, without its password."""
+        return f"{self.host}:{self.port}"
 
 
 def check_way_out(base_url: str, environment: Mapping[str, str]) -> None:
     """Raise UserError where the environment names a proxy or certificates that cannot be used."""
-    proxies(base_url, environment)
+    proxy_for(base_url, environment)
     named = trusted(environment)
     if isinstance(named, str):
         import ssl  # slow to import, and mostly not needed
@@ -30,20 +48,28 @@ def check_way_out(base_url: str, environment: Mapping[str, str]) -> None:
                 cafile=None if place.is_dir() else named, capath=named if place.is_dir() else None
             )
         except (ssl.SSLError, OSError):
-            raise refuse(f"names {named}, which holds no certificates", _names_trusted(environment), _MEND) from None
+            raise refuse(f"names {named}, which holds no certificates", _names_trusted(environment), _TODO) from None
 
 
-def proxies(base_url: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The proxy for `base_url`, by scheme as `requests` takes it; never for loopback, secret and all. Raises UserError."""
+def proxy_for(base_url: str, environment: Mapping[str, str]) -> Proxy | None:
+    """The proxy for `base_url`, if one is to be used; never for loopback. Raises UserError for what is not a proxy."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    lower = {name.lower(): value for name, value in sorted(environment.items()) if value}
-    proxy = lower.get("https_proxy") or lower.get("all_proxy", "")
-    if not proxy or parts.scheme != "https" or is_loopback(host) or _is_direct(host, lower.get("no_proxy", "")):
-        return {}
-    if "://" in proxy and urlsplit(proxy).scheme not in {"http", "https"}:
-        raise refuse("is no proxy that can be used", "HTTPS_PROXY", "name one that begins with http:// or https://")
-    return {"https": proxy if "://" in proxy else f"http://{proxy}"}
+    lower = {name.lower(): (name, value) for name, value in sorted(environment.items()) if value}
+    variable, named = lower.get("https_proxy") or lower.get("all_proxy") or ("", "")
+    no_proxy = lower.get("no_proxy", ("", ""))[1]
+    if not named or parts.scheme != "https" or is_loopback(host) or _is_direct(host, no_proxy):
+        return None
+    try:
+        proxy = urlsplit(named if "://" in named else f"http://{named}")
+        port = port_of(proxy) or {"http": 80, "https": 443}[proxy.scheme]
+    except (ValueError, KeyError):
+        proxy, port = urlsplit(""), 0
+    if not proxy.hostname:
+        todo = "name one like http://proxy.example:3128, or with https://"
+        raise refuse("does not name a proxy that can be used", variable, todo)
+    login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}" if proxy.username else ""
+    return Proxy(proxy.scheme, proxy.hostname, port, variable, login)
 
 
 def _is_direct(host: str, no_proxy: str) -> bool:
@@ -61,8 +87,21 @@ def trusted(environment: Mapping[str, str]) -> bool | str:
         return True
     place = environment[variable]
     if not Path(place).exists() or not os.access(place, os.R_OK):
-        raise refuse(f"names {place}, which cannot be read", variable, _MEND)
+        raise refuse(f"names {place}, which cannot be read", variable, _TODO)
     return place
+
+
+def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
+    """What an encrypted connection is made by: the certificates to trust, and every check of them."""
+    from requests.certs import where  # type: ignore[attr-defined]  # its types leave it out
+    from urllib3.util import create_urllib3_context
+
+    named = trusted(environment)
+    place = where() if named is True else str(named)
+    context = create_urllib3_context()
+    is_folder = Path(place).is_dir()
+    context.load_verify_locations(cafile=None if is_folder else place, capath=place if is_folder else None)
+    return context
 
 
 def _names_trusted(environment: Mapping[str, str]) -> str:

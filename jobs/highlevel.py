@@ -14,9 +14,9 @@ from jobs.answers import CallFailed, Heard, read_body, read_code, read_page, rea
 from jobs.causes import Closes, closes, leaves_in_doubt
 from jobs.faults import judge
 from jobs.model import Answer, App, Cause, Install, Level, Stage, Tokens
-from jobs.pace import Resource, Rests
-from jobs.reasons import never_left, reason
-from jobs.transport import Limits, Transport
+from jobs.pace import Resource, Rests, Stopped
+from jobs.reasons import Way, of_this_machine, reason, why_unreachable
+from jobs.transport import Dropped, Limits, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.secret import Secret
 
-__all__ = ["CallFailed", "Code", "Gate", "HighLevel", "Limits", "Window"]
+__all__ = ["CallFailed", "Code", "ConnectionLost", "Gate", "HighLevel", "Limits", "ThisMachineLacks", "Window"]
 
 
 _MOST_PAGES = 10_000
@@ -36,8 +36,19 @@ class Gate(Protocol):
     def enter(self, *, urgent: bool, resource: Resource) -> int:
         """Return when the request may leave, with its number. Raises Stopped, and Rests where only `resource` waits."""
 
+    def withdraw(self, number: int) -> None:
+        """Hear that a request which might leave did not."""
+
     def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
         """Hear of the answer to a request that left; `status` 0 where none came."""
+
+
+class ThisMachineLacks(CallFailed):
+    """No connection could be made for want of something on this machine: that is nobody's try, and no outage."""
+
+
+class ConnectionLost(CallFailed):
+    """A code was sent on a kept connection that turned out to be closed: that is nobody's try, but the code is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +64,38 @@ class Code:
 class Window:
     """When a refresh whose answer is not whole was first sent (monotonic seconds): it is repeated only within 30 seconds.
 
+    `intended`: that it will be sent is on disk.
+
     Source: HighLevel changelog, "Smarter Refresh Token Handling" (API notes, 4). Five of them are for the way.
     """
 
     opened: float | None = None
     seconds: float = 25.0
 
+    intended: bool = False
+
     def left(self, now: float) -> float:
         """Seconds in which the same call may still be sent."""
         return self.seconds if self.opened is None else self.opened + self.seconds - now
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """How a request goes: its stage, whose limits it counts against, and its secrets.
+
+    With a code in hand it is `urgent`; it may go only `once`, or only on a `fresh` connection.
+    """
+
+    stage: Stage
+    resource: Resource
+    secrets: tuple[Secret, ...]
+    urgent: bool = False
+    once: bool = False
+    fresh: bool = False
+
+
+def _any_time() -> None:
+    """What is asked just before a request leaves, where nothing is to be asked."""
 
 
 class HighLevel:
@@ -96,6 +130,11 @@ class HighLevel:
         """Close all connections."""
         self._transport.close()
 
+    @property
+    def connecting(self) -> int:
+        """How many requests wait for their connection."""
+        return self._transport.connecting
+
     def server_time(self) -> float:
         """The server's clock in seconds since 1970, or the operator's before the first answer."""
         said = self._heard_last.server_time if self._heard_last else None
@@ -110,8 +149,7 @@ class HighLevel:
             account: install.key.account_id,
         }
         request = _filled(self._reconnect, json.dumps(body))
-        number = self._enter(Stage.RECONNECT, _of(install))
-        heard, answer = self._call(number, request, Stage.RECONNECT, (app.client_secret,))
+        heard, answer = self._call(request, _Call(Stage.RECONNECT, _of(install), (app.client_secret,)))
         value, expires, trace_id = read_code(heard, answer)
         server_time, received = heard.server_time, self._clock()
 
@@ -122,41 +160,49 @@ class HighLevel:
 
         return Code(value, expired, trace_id)
 
-    def exchange(self, app: App, install: Install, code: Code) -> Tokens:
-        """The token pair for a code, which is spent by it. Raises CallFailed, Stopped.
+    def exchange(self, app: App, install: Install, code: Code, *, fresh: bool = False) -> Tokens:
+        """The token pair for a code, which is spent by it. Raises CallFailed, Stopped; ConnectionLost never where `fresh`.
 
         Source: OpenAPI description of `POST /oauth/token`; form fields in snake_case.
         """
         form = _grant("authorization_code", app, install) | {"code": code.value.reveal()}
         if app.redirect_uri:
             form["redirect_uri"] = app.redirect_uri
-        request = _filled(self._token, urlencode(form))
-        number = self._enter(Stage.EXCHANGE, _of(install), urgent=True)
-        if code.expired():
-            self._gate.observe(number, 0, None, {})
-            why = "the code was past its time by the server's clock and was not sent"
-            raise CallFailed(Answer(Stage.EXCHANGE, message=why, cause=Cause.CODE_REJECTED))
-        heard, answer = self._call(number, request, Stage.EXCHANGE, (app.client_secret, code.value))
+
+        def unless_expired() -> None:
+            if code.expired():
+                why = "the code was past its time by the server's clock and was not sent"
+                raise CallFailed(Answer(Stage.EXCHANGE, message=why, cause=Cause.CODE_REJECTED))
+
+        call = _Call(Stage.EXCHANGE, _of(install), (app.client_secret, code.value), urgent=True, once=True, fresh=fresh)
+        heard, answer = self._call(_filled(self._token, urlencode(form)), call, unless_expired)
         return read_tokens(heard, answer, install)
 
-    def refresh(self, app: App, install: Install, old: Secret, window: Window) -> Tokens:
+    def refresh(
+        self, app: App, install: Install, old: Secret, window: Window, intend: Callable[[Install], bool]
+    ) -> Tokens:
         """The pair that `old` is spent for. Raises CallFailed, Stopped.
 
+        `intend` puts on disk that it will be sent, just before it is; where it cannot (False), nothing is sent.
         Where no whole answer came, the same call within `window` answers the same pair; past it nothing is sent.
         """
         form = _grant("refresh_token", app, install) | {"refresh_token": old.reveal()}
-        request = _filled(self._token, urlencode(form))
-        number = self._enter(Stage.REFRESH, _of(install), urgent=window.opened is not None)
-        left = window.left(self._clock())
-        if left <= 0:
-            self._gate.observe(number, 0, None, {})
-            why = "the answer was lost, and the time for asking again was over"
-            raise CallFailed(Answer(Stage.REFRESH, message=why, cause=Cause.REFRESH_UNKNOWN))
         is_first = window.opened is None
-        window.opened = self._clock() if is_first else window.opened
+
+        def in_time_and_on_disk() -> float:
+            if window.left(self._clock()) <= 0:
+                why = "the answer was lost, and the time for asking again was over"
+                raise CallFailed(Answer(Stage.REFRESH, message=why, cause=Cause.REFRESH_UNKNOWN))
+            if not window.intended and not intend(install):
+                raise Stopped
+            window.intended = True
+            window.opened = window.opened if window.opened is not None else self._clock()
+            return window.left(self._clock()) / 2  # Half of the time, so that a call that hangs can be repeated.
+
+        # A connection that was idle may be forgotten on its way: what is sent over it is lost, and its fate unknown.
+        call = _Call(Stage.REFRESH, _of(install), (app.client_secret, old), urgent=not is_first, once=True, fresh=True)
         try:
-            # Half of the time, so that a call that hangs can be repeated.
-            heard, answer = self._call(number, request, Stage.REFRESH, (app.client_secret, old), within=left / 2)
+            heard, answer = self._call(_filled(self._token, urlencode(form)), call, in_time_and_on_disk)
             return read_tokens(heard, answer, install)
         except CallFailed as failed:
             if is_first and not leaves_in_doubt(failed.answer):
@@ -170,12 +216,12 @@ class HighLevel:
         first is not known; which one is, is remembered.
         """
         form = {"companyId": company_id, "locationId": install.key.account_id}
+        call = _Call(Stage.LOCATION_TOKEN, Resource(install.key.client_id, company_id, bearer=True), (bearer,))
         for old in (False, True) if not self._old_location_token else (True,):
             path, version = ("locationToken", "2021-07-28") if old else ("location-token", "v3")
             request = self._with_bearer("POST", f"/oauth/{path}", version, bearer, data=form)
-            number = self._enter(Stage.LOCATION_TOKEN, Resource(install.key.client_id, company_id, bearer=True))
             try:
-                heard, answer = self._call(number, request, Stage.LOCATION_TOKEN, (bearer,))
+                heard, answer = self._call(request, call)
             except CallFailed as failed:
                 if old or closes(failed.answer) is not Closes.RUN:
                     raise
@@ -195,11 +241,11 @@ class HighLevel:
             "isInstalled": "true",
             "pageSize": "100",
         }
+        call = _Call(Stage.INSTALLED_LOCATIONS, Resource(client_id, company_id, bearer=True), (bearer,))
         seen: set[str] = set()
         while True:
             request = self._with_bearer("GET", "/oauth/installed-locations", "v3", bearer, params=query)
-            number = self._enter(Stage.INSTALLED_LOCATIONS, Resource(client_id, company_id, bearer=True))
-            heard, answer = self._call(number, request, Stage.INSTALLED_LOCATIONS, (bearer,))
+            heard, answer = self._call(request, call)
             page, next_page = read_page(heard, answer)
             yield page
             if not next_page:
@@ -213,36 +259,83 @@ class HighLevel:
         headers = {**self._headers, "Version": version, "Authorization": f"Bearer {bearer.reveal()}"}
         return requests.Request(method, f"{self._base_url}{path}", headers=headers, **more).prepare()
 
-    def _enter(self, stage: Stage, resource: Resource, *, urgent: bool = False) -> int:
-        """The number of a request that may leave now. Raises Stopped, and CallFailed where its resource alone waits."""
-        try:
-            return self._gate.enter(urgent=urgent, resource=resource)
-        except Rests as rests:
-            answer = Answer(stage, message=rests.why, retry_after=rests.seconds, cause=Cause.RATE_LIMITED)
-            raise CallFailed(answer) from None
-
     def _call(
-        self,
-        number: int,
-        request: PreparedRequest,
-        stage: Stage,
-        secrets: tuple[Secret, ...],
-        within: float | None = None,
+        self, request: PreparedRequest, call: _Call, about_to_leave: Callable[[], float | None] = _any_time
     ) -> tuple[Heard, dict[str, Any]]:
+        """What a request is answered: connected first, then let out by the gate, then sent.
+
+        `about_to_leave` is asked when it may leave: within how many seconds the answer must be there. What it raises
+        keeps the request here. Where a kept connection turns out to be closed, it is sent once more, unless it may go
+        only once.
+        """
+        try:
+            return self._sent(request, call, about_to_leave)
+        except ConnectionLost:
+            if call.once:
+                raise
+        return self._sent(request, call, about_to_leave)
+
+    def _sent(
+        self, request: PreparedRequest, call: _Call, about_to_leave: Callable[[], float | None]
+    ) -> tuple[Heard, dict[str, Any]]:
+        number, within = self._let_out(call, about_to_leave)
         try:
             raw = self._transport.send(request, within)
         except Exception as error:
-            cause = judge(type(error))
+            cause = Cause.NETWORK_ERROR if isinstance(error, Dropped) else judge(type(error))
             if cause is None:
                 raise
             self._gate.observe(number, 0, None, {})
-            why = reason(error, self._address)
-            answer = Answer(stage, message=why, exception=type(error), cause=cause, never_left=never_left(error))
-            raise CallFailed(answer) from None
-        heard = Heard(raw, stage, secrets, self._now(), self._transport.close_mine)
+            answer = Answer(call.stage, message=reason(error, self._address), exception=type(error), cause=cause)
+            was_kept = isinstance(error, Dropped) and not call.fresh
+            raise ConnectionLost(answer) if was_kept else CallFailed(answer) from None
+        heard = Heard(raw, call.stage, call.secrets, self._now(), self._transport.close_mine)
         self._heard_last, self._heard_at = heard, self._clock()
         self._gate.observe(number, heard.status, heard.retry_after, raw.headers)
         return heard, read_body(heard)
+
+    def _let_out(self, call: _Call, about_to_leave: Callable[[], float | None]) -> tuple[int, float | None]:
+        """The number under which a request leaves now, and within how many seconds its answer must be there."""
+        number, within = self._turn(call, about_to_leave)
+        if not self._transport.wire.is_fit:  # It was closed meanwhile, or was idle for too long.
+            self._gate.withdraw(number)
+            number, within = self._turn(call, about_to_leave)
+        return number, within
+
+    def _turn(self, call: _Call, about_to_leave: Callable[[], float | None]) -> tuple[int, float | None]:
+        self._connect(call)
+        number = self._enter(call)
+        try:
+            return number, about_to_leave()
+        except BaseException:
+            self._gate.withdraw(number)
+            raise
+
+    def _enter(self, call: _Call) -> int:
+        try:
+            return self._gate.enter(urgent=call.urgent, resource=call.resource)
+        except Rests as rests:
+            answer = Answer(call.stage, message=rests.why, retry_after=rests.seconds, cause=Cause.RATE_LIMITED)
+            raise CallFailed(answer) from None
+
+    def _connect(self, call: _Call) -> None:
+        try:
+            self._transport.open(fresh=call.fresh)
+        except Exception as error:
+            if judge(type(error)) is None:
+                raise
+            wire = self._transport.wire
+            way = Way(self._address, wire.address.proxy, wire.reached_proxy, wire.proxy_answered)
+            wire.close()
+            lacking = of_this_machine(error, self._address)
+            answer = Answer(
+                call.stage,
+                message=lacking or why_unreachable(error, way),
+                exception=type(error),
+                cause=Cause.NETWORK_ERROR,
+                never_left=True,
+            )
+            raise ThisMachineLacks(answer) if lacking else CallFailed(answer) from None
 
 
 def _of(install: Install) -> Resource:

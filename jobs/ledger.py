@@ -1,12 +1,14 @@
 """What is known of every install and of every run, on disk; the only state of the job.
 
 Every method that writes is one transaction, synced when it returns; UnwritableError where the disk will not have it. One
-thread writes. What a report reads comes through a connection of its own, so that one can be rendered while a run writes.
+thread writes, except that any may `intend`. What a report reads comes through a connection of its own, so that one can
+be rendered while a run writes.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -76,6 +78,7 @@ class Ledger:
         self.engine = engine
         self.wait = wait
         self._connection: Connection = engine.connect()
+        self._writing = threading.Lock()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -91,7 +94,7 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """A block that writes. It takes the ledger at once, so that nothing of it is done where another program holds it."""
-        with self._connection.begin():
+        with self._writing, self._connection.begin():
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield self._connection
 
@@ -241,8 +244,9 @@ class Ledger:
             yield from found
 
     def intend(self, install: Install, at: str) -> None:
-        """Remember that the old token of `install` is about to be spent."""
-        with self._transaction() as connection:
+        """Remember that the old token of `install` is about to be spent. Any thread may do so."""
+        with self._writing, self.engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             spends.intend(connection, install, at)
 
     # -- outcomes ----------------------------------------------------------------------------------------------

@@ -156,6 +156,13 @@ class Pace:
         for waiting in chain(self._with_code, self._others):
             waiting.turn.notify()
 
+    def withdraw(self, number: int) -> None:
+        """Hear that request `number`, which might leave, did not. Its slot is not given to another."""
+        with self._lock:
+            self._codes_to_come.pop(number, None)
+            self._control.withdrawn(number, self._clock())
+            self._wake_next()
+
     def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
         """Hear of the answer to request `number` (`status` 0: none came): hold everybody back where it says so."""
         with self._lock:

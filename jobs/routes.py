@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
 from jobs.clock import utc, utc_now
-from jobs.errors import Exit
 from jobs.model import Answer, Level, Recovered, Route
 from jobs.reach import known_bearers, may_serve
-from jobs.schema import UnwritableError
 from jobs.ways import Ways
 
 if TYPE_CHECKING:
@@ -69,7 +67,6 @@ def open_routes(
         closed,
         reconnect_closed=breaker.reconnect_closed,
         look_again=breaker.look_again,
-        intend=partial(_intend, ledger, stop),
         clock=stop.clock,
         now=utc_now,
         server_time=server_time,
@@ -85,13 +82,3 @@ def _route_left(
     companies = bearers.companies(client_id) if Route.AGENCY in routes and Route.AGENCY not in closed else []
     refresh = Route.REFRESH in routes and Route.REFRESH not in closed
     return ledger.ask(lambda connection: may_serve(connection, client_id, companies, refresh=refresh))
-
-
-def _intend(ledger: Ledger, stop: Stop, install: Install) -> bool:
-    """Put on disk that a token will be spent; where the disk will not have it, the run stops and the token is not sent."""
-    try:
-        ledger.intend(install, utc_now())
-    except UnwritableError as full:
-        stop.ask(full.because, Exit.STOPPED_EARLY, str(full))
-        return False
-    return True

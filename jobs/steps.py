@@ -38,7 +38,6 @@ class Way:
     refusals: int = 0
     refused_since: float = 0.0
     looked: bool = False
-    intended: bool = False
     fate: Fate = Fate.UNTOUCHED
     before: Fate = Fate.UNTOUCHED
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from requests import Response
+from requests import Request, Response
 from requests.adapters import HTTPAdapter
-from urllib3.util import Timeout
 
-from jobs.egress import proxies, trusted
-from jobs.wire import POOLS, end_by, left_a_rest
+from jobs.egress import certificates, proxy_for
+from jobs.wire import Address, Dropped, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from requests import PreparedRequest
+
+__all__ = ["Dropped", "Limits", "Raw", "Transport"]
 
 _CHUNK = 65_536
 
@@ -45,95 +45,105 @@ class Raw:
 
 
 class _Adapter(HTTPAdapter):
-    """Of one address: what `requests` works out anew for every request is worked out once for each connection."""
+    """Sends by one wire, of one thread; what `requests` adds to a request, and makes of an answer, stays its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-        self._pool: Any = None
+        self.wire = wire
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        if self._pool is None:
-            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
-        return self._pool
+    def get_connection_with_tls_context(self, *_args: Any, **_kwargs: Any) -> Any:
+        return self.wire
 
-    def add_headers(self, request: PreparedRequest, **_how: Any) -> None:
-        request.headers.setdefault("Host", urlsplit(str(request.url)).netloc.rpartition("@")[2])
-
-    def request_url(self, request: PreparedRequest, _proxies: Any) -> str:
-        # Through a proxy it is https alone, in a tunnel: the address is never part of it.
-        return request.path_url
-
-    def build_response(self, req: PreparedRequest, resp: Any) -> Response:
-        response = Response()
-        response.request, response.raw = req, resp
-        response.status_code, response.headers = resp.status, resp.headers
-        return response
+    def cert_verify(self, *_args: Any, **_kwargs: Any) -> None:
+        """The wire verifies: its context was made with the certificates to trust."""
 
     def close(self) -> None:
-        self._pool = None
+        self.wire.close()
         super().close()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = POOLS
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = POOLS
-        return manager
 
 
 class Transport:
-    """Sends prepared requests to one address; each thread keeps a connection of its own."""
+    """Sends prepared requests to one address; each thread keeps a connection of its own.
+
+    To connect is a step of its own (`open`), so that its caller may wait for its turn with a connection in hand.
+    """
 
     def __init__(self, base_url: str, limits: Limits, environment: Mapping[str, str]) -> None:
         self._limits = limits
-        self._proxies = proxies(base_url, environment)
-        self._verify = trusted(environment)
-        self._timeout = Timeout(connect=min(limits.connect_seconds, limits.total_seconds), read=limits.read_seconds)
+        proxy = proxy_for(base_url, environment)
+        to = urlsplit(str(Request("GET", base_url).prepare().url))
+        encrypted = to.scheme == "https"
+        self._address = Address(
+            to.hostname or "",
+            to.port or (443 if encrypted else 80),
+            certificates(environment) if encrypted else None,
+            proxy,
+        )
         self._mine = threading.local()
         self._adapters: list[_Adapter] = []
+        self._connecting: set[int] = set()
+
+    @property
+    def connecting(self) -> int:
+        """How many threads are about to be connected."""
+        return len(self._connecting)
+
+    @property
+    def wire(self) -> Wire:
+        """This thread's connection."""
+        return self._adapter().wire
+
+    def open(self, *, fresh: bool = False) -> None:
+        """Connect where this thread has no connection that can be used, or is to have a `fresh` one.
+
+        Raises what the libraries raise.
+        """
+        wire = self.wire
+        if wire.is_fit and not fresh:
+            return
+        me = threading.get_ident()
+        self._connecting.add(me)
+        try:
+            wire.open()
+        finally:
+            self._connecting.discard(me)
 
     def send(self, request: PreparedRequest, within: float | None = None) -> Raw:
         """The answer to `request`, however bad, `within` seconds where that is less than the limit of all.
 
-        Raises what the libraries raise where none came.
+        Raises what the libraries raise where none came, and Dropped where that was nobody's fault.
         """
-        limits = self._limits
-        timeout, total_seconds = self._timeout, limits.total_seconds
-        if within is not None and within < total_seconds:
-            timeout, total_seconds = Timeout(min(within, limits.connect_seconds), limits.read_seconds), within
-        end_by(time.monotonic() + total_seconds, limits.read_seconds)
         adapter = self._adapter()
+        wire = adapter.wire
+        if not wire.is_open:
+            self.open()
+        wire.begin(within)
         try:
-            response = adapter.send(
-                request,
-                stream=True,
-                timeout=timeout,  # type: ignore[arg-type]  # its types do not say that it takes one
-                verify=self._verify,
-                proxies=self._proxies,
-            )
+            response = adapter.send(request, stream=True)
+            raw = self._read(response)
         except BaseException:
-            adapter.close()
+            wire.close()
             raise
+        wire.end()
+        if not raw.whole or raw.status not in range(200, 600) or raw.status in range(202, 400):
+            response.raw.close()
+            wire.close()
+        return raw
+
+    def _read(self, response: Response) -> Raw:
+        most = self._limits.max_answer_bytes
         body, whole, fault = b"", True, None
         try:
-            while len(body) <= limits.max_answer_bytes and (chunk := response.raw.read(_CHUNK, decode_content=True)):
+            while len(body) <= most and (chunk := response.raw.read(_CHUNK, decode_content=True)):
                 body += chunk
-            whole = len(body) <= limits.max_answer_bytes
+            whole = len(body) <= most
         except Exception as error:  # noqa: BLE001 - whatever ends a body early, its caller judges it by class
             whole, fault = False, type(error)
-        except BaseException:
-            self.close_mine()
-            raise
-        raw = Raw(response.status_code, response.headers, body if whole else b"", whole, fault)
-        if not whole or left_a_rest() or raw.status not in range(200, 600) or raw.status in range(202, 400):
-            self.close_mine()
-        return raw
+        return Raw(response.status_code, response.headers, body if whole else b"", whole, fault)
 
     def close_mine(self) -> None:
         """Close this thread's connection: after an answer that was not whole and expected, its rest may still come."""
-        self._adapter().close()
+        self.wire.close()
 
     def close(self) -> None:
         """Close all connections."""
@@ -143,6 +153,9 @@ class Transport:
     def _adapter(self) -> _Adapter:
         adapter: _Adapter | None = getattr(self._mine, "adapter", None)
         if adapter is None:
-            adapter = self._mine.adapter = _Adapter()
+            limits = self._limits
+            total = limits.total_seconds
+            wire = Wire(self._address, min(limits.connect_seconds, total), limits.read_seconds, total)
+            adapter = self._mine.adapter = _Adapter(wire)
             self._adapters.append(adapter)
         return adapter

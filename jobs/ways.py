@@ -46,9 +46,8 @@ class Ways:
     """Walks installs along their routes.
 
     `closed` are the answers that closed routes for the run; `reconnect_closed` gives the one that closed Reconnect for an
-    app, if one did; `look_again` is told of an app for which a route was closed; `intend` puts on disk that an
-    install's old token will be spent, and returns whether that worked; `clock` is monotonic seconds, `now` the time as
-    UTC ISO 8601, `server_time` the server's clock in seconds since 1970; `say` tells a person once.
+    app, if one did; `look_again` is told of an app for which a route was closed; `clock` is monotonic seconds, `now` the
+    time as UTC ISO 8601, `server_time` the server's clock in seconds since 1970; `say` tells a person once.
     """
 
     def __init__(
@@ -60,7 +59,6 @@ class Ways:
         *,
         reconnect_closed: Callable[[str], Answer | None],
         look_again: Callable[[str], None],
-        intend: Callable[[Install], bool],
         clock: Callable[[], float],
         now: Callable[[], str],
         server_time: Callable[[], float],
@@ -72,7 +70,6 @@ class Ways:
         self._closed = closed
         self._reconnect_closed = reconnect_closed
         self._look_again = look_again
-        self._intend = intend
         self._clock = clock
         self._now = now
         self._server_time = server_time
@@ -183,13 +180,9 @@ class Ways:
             way.met.append(Met(way.left[0], why, asked=False))
         return Over()
 
-    def claim(self, way: Way) -> Errand | None:
-        """The try that goes out now, or None where it must not: that a token will be spent cannot be put on disk."""
+    def claim(self, way: Way) -> Errand:
+        """The try that goes out now."""
         route, agency = way.left[0], way.agency
-        if route is Route.REFRESH and not way.intended:
-            if not self._intend(way.install):
-                return None
-            way.intended = True
         if route is Route.REFRESH:
             way.before, way.fate = way.fate, Fate.UNKNOWN
         if route is Route.AGENCY and agency is not None:

@@ -1,65 +1,82 @@
-"""Questions and answers as they go over one connection: each ends in time, and costs no more than it must.
+"""One connection to one address: opened as a step of its own, and every answer on it ends in time.
 
-`urllib3` makes the connections. What goes over one that is open is written and read here, at half the cost.
+`urllib3` connects, writes and reads. What is added: a time limit on the whole answer, and whether the other side had
+already closed the connection before it said anything.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
-import re
 import ssl
-import threading
 import time
-from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import urllib3.exceptions as u3
-from urllib3 import HTTPHeaderDict, HTTPResponse
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
+from urllib3.exceptions import ProtocolError
+from urllib3.util import Url, make_headers
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
-# A head that is whole, and such as every server sends: a status whose answer has a body, and fields of one line each.
-_ORDINARY = re.compile(
-    rb"HTTP/1\.1 (?!204|304)([2-5]\d\d) [ -~]*\r\n((?:[!#-'*+\-.0-9A-Z^-z|~]+:[\t -~]*\r\n){1,99})\r\n"
-)
-_FIELD = re.compile(r"^([^:\r\n]+):[\t ]*([^\r\n]*)\r$", re.MULTILINE)
-_LONGEST_LENGTH = 18  # Digits.
-_call = threading.local()
+    from urllib3 import BaseHTTPResponse
+
+    from jobs.egress import Proxy
+
+# A connection that nothing came over for so long may be forgotten on its way, by a firewall or a router between two networks.
+_MOST_IDLE_SECONDS = 30.0
+# One that was opened so long ago, and not used, may be closed by the other side just as one that is kept.
+_FRESH_SECONDS = 1.0
+# How it shows that the other side has closed a connection.
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
-def end_by(deadline: float, read_seconds: float) -> None:
-    """The next call of this thread ends by `deadline` (monotonic seconds), and waits for no byte longer than that."""
-    _call.deadline, _call.read_seconds, _call.rest = deadline, read_seconds, False
+class Dropped(Exception):  # noqa: N818 - no error: it is nobody's try
+    """A connection that had been open for a while was closed by the other side, and not a byte of the answer came."""
 
 
-def left_a_rest() -> bool:
-    """Whether more came behind the answer to this thread's last call: it must not become the next answer."""
-    return bool(_call.rest)
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a connection goes: with `context` where it is encrypted, through `proxy` where there is one."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
 
 
-def _limit(sock: socket.socket) -> None:
-    """Let `sock` wait no longer than this thread's call may. Raises TimeoutError where its time is over."""
-    left = _call.deadline - time.monotonic()
-    if left <= 0:
-        message = "the whole answer took too long"
-        raise TimeoutError(message)
-    seconds = min(left, _call.read_seconds)
-    if seconds != sock.gettimeout():  # To set it is a call of the system, and a turn of the threads.
-        sock.settimeout(seconds)
+@dataclass(slots=True)
+class _Call:
+    """The call under way: when it must be over (monotonic seconds), what came of it, and what came behind its answer."""
+
+    ends: float = float("inf")
+    read_seconds: float = 0.0
+    heard: bool = False
+    rest: bool = False
+
+    def begin(self, total_seconds: float, read_seconds: float) -> None:
+        self.ends, self.read_seconds = time.monotonic() + total_seconds, read_seconds
+        self.heard = self.rest = False
+
+    def limit(self, sock: Any) -> None:
+        """Let `sock` wait no longer than the call may. Raises TimeoutError where its time is over."""
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            message = "the whole answer took too long"
+            raise TimeoutError(message)
+        sock.settimeout(min(left, self.read_seconds))
 
 
 class _UntilDeadline(io.RawIOBase):
-    """The socket's bytes, until the call's time is over: a drip of bytes renews no time limit."""
+    """The bytes of a socket until the call's time is over: a drip of bytes renews no time limit."""
 
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+    def __init__(self, sock: Any, call: _Call) -> None:
         super().__init__()
-        self._raw = raw
         self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._call = call
         self.is_over = False
 
     def readable(self) -> bool:
@@ -68,13 +85,14 @@ class _UntilDeadline(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self.is_over:
             return 0
-        _limit(self._sock)
-        return self._raw.readinto(buffer)
+        self._call.limit(self._sock)
+        count: int | None = self._raw.readinto(buffer)
+        self._call.heard = self._call.heard or bool(count)
+        return count
 
     def has_more(self) -> bool:
-        """Whether bytes wait where no `select` sees them: decrypted already, or in a tunnel through a proxy with TLS."""
-        tls, tunnel = getattr(self._sock, "sslobj", self._sock), getattr(self._sock, "incoming", None)
-        return bool((hasattr(tls, "pending") and tls.pending()) or (tunnel is not None and tunnel.pending))
+        """Whether bytes are decrypted already, where no `select` sees them."""
+        return bool(hasattr(self._sock, "pending") and self._sock.pending())
 
     def close(self) -> None:
         self._raw.close()
@@ -84,139 +102,145 @@ class _UntilDeadline(io.RawIOBase):
 class _Reader(io.BufferedReader):
     """Takes note, when an answer is over, of what came behind it."""
 
-    def __init__(self, source: _UntilDeadline) -> None:
+    def __init__(self, source: _UntilDeadline, call: _Call) -> None:
         super().__init__(source)
         self._source = source
+        self._call = call
 
     def close(self) -> None:
         if not self.closed:
             self._source.is_over = True
-            _call.rest = _call.rest or bool(self.peek()) or self._source.has_more()
+            self._call.rest = self._call.rest or bool(self.peek()) or self._source.has_more()
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        raw: Any = self.fp.detach()
-        self.fp = _Reader(_UntilDeadline(raw, sock))
+@dataclass(frozen=True, slots=True)
+class _Limited:
+    """A socket as `http.client` asks for one: something to make a file of."""
+
+    sock: Any
+    call: _Call
+
+    def makefile(self, _mode: str) -> _Reader:
+        return _Reader(_UntilDeadline(self.sock, self.call), self.call)
 
 
-class _Answer(_Response):
-    """An answer on a connection that is open already.
-
-    An ordinary head that came in one piece is read at one go, for a third of the cost, and its body as it comes; one that
-    is cut off raises. What is not `ordinary` is for `http.client` and `urllib3` to make sense of.
-    """
-
-    ordinary = False
-
-    def begin(self) -> None:
-        head = _ORDINARY.match(self.fp.peek())
-        fields = HTTPHeaderDict(_FIELD.findall(head[2].decode("latin-1")) if head else ())
-        if head is None or not _is_ordinary(fields):
-            super().begin()
-            return
-        self.ordinary = True
-        self.fp.read(head.end())
-        self.version, self.status, self.reason = 11, int(head[1]), ""
-        self.headers = fields  # type: ignore[assignment]  # as urllib3 gives them
-        self.chunked = self.will_close = False
-        self.length = int(fields["content-length"])
-
-    def read(self, amt: int | None = None, decode_content: bool | None = None) -> bytes:  # noqa: ARG002 - as urllib3's
-        data = super().read(amt)
-        if not data and self.length and self.ordinary:
-            raise http.client.IncompleteRead(data, self.length)
-        return data
+def _answer(call: _Call, sock: Any, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+    limited: Any = _Limited(sock, call)
+    return http.client.HTTPResponse(limited, *args, **kwargs)
 
 
-def _is_ordinary(fields: Mapping[str, str]) -> bool:
-    """Whether the body has a length and no code, and the connection lives on behind it."""
-    length, connection = fields.get("content-length", ""), fields.get("connection", "keep-alive")
-    says_how_long = length.isdecimal() and len(length) <= _LONGEST_LENGTH
-    has_code = "content-encoding" in fields or "transfer-encoding" in fields
-    return says_how_long and not has_code and connection.lower() == "keep-alive"
+@dataclass(slots=True)
+class Wire:
+    """A connection to `address`, of one thread. `urlopen` makes it what an adapter of `requests` sends by."""
 
+    address: Address
+    connect_seconds: float
+    read_seconds: float
+    total_seconds: float
+    _connection: HTTPConnection | None = None
+    _call: _Call = field(default_factory=_Call)
+    _has_served: bool = False
+    _used_at: float = float("-inf")
 
-class _Plain(HTTPConnection):
-    response_class = _Response
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None and not self._connection.is_closed
 
+    @property
+    def is_fit(self) -> bool:
+        """Whether a request may go over it: it is open, and neither closed by the other side nor idle for too long."""
+        if self._connection is None or self._connection.is_closed or self._idle() > _MOST_IDLE_SECONDS:
+            return False
+        # Before its first answer, what can be read may be a part of the encryption.
+        return not self._has_served or self._connection.is_connected
 
-class _Encrypted(HTTPSConnection):
-    response_class = _Response
+    @property
+    def reached_proxy(self) -> bool:
+        """Whether the connection to the proxy stood when `open` failed."""
+        return self._connection is not None and self._connection.has_connected_to_proxy
 
+    @property
+    def proxy_answered(self) -> bool:
+        """Whether the proxy had said anything when `open` failed."""
+        return self._call.heard
 
-class _Pool(HTTPConnectionPool):
-    """Asks on its open connection in one packet, without what `urllib3` does for many hosts and for retries.
+    def _idle(self) -> float:
+        return time.monotonic() - self._used_at
 
-    That is half of what a request costs. A first connection, with its proxy and certificates, goes the whole way. The
-    connection is back before the answer's body is read: one thread has this pool, and closes it after what is not whole.
-    """
+    def open(self) -> None:
+        """Connect anew, through the proxy's tunnel where there is one. Raises what the libraries raise."""
+        self.close()
+        self._call.begin(self.total_seconds, self.connect_seconds)
+        self._has_served, self._connection = False, self._new()
+        self._connection.connect()
+        self._used_at = time.monotonic()
 
-    ConnectionCls = _Plain
+    def _new(self) -> HTTPConnection:
+        to, seconds = self.address, self.connect_seconds
+        connection: HTTPConnection
+        if to.proxy:
+            proxy = to.proxy
+            trust = ProxyConfig(
+                to.context, use_forwarding_for_https=False, assert_hostname=None, assert_fingerprint=None
+            )
+            url = Url(proxy.scheme, host=proxy.host, port=proxy.port)
+            connection = HTTPSConnection(
+                proxy.host, proxy.port, timeout=seconds, proxy=url, proxy_config=trust, ssl_context=to.context
+            )
+            login = make_headers(proxy_basic_auth=proxy.login) if proxy.login else {}
+            connection.set_tunnel(to.host, to.port, login, scheme=proxy.scheme)
+        elif to.context is not None:
+            connection = HTTPSConnection(to.host, to.port, timeout=seconds, ssl_context=to.context)
+        else:
+            connection = HTTPConnection(to.host, to.port, timeout=seconds)
+        connection.response_class = partial(_answer, self._call)  # type: ignore[assignment]  # what makes one will do
+        return connection
 
-    def urlopen(  # type: ignore[override]  # it is called by `HTTPAdapter.send` alone
-        self, method: str, url: str, body: Any = None, headers: Any = None, **how: Any
-    ) -> Any:
-        """The answer to one request. Raises what `HTTPAdapter.send` expects."""
-        connection = self._get_conn()
-        if connection.is_closed:
-            self._put_conn(connection)
-            return super().urlopen(method, url, body, headers, **how)
+    def begin(self, within: float | None) -> None:
+        """The next answer must be whole `within` seconds, or the limit of all where that is less."""
+        seconds = self.total_seconds if within is None else min(within, self.total_seconds)
+        self._call.begin(seconds, self.read_seconds)
+
+    def urlopen(
+        self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None, **_how: Any
+    ) -> BaseHTTPResponse:
+        """The answer to one request, its body still to be read. Raises Dropped, and what `HTTPAdapter.send` expects."""
+        connection = self._connection
+        assert connection is not None
+        was_kept = self._has_served or self._idle() > _FRESH_SECONDS
+        self._has_served = True
         try:
-            return _asked(connection, method, _written(method, url, headers, body))
-        except TimeoutError as late:
-            message = "no answer in time"
-            raise u3.ReadTimeoutError(self, url, message) from late
-        except ssl.SSLError as error:
-            raise u3.SSLError(error) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise u3.ProtocolError(error) from error
-        finally:
-            self._put_conn(connection)
-
-
-class _EncryptedPool(_Pool, HTTPSConnectionPool):
-    ConnectionCls = _Encrypted  # type: ignore[assignment]  # the pools' types differ, not what they do
-
-
-def _written(method: str, url: str, headers: Mapping[str, str], body: str | bytes | None) -> bytes:
-    """A request as it goes over the wire. Raises ValueError for a header that holds a line's end."""
-    head = "\r\n".join([f"{method} {url} HTTP/1.1", *map(": ".join, headers.items()), "", ""])
-    if not head.count("\r") == head.count("\n") == len(headers) + 2:
-        message = "a header holds a line's end"
-        raise ValueError(message)
-    return head.encode("latin-1") + (body.encode() if isinstance(body, str) else body or b"")
-
-
-def _asked(connection: Any, method: str, request: bytes) -> Any:
-    """Ask on an open connection, which is closed where that fails.
-
-    Returns the answer, its body still to be read: an `_Answer` where it is ordinary, else urllib3's.
-    """
-    try:
-        sock = connection.sock
-        _limit(sock)
-        with suppress(BrokenPipeError, ConnectionResetError):  # It may have answered before it hung up.
-            sock.sendall(request)
-        answer = _Answer(sock, method=method)
-        answer.begin()
-        if answer.ordinary:
-            return answer
-        if answer.will_close:
+            return self._asked(connection, method, url, body, headers)
+        except BaseException as error:
             connection.close()
-        return HTTPResponse(
-            answer,
-            HTTPHeaderDict(answer.headers.items()),
-            answer.status,
-            preload_content=False,
-            original_response=answer,
-            request_method=method,
-        )
-    except BaseException:
-        connection.close()
-        raise
+            if was_kept and isinstance(error, _CLOSED) and not self._call.heard:
+                raise Dropped from error
+            if isinstance(error, http.client.HTTPException):
+                message = "no answer"
+                raise ProtocolError(message, error) from error
+            raise
 
+    def _asked(
+        self, connection: HTTPConnection, method: str, url: str, body: Any, headers: Mapping[str, str] | None
+    ) -> BaseHTTPResponse:
+        connection.timeout = self.read_seconds
+        try:
+            connection.request(method, url, body, headers, preload_content=False)
+        except (BrokenPipeError, ConnectionResetError):
+            if connection.is_closed:
+                raise
+            # It may have answered before it hung up.
+        return connection.getresponse()
 
-POOLS = {"http": _Pool, "https": _EncryptedPool}
+    def end(self) -> None:
+        """The answer was read to its end. Where more came behind it, the connection is closed: it must not become the next answer."""
+        self._used_at = time.monotonic()
+        if self._call.rest:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from jobs import __version__
 from jobs.attempt import Persistence, attempt
 from jobs.book import Book
-from jobs.clock import utc
+from jobs.clock import utc, utc_now
 from jobs.errors import Exit
-from jobs.highlevel import HighLevel, Limits
+from jobs.highlevel import HighLevel, Limits, ThisMachineLacks
 from jobs.model import Route, Unfinished
 from jobs.pace import Pace
 from jobs.routes import keep_bearers, open_routes
@@ -79,10 +79,10 @@ def work(
             executor=executor,
             slots=slots,
             fixed=bool(pacing.workers),
-            try_once=partial(_try_once, api, start.apps.known),
+            try_once=partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop), stop),
             ways=routing.ways,
             breaker=routing.breaker,
-            under_way=lambda: pace.under_way,
+            under_way=lambda: pace.under_way + api.connecting,
             out_of_patience=lambda: pace.out_of_patience,
             stopping=partial(_stopping, stop, pace),
             clock=time.monotonic,
@@ -139,8 +139,25 @@ def make_pace(pacing: PaceSettings, persistence: Persistence) -> Pace:
     )
 
 
-def _try_once(api: HighLevel, apps: Mapping[str, App], errand: Errand) -> Tried:
-    return attempt(api, apps[errand.install.key.client_id], errand)
+def _try_once(
+    api: HighLevel, apps: Mapping[str, App], intend: Callable[[Install], bool], stop: Stop, errand: Errand
+) -> Tried:
+    """One try; where this machine lacks what a connection needs, none at all, and the run stops."""
+    try:
+        return attempt(api, apps[errand.install.key.client_id], errand, intend)
+    except ThisMachineLacks as lacking:
+        stop.ask("outage", Exit.STOPPED_EARLY, str(lacking))
+        return None
+
+
+def _intend(ledger: Ledger, stop: Stop, install: Install) -> bool:
+    """Put on disk that a token will be spent; where the disk will not have it, the run stops and the token is not sent."""
+    try:
+        ledger.intend(install, utc_now())
+    except UnwritableError as full:
+        stop.ask(full.because, Exit.STOPPED_EARLY, str(full))
+        return False
+    return True
 
 
 def _stopping(stop: Stop, pace: Pace) -> bool:

@@ -162,9 +162,6 @@ def _hand_out(floor: _Floor, means: Means) -> None:
         if not _may_go(floor, way, means):
             continue
         errand = means.ways.claim(way)
-        if errand is None:
-            floor.ended.append((way.install, means.ways.unfinished(way)))
-            return
         floor.out += 1
         future = means.executor.submit(means.try_once, errand)
         future.add_done_callback(partial(_put, floor.done, way, errand))

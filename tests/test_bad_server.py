@@ -37,6 +37,7 @@ class Call:
     good: dict[str, object]
     optional: frozenset[str]
     may_be_empty: frozenset[str] = frozenset()
+    fresh: bool = False  # Each has a connection of its own.
 
 
 CALLS = {
@@ -55,9 +56,10 @@ CALLS = {
         frozenset({"token_type", "expires_in", "scope", "companyId", "userId", "traceId"}),
     ),
     "refresh": Call(
-        lambda api: api.refresh(APP, INSTALL, Secret("the-code-1"), Window()),
+        lambda api: api.refresh(APP, INSTALL, Secret("the-code-1"), Window(), lambda _: True),
         {"accessToken": "access.jwt", "refreshToken": "refresh.jwt", "userType": "Location", "locationId": "LocA"},
         frozenset(),
+        fresh=True,
     ),
     "location_token": Call(
         lambda api: api.location_token(INSTALL, "CoA", Secret("the-code-1")),
@@ -84,6 +86,9 @@ class Gate:
 
     def enter(self, *, urgent, resource):
         return 0
+
+    def withdraw(self, number):
+        pass
 
     def observe(self, number, status, retry_after, headers):
         assert retry_after is None or retry_after >= 0
@@ -130,7 +135,8 @@ def play(bad, call, *, slow, after):
         assert cause_of(call, api) is None
         assert len(server.requests) == after + 2
         # What was not whole and expected may have a rest to come: its connection is used no more.
-        assert server.connections == 2 or bad.cause is not Cause.MALFORMED_ANSWER
+        used = after + 2 if call.fresh else 2
+        assert server.connections == used or bad.cause is not Cause.MALFORMED_ANSWER
         api.close()
 
 

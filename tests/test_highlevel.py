@@ -18,7 +18,9 @@ from jobs.highlevel import CallFailed, HighLevel, Limits
 from jobs.model import App, Cause, Install, InstallKey, Level
 from jobs.secret import Secret
 
-BASE = "https://api.example.test"
+# Connections are made to it, but what is sent to it, `responses` answers.
+LISTENING = socket.create_server(("127.0.0.1", 0), backlog=4_096)
+BASE = f"http://127.0.0.1:{LISTENING.getsockname()[1]}"
 APP = App("client-1", Secret("s3cret/value+x"), redirect_uri="https://me.example/cb")
 LOCATION = Install(InstallKey("client-1", Level.SUB_ACCOUNT, "LocA"), "CoA")
 AGENCY = Install(InstallKey("client-1", Level.AGENCY, "CoA"), "CoA")
@@ -33,11 +35,14 @@ class Gate:
     """Lets everything out and remembers."""
 
     def __init__(self):
-        self.entered, self.observed = [], []
+        self.entered, self.observed, self.withdrawn = [], [], []
 
     def enter(self, *, urgent, resource):
         self.entered.append(urgent)
         return len(self.entered) - 1
+
+    def withdraw(self, number):
+        self.withdrawn.append(number)
 
     def observe(self, number, status, retry_after, headers):
         self.observed.append((status, retry_after))

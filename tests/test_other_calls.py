@@ -113,7 +113,7 @@ def test_a_list_without_an_end_is_not_read_for_ever(net):
 
 def test_a_refresh_sends_a_form_and_both_of_its_secrets_are_starred_out(net):
     net.post(f"{BASE}/oauth/token", status=400, json={"message": f"no {OLD.reveal()} {APP.client_secret.reveal()}"})
-    answer = refused(make().refresh, APP, AGENCY, OLD, Window())
+    answer = refused(make().refresh, APP, AGENCY, OLD, Window(), lambda _: True)
     assert parse_qs(net.calls[0].request.body) == {
         "client_id": ["client-1"], "client_secret": ["s3cret/value+x"], "grant_type": ["refresh_token"],
         "refresh_token": [OLD.reveal()], "user_type": ["Company"],
@@ -128,9 +128,9 @@ def test_a_lost_answer_is_asked_for_within_the_window_and_never_later(net, later
     moment = [100.0]
     api, window = make(clock=lambda: moment[0]), Window()
     net.post(f"{BASE}/oauth/token", status=502)
-    assert diagnose(refused(api.refresh, APP, LOCATION, OLD, window)) is Cause.SERVER_ERROR
+    assert diagnose(refused(api.refresh, APP, LOCATION, OLD, window, lambda _: True)) is Cause.SERVER_ERROR
     moment[0] += later
-    cause = diagnose(refused(api.refresh, APP, LOCATION, OLD, window))
+    cause = diagnose(refused(api.refresh, APP, LOCATION, OLD, window, lambda _: True))
     assert cause is (Cause.SERVER_ERROR if sent == 2 else Cause.REFRESH_UNKNOWN)
     assert len(net.calls) == sent
 
@@ -139,5 +139,5 @@ def test_a_lost_answer_is_asked_for_within_the_window_and_never_later(net, later
 def test_an_answer_that_tells_how_it_went_opens_no_window(net, status):
     window = Window()
     net.post(f"{BASE}/oauth/token", status=status, json={"message": "no"})
-    refused(make().refresh, APP, LOCATION, OLD, window)
+    refused(make().refresh, APP, LOCATION, OLD, window, lambda _: True)
     assert window.opened is None

@@ -81,7 +81,6 @@ def test_installs_that_end_while_others_are_written_share_one_synced_transaction
         {},
         reconnect_closed=lambda app: None,
         look_again=lambda app: None,
-        intend=lambda install: True,
         clock=lambda: 0.0,
         now=lambda: "2026-11-24T10:00:00.000Z",
         server_time=lambda: 0.0,
