@@ -1,17 +1,17 @@
 """The two streams that people and programs read. Nothing passes by: a traceback and a drawn line neither.
 
-A net stars secrets out, keeps control characters away, and never fails or waits: a terminal, pipe or log that is
-gone, full or not read costs messages only.
+A net stars secrets out, keeps control characters away, and never fails: a terminal, pipe, socket or log that is gone or
+full costs messages only. In a run it never waits either: a thread of its own writes what a bounded queue holds.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import re
 import select
-import stat
 import sys
-import time
+import threading
 from typing import TYPE_CHECKING, TextIO
 
 from jobs.secret import Secret, opaque_parts, scrub_own
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # What a reader that lags behind may still get; more than a pipe holds, less than memory minds.
-_MOST_LATE_BYTES = 65_536
+_MOST_LATE_BYTES = 262_144
 # All control and direction characters but the tab and the newline.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -33,8 +33,8 @@ class Net:
         self._secrets: tuple[Secret, ...] = ()
         self._spared: frozenset[str] = frozenset()
         self._unfinished = ""
-        self._late = b""
-        self._own: int | None = None
+        self._queue: queue.SimpleQueue[bytes | threading.Event] | None = None
+        self._queued = self._written = 0
         self.failed = stream is None
         self.lost = 0
 
@@ -79,27 +79,25 @@ class Net:
         return Drawing(self)
 
     def unblock(self) -> None:
-        """Never wait for the reader from now on: what he does not take in time is lost, and counted in `lost`.
-
-        Another opening of the same pipe or terminal is used, since the mode of this one is shared with other programs.
-        """
-        try:
-            file = self._stream.fileno() if self._stream is not None else -1
-            mode = os.fstat(file).st_mode
-            if self._own is None and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
-                self._own = os.open(f"/dev/fd/{file}", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (OSError, ValueError):
+        """Never wait for the reader from now on: what he does not take in time is lost, and counted in `lost`."""
+        if self._queue is not None or self._stream is None:
             return
+        try:
+            self._stream.flush()
+            file, waiting = self._stream.fileno(), queue.SimpleQueue[bytes | threading.Event]()
+            # A daemon: a reader that never reads must not keep the process from its end.
+            threading.Thread(target=self._write_out, args=(file, waiting), name="stream", daemon=True).start()
+        except (OSError, ValueError, RuntimeError):
+            return  # There is no such file, or no thread: what is written goes out at once.
+        self._queue = waiting
 
     def drain(self, seconds: float) -> None:
         """Wait at most that long for a reader that lags behind."""
         self.flush()
-        end = time.monotonic() + seconds
-        while self._late and not self.failed and (left := end - time.monotonic()) > 0:
-            poll = select.poll()
-            poll.register(self._own or 0, select.POLLOUT)
-            poll.poll(min(left, 0.5) * 1000)
-            self._push(b"")
+        if self._queue is not None and not self.failed:
+            reached = threading.Event()
+            self._queue.put(reached)
+            reached.wait(seconds)
 
     def _take(self, text: str) -> None:
         whole, newline, rest = (self._unfinished + text).rpartition("\n")
@@ -111,28 +109,47 @@ class Net:
         if self.failed or self._stream is None:
             return
         clean = scrub_own(text, self._secrets, self._spared)
+        if self._queue is not None:
+            self._put(clean.encode(self.encoding, "backslashreplace"))
+            return
         try:
-            if self._own is None:
-                self._stream.write(clean)
-                self._stream.flush()
-            else:
-                self._push(clean.encode(self.encoding, "backslashreplace"))
+            self._stream.write(clean)
+            self._stream.flush()
         except (OSError, ValueError):
             self.failed = True
 
-    def _push(self, data: bytes) -> None:
-        assert self._own is not None
-        if data and len(self._late) + len(data) > _MOST_LATE_BYTES and self._late:
+    def _put(self, data: bytes) -> None:
+        # Without a lock, since a signal's handler writes too: each of the two numbers is counted by one thread.
+        late = self._queued - self._written
+        if late and late + len(data) > _MOST_LATE_BYTES:
             self.lost += 1
-        else:
-            self._late += data
-        try:
-            while self._late:
-                self._late = self._late[os.write(self._own, self._late) :]
-        except BlockingIOError:
             return
-        except OSError:
-            self.failed = True
+        self._queued += len(data)
+        assert self._queue is not None
+        self._queue.put(data)
+
+    def _write_out(self, file: int, waiting: queue.SimpleQueue[bytes | threading.Event]) -> None:
+        """Write what waits, for ever: the one place in which a reader can keep us."""
+        while True:
+            data = waiting.get()
+            if isinstance(data, threading.Event):
+                data.set()
+                continue
+            try:
+                _write_all(file, data)
+            except OSError:
+                self.failed = True
+            self._written += len(data)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(file, data) :]
+        except BlockingIOError:  # Another program made it so; the mode is shared with it.
+            poll = select.poll()
+            poll.register(file, select.POLLOUT)
+            poll.poll()
 
 
 class Drawing:

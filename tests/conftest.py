@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +161,14 @@ def stage(play, behaviours, stage_process):
     yield made
     while made.owed:
         made.end()
+
+
+def wait_until(condition, seconds=20):
+    """Come back when it has happened."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
 
 
 def pairs(output):

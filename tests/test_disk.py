@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
-import time
 
 import pytest
 
-from .conftest import pairs
+from .conftest import pairs, wait_until
 
 REPORTS = ["results.csv", "failures.csv", "failures.html", "summary.json"]
 
@@ -50,13 +49,6 @@ def fill(place):
                     pass
             except OSError:
                 continue
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def issued(job):

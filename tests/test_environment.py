@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from jobs.highlevel import CallFailed
 from jobs.model import Cause
 
 from .bad_server import KEEP, Bad, http, serving
-from .conftest import PROJECT
+from .conftest import PROJECT, wait_until
 from .test_bad_server import APP, CALLS, INSTALL, SECRET, client
 
 HOST = "api.example.test"
@@ -361,10 +360,3 @@ def test_a_user_without_a_name_a_home_or_the_checkout_recovers_into_a_folder_of_
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
     assert len(job.sandbox.codes.issued) == 2
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)

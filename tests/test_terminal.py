@@ -10,6 +10,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -40,7 +41,7 @@ from jobs.terminal.voice import Voice
 from jobs.terminal.watch import Watch
 from jobs.work import Progress
 
-from .conftest import CLIENT_ID, PROJECT, SECRET
+from .conftest import CLIENT_ID, PROJECT, SECRET, wait_until
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LIVE = re.compile(r"(\d+)(?:/| of )(\d+)  ?\d+ recovered")
@@ -593,15 +594,27 @@ def test_a_reader_that_is_gone_costs_messages_and_no_install(play):
     assert job.summary()["counts"]["recovered"] == 20
 
 
-@pytest.mark.parametrize("kind", ["pipe", "terminal"])
-def test_a_reader_that_does_not_read_costs_messages_and_no_install(play, kind):
-    job = play()
-    reader, writer = os.pipe() if kind == "pipe" else pty.openpty()
+def fill(kind):
+    """Both ends of a stream of a kind that holds no more byte, and whose reader does not read."""
+    if kind == "socket":
+        reader, writer = (end.detach() for end in socket.socketpair())
+    else:
+        reader, writer = os.pipe() if kind == "pipe" else pty.openpty()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
         while True:
             os.write(writer, b"x" * 512)
     os.set_blocking(writer, True)
+    return reader, writer
+
+
+STREAMS = ["pipe", "terminal", "socket"]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_reader_that_does_not_read_costs_messages_and_no_install(play, kind):
+    job = play()
+    reader, writer = fill(kind)
     environment = job.environment | {"TERM": "dumb"}
     command = [sys.executable, "-m", "jobs", "run", str(job.manifest(listing(30))), "--output", str(job.output)]
     done = subprocess.run(command, cwd=PROJECT, env=environment, stdout=writer, stderr=writer, timeout=100, check=False)
@@ -609,6 +622,39 @@ def test_a_reader_that_does_not_read_costs_messages_and_no_install(play, kind):
     os.close(reader)
     assert done.returncode == 0
     assert job.summary()["counts"]["recovered"] == 30
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_signal_ends_a_run_whose_reader_does_not_read(play, kind):
+    job = play(latency_seconds=0.05)
+    reader, writer = fill(kind)
+    environment = job.environment | {"TERM": "dumb"}
+    command = [sys.executable, "-m", "jobs", "run", str(job.manifest(listing(3_000))), "--output", str(job.output)]
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=writer, stderr=writer) as process:
+        wait_until(lambda: job.sandbox.codes.issued)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+    os.close(writer)
+    os.close(reader)
+    assert job.summary()["stopped_because"] == "signal"
+
+
+def test_messages_that_nobody_reads_are_bounded_and_counted_and_those_that_are_read_are_whole():
+    reader, writer = fill("socket")
+    with os.fdopen(writer, "w", encoding="utf-8") as stream:
+        net = Net(stream)
+        net.unblock()
+        line = "a word " * 142 + "\n"
+        for _ in range(10_000):
+            net.write(line)
+        kept = 10_000 - net.lost
+        assert 100 < kept < 1_000
+        net.drain(0)
+        read = bytearray()
+        with os.fdopen(reader, "rb", buffering=0) as end:
+            while read.count(b"\n") < kept:
+                read += end.read(65_536)
+        assert read.endswith((line * kept).encode())
 
 
 # -- the command to run next -------------------------------------------------------------------------------------

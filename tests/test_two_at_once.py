@@ -18,7 +18,7 @@ from jobs.folder import alone, patience_for_reports
 from jobs.opening import open_ledger
 from jobs.patience import Patience
 
-from .conftest import pairs
+from .conftest import pairs, wait_until
 
 
 def listing(count):
@@ -144,13 +144,6 @@ def test_a_run_that_begins_while_reports_are_made_waits_for_them_and_removes_no_
     os.close(folder)
     assert stage.end()["code"] == 0
     assert not half.exists()
-
-
-def wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
 
 
 LOCK = """

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Opening", "Terminal", "draws"]
 
 _LATE_SECONDS = 2.0
+_LATE_AT_ONCE_SECONDS = 0.5
 _DUMB = {"", "dumb", "unknown"}
 
 
@@ -240,6 +241,7 @@ class Terminal:
                 self._finish_log(code, f"exit {int(code)}: {what}")
             else:
                 self._err.write(f"\nexit {int(code)}: {what}\n")
+            self._err.drain(_LATE_AT_ONCE_SECONDS)
         except RuntimeError:  # The signal came within a write of the very stream.
             return
 
