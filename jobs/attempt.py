@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from tenacity import DoSleep, RetryCallState, Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
@@ -18,27 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobs.bearers import AgencyKey
-    from jobs.highlevel import Code, HighLevel, Window
+    from jobs.highlevel import Code, HighLevel, Pages, Window
     from jobs.secret import Secret
+
+_MOST_HELD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One try: the install, its route, and what that route needs. `lists`: ask for the agency's locations instead."""
+    """One try: the install, its route, and what that route needs. `pages`: read the agency's locations on instead."""
 
     install: Install
     route: Route
     window: Window
     agency: AgencyKey | None = None
     bearer: Secret | None = None
-    lists: bool = False
+    pages: Pages | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The locations of an agency that have the app, or None where it would not say."""
+    """Locations of an agency that have the app, or None where it would not say; `whole`: there are no more."""
 
     locations: frozenset[str] | None
+    whole: bool = True
 
 
 Tried = Tokens | Listing | Answer | None
@@ -70,17 +72,23 @@ def by_refresh(api: HighLevel, app: App, install: Install, window: Window, inten
     return api.refresh(app, install, install.old, window, intend)
 
 
-def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secret, *, lists: bool) -> Tokens | Listing:
-    """A pair for a sub-account by its agency's token, or the listing that comes before it."""
-    if not lists:
-        return api.location_token(install, agency.company_id, bearer)
+def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secret) -> Tokens:
+    """A pair for a sub-account by its agency's token."""
+    return api.location_token(install, agency.company_id, bearer)
+
+
+def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
+    """Locations of an agency, from the page on that comes next; so many at once as are light to hold."""
     try:
-        pages = api.installed_locations(agency.client_id, agency.company_id, bearer)
-        return Listing(frozenset(chain.from_iterable(pages)))
+        while not pages.whole and len(pages.found) < _MOST_HELD:
+            api.installed_locations(pages, bearer)
     except CallFailed as failed:
         if ADVICE[diagnose(failed.answer)].again:
             raise
         return Listing(None)
+    locations = frozenset(pages.found)
+    pages.found.clear()
+    return Listing(locations, pages.whole)
 
 
 def attempt(api: HighLevel, app: App, errand: Errand, intend: Callable[[Install], bool]) -> Tried:
@@ -89,8 +97,10 @@ def attempt(api: HighLevel, app: App, errand: Errand, intend: Callable[[Install]
     `intend` puts on disk that the install's old token will be spent, and returns whether that worked.
     """
     try:
+        if errand.pages and errand.bearer:
+            return read_on(api, errand.pages, errand.bearer)
         if errand.route is Route.AGENCY and errand.agency and errand.bearer:
-            return by_agency(api, errand.install, errand.agency, errand.bearer, lists=errand.lists)
+            return by_agency(api, errand.install, errand.agency, errand.bearer)
         if errand.route is Route.REFRESH:
             return by_refresh(api, app, errand.install, errand.window, intend)
         return by_reconnect(api, app, errand.install)

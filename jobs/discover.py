@@ -22,7 +22,7 @@ from jobs.claims import read_claims, why_useless
 from jobs.clock import utc, utc_now
 from jobs.errors import Exit, Problem, UserError, refuse
 from jobs.folder import app_lock, hold, replacing
-from jobs.highlevel import CallFailed
+from jobs.highlevel import CallFailed, Pages
 from jobs.ids import is_id
 from jobs.manifest import open_manifest
 from jobs.model import InstallKey, Level, Row
@@ -91,7 +91,7 @@ def prepare(
         raise refuse("has no column location_id to add to", str(output), "name one of its columns so, in line 1")
     if manifest is not None and not apps.only and manifest.layout.client_id < 0:
         raise refuse("has no column client_id, and several apps are configured", str(output), "add the column")
-    found = _of_ledger(source, url, apps) if source is not None else {}
+    found = _of_ledger(source, url, apps, companies) if source is not None else {}
     given = Secret(known.get(TOKEN, "").strip())
     agencies: dict[AgencyKey, Secret] = {}
     problems: list[Problem] = []
@@ -106,15 +106,20 @@ def prepare(
     return Question(settings, apps, url, known, agencies, manifest)
 
 
-def _of_ledger(source: Path, url: str, apps: Apps) -> dict[AgencyKey, Secret]:
-    """The living agency tokens of an output folder."""
+def _of_ledger(source: Path, url: str, apps: Apps, companies: Sequence[str]) -> dict[AgencyKey, Secret]:
+    """The living tokens of these agencies in an output folder."""
     path = must_hold_ledger(source)
     with reading(path) as ledger:
         with ledger.engine.connect() as connection:
             refuse_another(connection, path, url)
         ledger.stage(())
-        bearers = ledger.ask(lambda connection: list(known_bearers(connection, utc())))
-    return {AgencyKey(one.client_id, one.company_id): one.token for one in bearers if one.client_id in apps.known}
+        return ledger.ask(
+            lambda connection: {
+                AgencyKey(one.client_id, one.company_id): one.token
+                for one in known_bearers(connection, utc())
+                if one.client_id in apps.known and one.company_id in companies
+            }
+        )
 
 
 def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[AgencyKey, Secret], Problem | None]:
@@ -182,15 +187,14 @@ def _ask_all(question: Question, stop: Stop) -> list[Reply]:
 def _ask(
     api: HighLevel, persist: Callable[[], Persistence], stopping: threading.Event, agency: AgencyKey, token: Secret
 ) -> Reply:
-    """An agency's whole listing, tried again while that may help."""
+    """An agency's whole listing; each page is tried again while that may help, and what was read is kept."""
     persistence = persist()  # In this thread: what counts the tries keeps its figures by thread.
-    state = persistence.begin()
-    while True:
-        locations: dict[str, str] = {}
+    state, pages = persistence.begin(), Pages(agency.client_id, agency.company_id)
+    while not pages.whole:
         try:
-            for page in api.installed_locations(agency.client_id, agency.company_id, token):
-                locations |= page
-            return Reply(agency, locations)
+            api.installed_locations(pages, token)
+            state = persistence.begin()
+            continue
         except Stopped:
             return Reply(agency, None, "was not asked to the end")
         except CallFailed as failed:
@@ -201,6 +205,7 @@ def _ask(
         wait = persistence.wait_after(state, answer)
         if wait is None or stopping.wait(wait):
             return Reply(agency, None, f"refused: {answer.message}")
+    return Reply(agency, pages.found)
 
 
 def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
@@ -19,12 +19,12 @@ from jobs.reasons import Way, of_this_machine, reason, why_unreachable
 from jobs.transport import Dropped, Limits, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from jobs.secret import Secret
 
-__all__ = ["CallFailed", "Code", "ConnectionLost", "Gate", "HighLevel", "Limits", "ThisMachineLacks", "Window"]
+__all__ = ["CallFailed", "Code", "ConnectionLost", "Gate", "HighLevel", "Limits", "Pages", "ThisMachineLacks", "Window"]
 
 
 _MOST_PAGES = 10_000
@@ -96,6 +96,22 @@ class _Call:
 
 def _any_time() -> None:
     """What is asked just before a request leaves, where nothing is to be asked."""
+
+
+@dataclass(slots=True)
+class Pages:
+    """How far the list of an agency's locations has come: what is `found` (names by id), and which page comes next.
+
+    A page that fails is asked for again, and what was read before it is kept. `failures` are those of this page.
+    """
+
+    client_id: str
+    company_id: str
+    found: dict[str, str] = field(default_factory=dict)
+    whole: bool = False
+    failures: int = 0
+    next_page: str = ""
+    seen: set[str] = field(default_factory=set)
 
 
 class HighLevel:
@@ -230,30 +246,26 @@ class HighLevel:
             break
         return read_tokens(heard, answer, install, agency=company_id)
 
-    def installed_locations(self, client_id: str, company_id: str, bearer: Secret) -> Iterator[dict[str, str]]:
-        """The names of an agency's locations that have the app, by id, a page at a time. Raises CallFailed, Stopped.
+    def installed_locations(self, pages: Pages, bearer: Secret) -> None:
+        """Read the next page of an agency's locations that have the app into `pages`. Raises CallFailed, Stopped.
 
         Source: OpenAPI description, v3 `GET /oauth/installed-locations`.
         """
         query = {
-            "companyId": company_id,
-            "appId": client_id.partition("-")[0],
+            "companyId": pages.company_id,
+            "appId": pages.client_id.partition("-")[0],
             "isInstalled": "true",
             "pageSize": "100",
-        }
-        call = _Call(Stage.INSTALLED_LOCATIONS, Resource(client_id, company_id, bearer=True), (bearer,))
-        seen: set[str] = set()
-        while True:
-            request = self._with_bearer("GET", "/oauth/installed-locations", "v3", bearer, params=query)
-            heard, answer = self._call(request, call)
-            page, next_page = read_page(heard, answer)
-            yield page
-            if not next_page:
-                return
-            if next_page in seen or len(seen) >= _MOST_PAGES:
-                raise heard.failed(answer, Cause.MALFORMED_ANSWER, "HighLevel's list of locations has no end")
-            seen.add(next_page)
-            query["pageToken"] = next_page
+        } | ({"pageToken": pages.next_page} if pages.next_page else {})
+        request = self._with_bearer("GET", "/oauth/installed-locations", "v3", bearer, params=query)
+        resource = Resource(pages.client_id, pages.company_id, bearer=True)
+        heard, answer = self._call(request, _Call(Stage.INSTALLED_LOCATIONS, resource, (bearer,)))
+        page, next_page = read_page(heard, answer)
+        if next_page in pages.seen or len(pages.seen) >= _MOST_PAGES:
+            raise heard.failed(answer, Cause.MALFORMED_ANSWER, "HighLevel's list of locations has no end")
+        pages.seen.add(next_page)
+        pages.found |= page
+        pages.next_page, pages.whole, pages.failures = next_page, not next_page, 0
 
     def _with_bearer(self, method: str, path: str, version: str, bearer: Secret, **more: Any) -> PreparedRequest:
         headers = {**self._headers, "Version": version, "Authorization": f"Bearer {bearer.reveal()}"}

@@ -105,6 +105,11 @@ class Ledger:
         finally:
             self._connection.rollback()
 
+    def keep(self, act: Callable[[Connection], _T]) -> _T:
+        """What `act` returns, which changes temporary tables alone."""
+        with self._connection.begin():
+            return act(self._connection)
+
     # -- the manifest ------------------------------------------------------------------------------------------
 
     def stage(self, rows: Iterable[Row | Broken]) -> int:

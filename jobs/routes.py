@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> Bearers:
     """The agencies with a living pair, of the manifest and of the ledger, where the routes of the run may use them."""
-    bearers = Bearers()
+    bearers = Bearers(ledger)
     if Route.AGENCY in routes:
-        for bearer in ledger.ask(lambda connection: list(known_bearers(connection, utc()))):
-            bearers.add(*bearer)
+        bearers.add_all(lambda connection: known_bearers(connection, utc()))
     return bearers
 
 

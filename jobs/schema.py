@@ -4,7 +4,7 @@
 columns; `todo` the order of the run under way; `pairs` the
 fingerprints of every pair ever recorded; `spends` those of the refresh tokens that were spent, or may be; `listed` and
 `torn` (temporary, so never on disk under a name) the manifest of the run: its usable lines, with the old pairs in them,
-and the broken ones; `reported` and `reported_lines` what the last report listed. Version 2 added `spends`, version 3
+and the broken ones; `bearers` and `locations` (temporary too) the agencies' living tokens and what they list; `reported` and `reported_lines` what the last report listed. Version 2 added `spends`, version 3
 `reported`.
 """
 
@@ -182,6 +182,30 @@ torn = Table(
     Column("cell_count", Integer, nullable=False),
     Column("why", Text, nullable=False),
     prefixes=["TEMPORARY"],
+)
+
+of_a_run = MetaData()
+bearers = Table(
+    "bearers",
+    of_a_run,
+    Column("id", Integer, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("company_id", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Index("bearers_of_agency", "client_id", "company_id"),
+    Index("bearers_of_app", "client_id", "id"),
+    prefixes=["TEMPORARY"],
+    sqlite_autoincrement=True,
+)
+
+locations = Table(
+    "locations",
+    of_a_run,
+    Column("client_id", Text, primary_key=True),
+    Column("location_id", Text, primary_key=True),
+    Column("company_id", Text, nullable=False),
+    prefixes=["TEMPORARY"],
+    sqlite_with_rowid=False,
 )
 
 SAME_INSTALL = (

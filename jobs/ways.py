@@ -11,6 +11,7 @@ from jobs.attempt import Errand, Listing, is_refused_by_pace
 from jobs.bearers import AgencyKey
 from jobs.causes import Closes, closes, diagnose, leaves_in_doubt
 from jobs.claims import why_useless
+from jobs.highlevel import Pages
 from jobs.model import (
     Answer,
     Cause,
@@ -134,9 +135,8 @@ class Ways:
         else:
             if any(key.client_id == client_id for key in self._agencies_under_way):
                 return Park(AgencyKey(client_id, ""))
-            unlisted = (one for one in self._bearers.of_app(client_id) if not (one.listed or one.rests))
-            agency = next(unlisted, None) or self._bearers.that_lists(client_id, install.key.account_id)
-        if agency is None or agency.bearer is None or agency.rests:
+            agency = self._bearers.unlisted(client_id) or self._bearers.that_lists(client_id, install.key.account_id)
+        if agency is None or not agency.tokens or agency.rests:
             return self._shut(way, agency.rests or agency.closed if agency else None)
         return self._by_agency(way, agency)
 
@@ -187,7 +187,9 @@ class Ways:
             way.before, way.fate = way.fate, Fate.UNKNOWN
         if route is Route.AGENCY and agency is not None:
             agency.busy, way.slot = not (agency.listed and agency.proven), None
-            return Errand(way.install, route, way.window, agency.key, agency.bearer, lists=not agency.listed)
+            if not agency.listed and agency.pages is None:
+                agency.pages = Pages(*agency.key)
+            return Errand(way.install, route, way.window, agency.key, self._bearers.token_of(agency), agency.pages)
         return Errand(way.install, route, way.window)
 
     # -- what came back ----------------------------------------------------------------------------------------
@@ -204,8 +206,10 @@ class Ways:
             return []
         agency, way.agency = way.agency, None
         agency.busy = False
+        if errand.pages is not None and not errand.pages.failures:
+            way.state = self._persistence.begin()  # The tries are those of a page, not of the whole listing.
         if isinstance(tried, Listing):
-            self._bearers.keep_listing(agency, tried.locations)
+            self._bearers.keep_listing(agency, tried.locations, whole=tried.whole)
             if tried.locations is None:
                 self._say(f"the agency {agency.key.company_id} does not list its locations: each is asked for")
         elif isinstance(tried, Answer):
@@ -220,9 +224,9 @@ class Ways:
             return
         if answer.status:
             agency.refusals, agency.refused_since = 0, None
-        if errand.lists:
-            agency.listing_failures += 1
-            if agency.listing_failures >= _LISTING_TRIES:
+        if errand.pages is not None:
+            errand.pages.failures += 1
+            if errand.pages.failures >= _LISTING_TRIES:
                 self._bearers.keep_listing(agency, None)
         elif closes(answer) is Closes.AGENCY and errand.bearer is not None:
             if self._bearers.refused(agency, errand.bearer, answer):
@@ -287,7 +291,7 @@ class Ways:
         client_id, account_id = install.key.client_id, install.key.account_id
         known = self._bearers.of(client_id, install.company_id)
         agency = known or self._bearers.that_lists(client_id, account_id)
-        return agency is not None and agency.bearer is not None
+        return agency is not None and agency.tokens > 0
 
     # -- how it ends -------------------------------------------------------------------------------------------
 

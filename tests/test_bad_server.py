@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobs.causes import diagnose
-from jobs.highlevel import CallFailed, Code, HighLevel, Limits, Window
+from jobs.highlevel import CallFailed, Code, HighLevel, Limits, Pages, Window
 from jobs.model import App, Cause, Install, InstallKey, Level
 from jobs.secret import Secret
 
@@ -68,7 +68,7 @@ CALLS = {
         frozenset({"refreshToken"}),
     ),
     "installed_locations": Call(
-        lambda api: list(api.installed_locations("client-1", "CoA", Secret("the-code-1"))),
+        lambda api: api.installed_locations(Pages("client-1", "CoA"), Secret("the-code-1")),
         {"items": [{"_id": "LocA", "name": "A", "isInstalled": True}]},
         frozenset(),
         frozenset({"items"}),

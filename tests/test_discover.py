@@ -130,6 +130,18 @@ def test_it_is_paced_and_tried_again_like_every_call(agencies):
     assert not (job.folder / "x.csv").exists()
 
 
+def test_a_page_that_fails_is_asked_for_again_and_those_before_it_are_kept(agencies):
+    job = agencies(faults={"listing_error": 0.4}, seed=8)
+    with_token(job, "CoA")
+    path = job.folder / "x.csv"
+    done = job("discover", "--company", "CoA", "--output", path)
+    assert done.returncode == 0, done.stderr
+    assert len(rows(path)) == 230
+    statuses = [seen.status for seen in job.sandbox.seen]
+    assert statuses.count(200) == 3
+    assert 502 in statuses[statuses.index(200) :]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from jobs.causes import diagnose
-from jobs.highlevel import CallFailed, Window
+from jobs.highlevel import CallFailed, Pages, Window
 from jobs.model import Cause, Stage
 from jobs.secret import Secret
 
@@ -84,7 +84,10 @@ def test_a_bearer_that_is_echoed_is_starred_out(net):
 def pages(net, *bodies):
     for body in bodies:
         net.get(f"{BASE}/oauth/installed-locations", json=body)
-    return [one for page in make().installed_locations("app-client", "CoA", BEARER) for one in page]
+    pages, api = Pages("app-client", "CoA"), make()
+    while not pages.whole:
+        api.installed_locations(pages, BEARER)
+    return list(pages.found)
 
 
 def test_all_pages_are_read_and_only_what_is_installed_counts(net):

@@ -118,6 +118,16 @@ def test_a_listing_that_is_refused_does_not_close_the_route(play):
     assert {job.results()[key]["route"] for key in ("LocA", "LocB")} == {"agency"}
 
 
+def test_a_page_of_a_listing_that_fails_is_asked_for_again_and_those_before_it_are_kept(play):
+    job = play(of(*(f"Loc{n:03}" for n in range(450))), reconnect_removed=True, faults={"listing_error": 0.3}, seed=8)
+    rows = [agency(job, "CoA"), ("Loc000", "CoA", "", ""), ("Loc449", "", "", "")]
+    job.run(job.manifest(listing(*rows)), "--routes", "agency")
+    assert {job.results()[key]["route"] for key in ("Loc000", "Loc449")} == {"agency"}
+    statuses = [seen.status for seen in job.sandbox.seen if seen.call == LISTING]
+    assert statuses.count(200) == 5
+    assert 502 in statuses[statuses.index(200) :]
+
+
 def test_an_agency_without_the_scope_is_closed_at_its_first_answer_and_said_once(play):
     installs = of(*(f"Loc{n}" for n in range(9))) | of("LocZ", company="CoZ")
     job = play(installs | {"CoA": Place("no_oauth_write", "Company")}, reconnect_removed=True)

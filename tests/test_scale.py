@@ -11,7 +11,7 @@ import pytest
 from jobs.attempt import Persistence
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
-from jobs.model import Broken, Install, InstallKey, Level, Route, Row, Tokens
+from jobs.model import Answer, Broken, Install, InstallKey, Level, Route, Row, Stage, Tokens
 from jobs.opening import open_ledger
 from jobs.secret import Secret
 from jobs.ways import Ways
@@ -54,6 +54,39 @@ def test_lines_that_cannot_be_used_are_not_held_in_memory(ledger):
     assert peak < 2_000_000
 
 
+def test_tokens_of_agencies_and_what_they_list_are_not_held_in_memory(ledger):
+    tracemalloc.start()
+    bearers = Bearers(ledger)
+    bearers.add_all(lambda _: (("app-1", f"Co{n}", Secret(f"{n:2000}")) for n in range(2_000)))
+    before, _ = tracemalloc.get_traced_memory()
+    for n in range(2_000):
+        agency = bearers.of("app-1", f"Co{n}")
+        bearers.keep_listing(agency, [f"Loc{n}-{m}" for m in range(10)])
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 2_000 * 700
+    assert bearers.that_lists("app-1", "Loc7-3") is bearers.of("app-1", "Co7")
+    assert bearers.token_of(bearers.of("app-1", "Co7")).reveal().strip() == "7"
+    assert bearers.unlisted("app-1") is None
+
+
+def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger):
+    bearers, refusal = Bearers(ledger), Answer(Stage.LOCATION_TOKEN, 401, "Invalid JWT")
+    for token in ("old", "new", "new"):
+        bearers.add("app-1", "CoA", Secret(token))
+    agency = bearers.of("app-1", "CoA")
+    assert (agency.tokens, bearers.token_of(agency)) == (2, Secret("new"))
+    assert not bearers.refused(agency, Secret("new"), refusal)
+    assert bearers.token_of(agency) == Secret("old")
+    bearers.keep_listing(agency, None)
+    assert bearers.unlisted("app-1") is None
+    assert bearers.refused(agency, Secret("old"), refusal)
+    assert (agency.closed, bearers.token_of(agency), bearers.companies("app-1")) == (refusal, None, [])
+    bearers.add("app-1", "CoA", Secret("newest"))
+    assert (agency.closed, bearers.companies("app-1")) == (None, ["CoA"])
+    assert bearers.unlisted("app-1") is agency
+
+
 class Waiting(Executor):
     """Ends what it was given when it is told to."""
 
@@ -71,13 +104,13 @@ class Waiting(Executor):
             future.set_result(work(*args))
 
 
-def test_installs_that_end_while_others_are_written_share_one_synced_transaction():
+def test_installs_that_end_while_others_are_written_share_one_synced_transaction(ledger):
     pair = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
     executor = Waiting()
     ways = Ways(
         [Route.RECONNECT],
         Persistence(5, 0, 0),
-        Bearers(),
+        Bearers(ledger),
         {},
         reconnect_closed=lambda app: None,
         look_again=lambda app: None,
