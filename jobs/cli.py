@@ -19,6 +19,7 @@ import click
 from click.core import ParameterSource
 
 from jobs import __version__
+from jobs.clock import past_moment, utc, utc_now
 from jobs.errors import Exit, Problem, UserError, refuse
 from jobs.importing import importing
 from jobs.model import Cause, Route
@@ -36,6 +37,7 @@ _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCI
 _LONGEST_HOURS = 8_760
 _MOST_INSTALLS = 1_000_000_000
 _PR_SET_DUMPABLE = 4
+_MOST_SHOWN = 40
 
 
 class _Duration(click.ParamType[float]):
@@ -50,6 +52,16 @@ class _Duration(click.ParamType[float]):
         if duration > _LONGEST_HOURS * 3600:
             self.fail(f"{value} is too long; give a duration from 0s to {_LONGEST_HOURS}h", param, ctx)
         return float(duration)
+
+
+class _Moment(click.ParamType[str]):
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return past_moment(str(value), utc())
+        except ValueError as error:
+            self.fail(f"{str(value)[:_MOST_SHOWN]!r}: {error}", param, ctx)
 
 
 class _Routes(click.ParamType[tuple[Route, ...]]):
@@ -86,6 +98,9 @@ def _chosen(columns: Sequence[str]) -> dict[str, str]:
 _INPUT = click.argument("manifest", metavar="INPUT", type=click.Path(path_type=Path))
 _OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path), help="Folder of the results.  [data/<stem of INPUT>]"
+)
+_BEFORE = click.option(
+    "--recovered-before", "before", type=_Moment(), help="Also what was recovered before that: 2026-11-25T02:00Z."
 )
 _ROUTES = click.option(
     "--routes",
@@ -125,6 +140,7 @@ def cli() -> None:
 @_ROUTES
 @_COLUMNS
 @click.option("--force", is_flag=True, help="Also what is recovered: a new pair may end the one in use.")
+@_BEFORE
 @click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.pass_obj
@@ -140,6 +156,7 @@ def run(
     routes: tuple[Route, ...],
     columns: tuple[str, ...],
     force: bool,
+    before: str | None,
     quiet: bool,
     log_format: str,
 ) -> int:
@@ -150,12 +167,15 @@ def run(
         from jobs.wishes import Wishes
 
     del quiet, log_format  # `_terminal` has read them.
+    if force and before:
+        raise click.UsageError("--force means now, and --recovered-before another moment; give one of them")
     terminal.begins(manifest, _given())
     start = _start(manifest, rate, workers, columns)
     secrets = [app.client_secret for app in start.apps.known.values()]
     secrets.append(start.settings.notify.url)
     terminal.configured(start.settings.log.level, secrets, start.warnings)
-    wishes = Wishes(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes)
+    moment = utc_now() if force else before or ""
+    wishes = Wishes(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment)
     return recover(start, output_for(PROJECT, manifest, output), wishes, terminal)
 
 
@@ -191,10 +211,16 @@ def _start(manifest: Path, rate: float | None, workers: int | None, columns: Seq
 @_INPUT
 @_OUTPUT
 @_ROUTES
+@_BEFORE
 @_COLUMNS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def plan(
-    manifest: Path, output: Path | None, routes: tuple[Route, ...], columns: tuple[str, ...], as_json: bool
+    manifest: Path,
+    output: Path | None,
+    routes: tuple[Route, ...],
+    before: str | None,
+    columns: tuple[str, ...],
+    as_json: bool,
 ) -> int:
     """Say what a run would do. Nothing is sent, nothing is written."""
     with importing():
@@ -203,7 +229,7 @@ def plan(
         from jobs.start import PROJECT, output_for
 
     start = _start(manifest, None, None, columns)
-    made = preview(start, output_for(PROJECT, manifest, output), routes)
+    made = preview(start, output_for(PROJECT, manifest, output), routes, before or "")
     lines = [json.dumps(asdict(made))] if as_json else tell(made, start.settings.pace.requests_per_second)
     for line in lines:
         click.echo(line)

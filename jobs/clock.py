@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+_LONGEST_MOMENT = 40
+
 
 def utc() -> datetime:
     """This moment, UTC."""
@@ -12,4 +14,25 @@ def utc() -> datetime:
 
 def utc_now() -> str:
     """This moment, UTC, ISO 8601 with milliseconds."""
-    return utc().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return as_written(utc())
+
+
+def as_written(moment: datetime) -> str:
+    """A moment as the ledger and the reports write it, so that two of them compare as texts."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def past_moment(text: str, now: datetime) -> str:
+    """The moment that a person wrote (ISO 8601 with its offset or Z) as the ledger writes it. Raises ValueError, saying why."""
+    try:
+        moment = datetime.fromisoformat(text.strip()) if len(text) <= _LONGEST_MOMENT else None
+        written = as_written(moment) if moment is not None and moment.tzinfo is not None else ""
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None:
+        raise ValueError("it is not a time; write it like 2026-11-25T02:00Z or 2026-11-25T03:00+01:00")
+    if not written:
+        raise ValueError("it has no offset; end it with Z for UTC, or with an offset such as +01:00")
+    if moment > now:
+        raise ValueError("it lies in the future")
+    return written

@@ -25,7 +25,7 @@ class Exit(IntEnum):
 
 
 EXIT_WORDS: dict[Exit, str] = {
-    Exit.OK: "every install is recovered, or there was nothing to do",
+    Exit.OK: "every install that INPUT lists is recovered, or it lists none",
     Exit.SOME_FAILED: "finished; some installs failed",
     Exit.CANNOT_START: "could not start; nothing was sent",
     Exit.STOPPED_EARLY: "stopped early because going on made no sense; the rest is pending",

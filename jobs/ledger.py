@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sqlalchemy import case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import case, delete, false, func, insert, literal, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs import outcomes, schema, spends, staging
@@ -38,6 +38,7 @@ from jobs.model import (
 from jobs.records import last_run, run_to_text
 from jobs.reported import keep_last_report
 from jobs.schema import SAME_INSTALL, broken, installs, layouts, listed, pairs, runs, todo, torn
+from jobs.standing import not_tried_since, taken_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,12 +63,16 @@ def in_batches(items: Iterable[Any], size: int = _BATCH) -> Iterator[list[Any]]:
 
 
 class StagedGroup(NamedTuple):
-    """Staged installs that stand alike; `status` is None for those never seen before."""
+    """Staged installs that stand alike; `status` is None for those never seen before.
+
+    `again`: they are recovered, and to be recovered again.
+    """
 
     client_id: str
     level: str
     status: str | None
     cause: str | None
+    again: bool
     how_many: int
 
 
@@ -144,9 +149,10 @@ class Ledger:
         self._connection.rollback()
         return count, lines
 
-    def staged(self) -> list[StagedGroup]:
-        """How the staged installs stand, counted."""
-        columns = (listed.c.client_id, listed.c.level, installs.c.status, installs.c.cause)
+    def staged(self, before: str) -> list[StagedGroup]:
+        """How the staged installs stand, counted; what was recovered `before` (see `Wishes`) is to be recovered again."""
+        again = func.coalesce(taken_again(before), false())
+        columns = (listed.c.client_id, listed.c.level, installs.c.status, installs.c.cause, again)
         query = select(*columns, func.count()).select_from(listed.outerjoin(installs, SAME_INSTALL))
         rows = self._connection.execute(query.where(~listed.c.repeats).group_by(*columns)).all()
         self._connection.rollback()
@@ -201,11 +207,15 @@ class Ledger:
         found: int = connection.execute(select(layouts.c.id).where(layouts.c.columns == names)).scalar_one()
         return found
 
-    def refuse_unknown_apps(self, known: Iterable[str], at: str) -> int:
-        """Listed installs of an app without a configured secret fail, without a try. Returns how many."""
+    def refuse_unknown_apps(self, known: Iterable[str], at: str, before: str) -> int:
+        """Listed installs of an app without a configured secret fail, without a try. Returns how many.
+
+        Those that were recovered `before`, and are to be recovered again, keep the pair they have.
+        """
         mine = ~installs.c.client_id.in_(list(known)) & installs.c.position.is_not(None)
         change = update(installs).where(mine, installs.c.status != Status.RECOVERED)
         with self._transaction() as connection:
+            connection.execute(update(installs).where(mine, taken_again(before)).values(last_tried_at=at))
             changed = connection.execute(
                 change.values(
                     status=Status.FAILED,
@@ -222,14 +232,17 @@ class Ledger:
 
     # -- what is to do -----------------------------------------------------------------------------------------
 
-    def line_up(self, known: Iterable[str], *, force: bool, causes: Sequence[Cause]) -> dict[str, int]:
-        """Put the installs of this run in their order. Returns how many each app (client id) has."""
+    def line_up(self, known: Iterable[str], *, before: str, causes: Sequence[Cause]) -> dict[str, int]:
+        """Put the installs of this run in their order. Returns how many each app (client id) has.
+
+        What was recovered `before` counts as never tried until it was tried since then.
+        """
         wanted: list[ColumnElement[bool]] = [installs.c.position.is_not(None), installs.c.client_id.in_(list(known))]
         if causes:
             wanted.append(installs.c.cause.in_([cause.value for cause in causes]))
-        if not force:
-            wanted.append(installs.c.status != Status.RECOVERED)
-        turn = case((installs.c.status == Status.PENDING, 0), (installs.c.cause.in_(_BY_THEMSELVES), 1), else_=2)
+        wanted.append((installs.c.status != Status.RECOVERED) | taken_again(before))
+        never_tried = (installs.c.status == Status.PENDING) | not_tried_since(before)
+        turn = case((never_tried, 0), (installs.c.cause.in_(_BY_THEMSELVES), 1), else_=2)
         order = (case((installs.c.level == Level.AGENCY, 0), else_=1), turn, installs.c.position)
         query = select(installs.c.client_id, installs.c.id).where(*wanted).order_by(*order)
         with self._transaction() as connection:

@@ -289,7 +289,11 @@ class ThisRun:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, as `summary.json` tells it. Times are UTC, ISO 8601; `finished_at` is empty while it runs."""
+    """One run, as `summary.json` tells it. Times are UTC, ISO 8601; `finished_at` is empty while it runs.
+
+    What was recovered before `recovered_before` was to be recovered again, if that is not empty; `kept` are installs of
+    these that were tried since without success, and keep the pair they had.
+    """
 
     run_id: str
     input: str
@@ -304,3 +308,5 @@ class Run:
     this_run: ThisRun = field(default_factory=ThisRun)
     failures_by_cause: dict[str, int] = field(default_factory=dict)
     failures_by_owner: dict[str, int] = field(default_factory=dict)
+    recovered_before: str = ""
+    kept: int = 0

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Plan:
     """How INPUT's installs stand before a run, how many of them it would try, and how many each route can serve.
 
-    (`unplaced` among the routes: how many an agency may serve besides, which name no company.) `warnings` are what a
+    `recovered` are left alone, `recovered_again` are to be recovered again. (`unplaced` among the routes: how many an
+    agency may serve besides, which name no company.) `warnings` are what a
     person should know before a run.
     """
 
@@ -30,6 +31,7 @@ class Plan:
     duplicate_lines: list[int] = field(default_factory=list)
     broken_lines: int = 0
     recovered: int = 0
+    recovered_again: int = 0
     unknown_app: int = 0
     never_tried: int = 0
     failed_before: dict[str, int] = field(default_factory=dict)
@@ -71,28 +73,28 @@ def make_plan(
     groups: Sequence[StagedGroup],
     known: Iterable[str],
     *,
-    force: bool,
-    causes: Sequence[Cause],
+    causes: Sequence[Cause] = (),
 ) -> Plan:
     """The plan for a staged manifest."""
     apps = set(known)
     failed: dict[str, int] = {}
-    recovered = unknown = never = agencies = to_do = 0
+    recovered = again = unknown = never = agencies = to_do = 0
     for group in groups:
-        is_back = group.status == Status.RECOVERED
+        is_back = group.status == Status.RECOVERED and not group.again
         recovered += group.how_many if is_back else 0
+        again += group.how_many if group.again else 0
         if group.client_id not in apps:
             unknown += 0 if is_back else group.how_many
             continue
-        wanted = (force or not is_back) and (not causes or group.cause in causes)
+        wanted = not is_back and (not causes or group.cause in causes)
         if not is_back and group.cause:
             failed[group.cause] = failed.get(group.cause, 0) + group.how_many
-        elif not is_back:
+        elif not is_back and not group.again:
             never += group.how_many
         to_do += group.how_many if wanted else 0
         agencies += group.how_many if wanted and group.level == Level.AGENCY else 0
     installs = rows - duplicates[0]
-    return Plan(rows, installs, *duplicates, broken_lines, recovered, unknown, never, failed, agencies, to_do)
+    return Plan(rows, installs, *duplicates, broken_lines, recovered, again, unknown, never, failed, agencies, to_do)
 
 
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
@@ -101,6 +103,8 @@ def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
         yield f"warning: {warning}"
     yield f"{_counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
     yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
+    if plan.recovered_again:
+        yield f"{plan.recovered_again:,} were recovered before the moment given, and are to be recovered again"
     for cause, count in sorted(plan.failed_before.items()):
         yield f"{count:,} failed before with {cause} (next: {ADVICE[Cause(cause)].owner})"
     if plan.unknown_app:

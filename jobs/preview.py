@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     from jobs.start import Start
 
 
-def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
-    """What a run by these routes would do. Raises UserError where it could not start."""
+def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "") -> Plan:
+    """What a run by these routes would do, which takes again what was recovered `before` (see `Wishes`).
+
+    Raises UserError where it could not start.
+    """
     path = output / LEDGER
     with reading(path) as ledger:
         if is_begun(path):
@@ -48,12 +51,10 @@ def preview(start: Start, output: Path, routes: Sequence[Route]) -> Plan:
                 refuse_another(connection, path, start.base_url)
             refuse_unknown_tokens(output, ledger)
         count = ledger.stage(with_apps(start.manifest.rows(), start.apps))
-        groups = ledger.staged()
-        plan = make_plan(
-            count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed, force=False, causes=()
-        )
+        groups = ledger.staged(before)
+        plan = make_plan(count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed)
         companies = start.manifest.with_companies
-        reach = ledger.ask(lambda found: served(found, start.needed, routes, utc(), with_companies=companies))
+        reach = ledger.ask(lambda found: served(found, start.needed, routes, utc(), before, with_companies=companies))
         return replace(plan, routes=reach, warnings=start.warnings)
 
 

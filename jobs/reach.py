@@ -12,7 +12,8 @@ from jobs.model import InstallKey, Level, Route, Status
 from jobs.records import tokens_from_text
 from jobs.schema import SAME_INSTALL, installs, listed, spends, todo
 from jobs.secret import Secret
-from jobs.spends import fingerprint
+from jobs.spends import fingerprint, newest
+from jobs.standing import taken_again
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -66,23 +67,25 @@ def served(
     client_ids: Collection[str],
     routes: Sequence[Route],
     now: datetime,
+    before: str = "",
     *,
     with_companies: bool,
 ) -> dict[str, int]:
     """How many of the staged installs that a run would try each of `routes` can serve, as far as can be seen by now.
 
     `with_companies`: the manifest has a column for them, so that an empty cell says that none is known; without one,
-    what an earlier manifest said holds, as for a run. `unplaced` are sub-accounts whose company is not known: an agency may serve those that it lists.
+    what an earlier manifest said holds, as for a run. What was recovered `before` would be tried too. `unplaced` are
+    sub-accounts whose company is not known: an agency may serve those that it lists.
     """
     counts = {route.value: 0 for route in routes} | ({"unplaced": 0} if Route.AGENCY in routes else {})
     agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, now)}
     of_apps = {client_id for client_id, _ in agencies}
     spent = set(connection.scalars(select(spends.c.fingerprint))) if inspect(connection).has_table("spends") else set()
-    to_try = connection.execute(_to_try(with_companies=with_companies), execution_options={"yield_per": 1_000})
-    for client_id, level, account_id, company_id, text in to_try:
+    to_try = connection.execute(_to_try(before, with_companies=with_companies), execution_options={"yield_per": 1_000})
+    for client_id, level, account_id, company_id, text, recorded in to_try:
         if client_id not in client_ids:
             continue
-        key, old = InstallKey(client_id, Level(level), account_id), Secret(text)
+        key, old = InstallKey(client_id, Level(level), account_id), newest(recorded, text) or Secret("")
         for route in routes:
             counts[route] += (
                 route is Route.RECONNECT
@@ -98,10 +101,17 @@ def _may_be_sent(key: InstallKey, old: Secret, spent: Collection[str], now: date
     return bool(old.reveal()) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
 
 
-def _to_try(*, with_companies: bool) -> Select[Any]:
+def _to_try(before: str, *, with_companies: bool) -> Select[Any]:
     company = listed.c.company_id if with_companies else func.coalesce(installs.c.company_id, listed.c.company_id)
+    names = (
+        listed.c.client_id,
+        listed.c.level,
+        listed.c.account_id,
+        company,
+        listed.c.refresh_token,
+        installs.c.tokens,
+    )
+    wanted = (func.coalesce(installs.c.status, "") != Status.RECOVERED.value) | taken_again(before)
     return (
-        select(listed.c.client_id, listed.c.level, listed.c.account_id, company, listed.c.refresh_token)
-        .select_from(listed.outerjoin(installs, SAME_INSTALL))
-        .where(listed.c.repeats.is_(False), func.coalesce(installs.c.status, "") != Status.RECOVERED.value)
+        select(*names).select_from(listed.outerjoin(installs, SAME_INSTALL)).where(listed.c.repeats.is_(False), wanted)
     )

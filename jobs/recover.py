@@ -36,7 +36,7 @@ from jobs.reports import REPORTS
 from jobs.rescue import anchor, bring_back
 from jobs.schema import HeldError, usual_wait
 from jobs.standing import as_it_stands, count_pairs, recovery_ages
-from jobs.stop import Stop, on_signals
+from jobs.stop import Stop, end_of, on_signals, remaining
 from jobs.terminal import Opening
 
 if TYPE_CHECKING:
@@ -56,11 +56,12 @@ _OF_A_DISK = {FileError.because, HeldError.because}
 def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> Exit:
     """One run: hold the folder, read the manifest, plan, enrol, try, report. Raises UserError before anything is sent."""
     stop = Stop(time.monotonic, None if wishes.max_duration is None else time.monotonic() + wishes.max_duration)
+    began = utc_now()
     with ExitStack() as held:
         folder = make_folder(output)
         ledger, make_room = _take(start, folder, held, terminal)
-        plan, todo = _enrol(start, ledger, wishes)
-        run = _begin(start, ledger, plan)
+        plan, todo = _enrol(start, ledger, wishes, began)
+        run = _begin(start, ledger, plan, wishes, began)
         opening = _opening(start, folder, plan, todo, ledger, wishes)
         in_place = anchor(folder / LEDGER)
         terminal.started(opening)
@@ -82,7 +83,7 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
             terminal.reporting()
             there = in_place() or _bring_back(ledger, folder, stop)
             run = replace(run, this_run=this_run)
-            run = _finish(_counted(run, plan, ledger, stop) if there else run, plan, stop)
+            run = _finish(_counted(run, plan, ledger, stop) if there else run, stop, sum(todo.values()))
             run = _with_hints(run, start, terminal.warn)
             run = _report(run, folder, ledger, start, terminal) if there else run
             changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
@@ -137,23 +138,25 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
     return ledger, make_room
 
 
-def _enrol(start: Start, ledger: Ledger, wishes: Wishes) -> tuple[Plan, dict[str, int]]:
+def _enrol(start: Start, ledger: Ledger, wishes: Wishes, began: str) -> tuple[Plan, dict[str, int]]:
     """Make the manifest the newest, and line up what is to do: how many installs of each app."""
     rows = ledger.stage(with_apps(start.manifest.rows(), start.apps))
-    duplicates, groups = ledger.duplicate_lines(), ledger.staged()
+    before = wishes.recovered_before
+    duplicates, groups = ledger.duplicate_lines(), ledger.staged(before)
     broken = ledger.broken_lines
-    plan = make_plan(rows, duplicates, broken, groups, start.needed, force=wishes.force, causes=wishes.causes)
-    ledger.enrol(start.manifest.columns, utc_now(), with_companies=start.manifest.with_companies)
-    ledger.refuse_unknown_apps(start.apps.known, utc_now())
-    return plan, ledger.line_up(start.needed, force=wishes.force, causes=wishes.causes)
+    plan = make_plan(rows, duplicates, broken, groups, start.needed, causes=wishes.causes)
+    ledger.enrol(start.manifest.columns, began, with_companies=start.manifest.with_companies)
+    ledger.refuse_unknown_apps(start.apps.known, began, before)
+    return plan, ledger.line_up(start.needed, before=before, causes=wishes.causes)
 
 
-def _begin(start: Start, ledger: Ledger, plan: Plan) -> Run:
+def _begin(start: Start, ledger: Ledger, plan: Plan, wishes: Wishes, began: str) -> Run:
     """The run as it begins, remembered: a report may be asked for before it ends."""
     this_run = ThisRun(already_recovered=plan.recovered)
     # A file's name need not be UTF-8, but summary.json is.
     manifest = os.fsencode(start.manifest.path).decode(errors="backslashreplace")
-    run = Run(uuid4().hex, manifest, start.base_url, utc_now(), this_run=this_run)
+    before = wishes.recovered_before
+    run = Run(uuid4().hex, manifest, start.base_url, began, this_run=this_run, recovered_before=before)
     with ledger.engine.connect() as connection:
         run = as_it_stands(connection, run, plan.rows)
     ledger.save_run(run)
@@ -165,9 +168,10 @@ def _opening(start: Start, folder: Path, plan: Plan, todo: dict[str, int], ledge
     to_do = sum(todo.values())
     to_try = to_do if wishes.limit is None else min(to_do, wishes.limit)
     with ledger.engine.connect() as connection:
-        ages = recovery_ages(connection)
+        ages = recovery_ages(connection, wishes.recovered_before)
     pace = start.settings.pace.requests_per_second
-    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, wishes.causes)
+    before = wishes.recovered_before
+    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, wishes.causes, before)
 
 
 def _work(
@@ -205,19 +209,18 @@ def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
         return run
 
 
-def _finish(run: Run, plan: Plan, stop: Stop) -> Run:
-    """The run as it ended."""
-    code = stop.code
-    if not stop.because:
-        nothing_to_do = not plan.to_do and not plan.broken_lines and not plan.unknown_app
-        some_failed = bool(run.counts.failed or run.this_run.failed) and not nothing_to_do
-        code = Exit.SOME_FAILED if some_failed else Exit.OK
+def _finish(run: Run, stop: Stop, lined_up: int) -> Run:
+    """The run as it ended, which was to try so many installs."""
+    left = remaining(run.this_run.attempted, lined_up, run.counts.pending)
+    failed = bool(run.counts.failed or run.this_run.failed or run.kept)
+    code = end_of(stop.because, stop.code, left, failed=failed)
+    stopped = bool(stop.because) and code not in {Exit.OK, Exit.SOME_FAILED}
     return replace(
         run,
         finished_at=utc_now(),
         exit_code=int(code),
-        stopped_because=None if code is Exit.BUG else stop.because or None,
-        met=stop.met,
+        stopped_because=stop.because if stopped and code is not Exit.BUG else None,
+        met=stop.met if stopped else "",
     )
 
 

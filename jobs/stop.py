@@ -6,6 +6,7 @@ import os
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from jobs.errors import Exit
@@ -15,6 +16,60 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _SIGNALS = {signal.SIGHUP: Exit.SIGHUP, signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
+
+
+class Left(Enum):
+    """What a run that has come to its end leaves untried."""
+
+    NOTHING = auto()
+    NOT_ASKED_FOR = auto()  # Pending, but `--cause` left it out.
+    SOME = auto()
+
+
+class _Why(Enum):
+    NOTHING_DID = auto()
+    IT_WAS_ASKED_TO = auto()
+    NO_SENSE = auto()
+
+
+_REASONS = {
+    "": _Why.NOTHING_DID,
+    "time_limit": _Why.IT_WAS_ASKED_TO,
+    "install_limit": _Why.IT_WAS_ASKED_TO,
+    "reconnect_removed": _Why.NO_SENSE,
+    "credentials_rejected": _Why.NO_SENSE,
+    "refused": _Why.NO_SENSE,
+    "outage": _Why.NO_SENSE,
+}
+# What stopped the run, what it leaves: its exit code. A reason that came when all was tried stopped nothing, and a run
+# that leaves something pending never ends with 0 or 1. Other reasons (a signal, the disk, a bug) keep their own code.
+_FINISHED = None  # 0, or 1 where some failed
+_ENDS = {
+    (_Why.NOTHING_DID, Left.NOTHING): _FINISHED,
+    (_Why.NOTHING_DID, Left.NOT_ASKED_FOR): Exit.STOPPED_AS_ASKED,
+    (_Why.NOTHING_DID, Left.SOME): Exit.STOPPED_EARLY,
+    (_Why.IT_WAS_ASKED_TO, Left.NOTHING): _FINISHED,
+    (_Why.IT_WAS_ASKED_TO, Left.NOT_ASKED_FOR): Exit.STOPPED_AS_ASKED,
+    (_Why.IT_WAS_ASKED_TO, Left.SOME): Exit.STOPPED_AS_ASKED,
+    (_Why.NO_SENSE, Left.NOTHING): _FINISHED,
+    (_Why.NO_SENSE, Left.NOT_ASKED_FOR): Exit.STOPPED_EARLY,
+    (_Why.NO_SENSE, Left.SOME): Exit.STOPPED_EARLY,
+}
+
+
+def remaining(attempted: int, lined_up: int, pending: int) -> Left:
+    """What is left where so many of those that were lined up have ended, and so many of INPUT's installs are pending."""
+    if attempted < lined_up:
+        return Left.SOME
+    return Left.NOT_ASKED_FOR if pending else Left.NOTHING
+
+
+def end_of(because: str, code: Exit, left: Left, *, failed: bool) -> Exit:
+    """The exit code of a run that stopped for this reason (empty: for none), whose own code is `code`."""
+    if because not in _REASONS:
+        return code
+    ends = _ENDS[_REASONS[because], left]
+    return (Exit.SOME_FAILED if failed else Exit.OK) if ends is _FINISHED else ends
 
 
 @dataclass(slots=True)

@@ -95,7 +95,7 @@ def night(folder, content, name="installs.csv"):
         read = ledger.stage(rows)
         ledger.enrol(manifest.columns, AT, with_companies=manifest.with_companies)
         ledger.refuse_unknown_apps(APPS.known, AT)
-        for client_id in ledger.line_up(APPS.known, force=False, causes=()):
+        for client_id in ledger.line_up(APPS.known, before="", causes=()):
             ledger.record([(install, outcome_of(install)) for install in ledger.todo(client_id)])
         with ledger.engine.connect() as connection:
             run = as_it_stands(connection, Run("run", str(path), "https://api.example.test", AT), read)

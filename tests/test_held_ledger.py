@@ -147,7 +147,7 @@ def test_a_start_that_finds_the_ledger_held_says_who_holds_it_and_has_sent_nothi
     ledger = book[0].ledger
     viewer = hold(tmp_path)
     with pytest.raises(HeldError, match=rf"\(process {viewer.process.pid}\) holds it: end that program"):
-        ledger.line_up(["app-1"], force=False, causes=())
+        ledger.line_up(["app-1"], before="", causes=())
 
 
 def test_a_reader_is_never_kept_waiting_by_a_writer(book, hold, tmp_path):

@@ -149,7 +149,7 @@ def test_head_and_sections_of_a_page_are_of_one_moment_while_a_run_goes_on(tmp_p
 
     event.listen(Engine, "after_cursor_execute", goes_on)
     try:
-        report_again(tmp_path, PROJECT, {})
+        report_again(tmp_path, PROJECT, {}, print)
     finally:
         event.remove(Engine, "after_cursor_execute", goes_on)
     left = writer.execute("SELECT count(*) FROM installs WHERE status = 'failed'").fetchone()[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from jobs.model import Run
 
-_NOT_TOLD = {"met"}
+_NOT_TOLD = {"met", "recovered_before", "kept"}
 
 
 def write(file: BinaryIO, run: Run) -> None:

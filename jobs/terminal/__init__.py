@@ -114,6 +114,7 @@ class Terminal:
             duplicate_lines=plan.duplicate_lines,
             broken_lines=plan.broken_lines,
             left_alone=plan.recovered,
+            recovered_again=plan.recovered_again,
             oldest_recovery=opening.ages[0],
             newest_recovery=opening.ages[1],
             requests_per_second=opening.requests_per_second,
@@ -168,7 +169,7 @@ class Terminal:
     def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool | None) -> None:
         """Say how the run ended, what stands, and what to do next; `exits` says the rest, `news` tells it to others."""
         self._run, self._folder, self._changed = run, folder, changed
-        command = next_command(manifest, folder, self._options)
+        command = next_command(manifest, folder, self._options, run.recovered_before)
         self._lines = closing(run, folder, command, self._nothing)
         self._close()
         if self._voice.screen:

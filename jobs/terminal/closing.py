@@ -37,6 +37,8 @@ def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
         f"{counts.recovered:,} of {counts.installs:,} installs are back, {counts.failed:,} failed, "
         f"{counts.pending:,} are pending ({this_run.recovered:,} recovered in this run, {this_run.requests:,} requests)"
     )
+    if run.kept:
+        yield f"{run.kept:,} of those that are back were tried again without success; they keep the pair they had"
     yield from causes(run)
     yield f"files in {shown(folder)}:"
     for name, purpose in (_RESULTS, *(_FAILURES if counts.failed else ())):

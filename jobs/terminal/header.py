@@ -22,8 +22,8 @@ _FEW = 5
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is known when a run begins. `to_try` are installs, `ages` the oldest and newest recovery (UTC ISO 8601),
-    `causes` those that the run is narrowed to.
+    """What is known when a run begins. `to_try` are installs, `ages` the oldest and newest recovery that is left alone
+    (UTC ISO 8601), `causes` those that the run is narrowed to, `before` the moment before which a recovery does not count.
     """
 
     input: Path
@@ -34,6 +34,7 @@ class Opening:
     ages: tuple[str, str]
     requests_per_second: float
     causes: tuple[Cause, ...] = ()
+    before: str = ""
 
     @property
     def seconds(self) -> int:
@@ -57,7 +58,8 @@ def _to_do(opening: Opening) -> str:
     words = f"{opening.to_try:,} of {plan.installs:,} installs to try, of {apps}"
     if plan.agencies_to_do:
         words += f", {plan.agencies_to_do:,} agencies first"
-    more = [f"{count:,} failed before as {cause}" for cause, count in sorted(plan.failed_before.items())]
+    more = [f"{plan.recovered_again:,} recovered before {opening.before}"] if plan.recovered_again else []
+    more += [f"{count:,} failed before as {cause}" for cause, count in sorted(plan.failed_before.items())]
     if plan.unknown_app:
         more.append(f"{plan.unknown_app:,} of an app without a secret: {ADVICE[Cause.UNKNOWN_APP].owner} acts")
     if plan.broken_lines:
@@ -74,7 +76,7 @@ def _to_do(opening: Opening) -> str:
 def _left_alone(opening: Opening, now: datetime) -> str:
     count = opening.plan.recovered
     if not count:
-        return "no install is recovered yet, so none is left alone"
+        return "no install is left alone" if opening.before else "no install is recovered yet, so none is left alone"
     what = "1 install that is recovered is" if count == 1 else f"{count:,} installs that are recovered are"
     return f"{what} left alone; it happened {_ages(opening, now)} ago"
 
@@ -90,7 +92,7 @@ def nothing_to_do(opening: Opening, now: datetime) -> str:
     if not opening.plan.recovered:
         return "nothing to do: no install of INPUT can be tried"
     when = f"recovered {_ages(opening, now)} ago"
-    return f"nothing to do: what can be tried is {when}; a second incident needs another --output, or --force"
+    return f"nothing to do: what can be tried is {when}; a second incident needs --recovered-before TIME"
 
 
 def _ages(opening: Opening, now: datetime) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# An option that touches what is recovered, or that narrowed one run, is no part of what to run next.
-_NOT_AGAIN = {"--force", "--limit", "--cause", "--quiet", "--log-format", "--output"}
+# An option that narrowed one run, or that only said how it speaks, is left out of what to run next.
+_NOT_AGAIN = {"--force", "--recovered-before", "--limit", "--cause", "--quiet", "--log-format", "--output"}
 
 
 def shown(path: object) -> str:
@@ -35,10 +35,11 @@ def _escaped(sign: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(sign))
 
 
-def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]]) -> str:
+def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]], before: str = "") -> str:
     """The command that goes on with this run's work, from wherever it is typed.
 
-    `options` are those that were given, as (name, value); a flag's value is empty.
+    `options` are those that were given, as (name, value); a flag's value is empty. What was recovered `before` is to be
+    recovered again: after `--force` that is the run's own beginning, so that the next one leaves alone what it recovered.
     """
     program = Path(sys.argv[0])
     words = [str(program.absolute())] if program.stem == "recover" else [sys.executable, "-m", "jobs"]
@@ -46,4 +47,5 @@ def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]
     for name, value in options:
         if name not in _NOT_AGAIN:
             words += [name, value] if value else [name]
+    words += ["--recovered-before", before] if before else []
     return " ".join(quoted(word) for word in words)
