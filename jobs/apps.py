@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from jobs.errors import Problem, UserError
 from jobs.ids import as_seen, has_unseen, is_id
 from jobs.model import App
+from jobs.refusals import what_to_do
 from jobs.secret import Secret
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, A
         # Not the error's own words: they may hold a secret.
         line = _AT_LINE.search(str(error))
         why = line[0] if line else getattr(error, "strerror", None) or type(error).__name__
-        problems.append(Problem(f"cannot be read ({why})", str(file), "mend the file or its rights"))
+        todo = what_to_do(error, "correct the file or its rights")
+        problems.append(Problem(f"cannot be read ({why})", str(file), todo))
         return []
     entries = values.get("apps")
     if set(values) - {"apps"} or not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):

@@ -300,13 +300,15 @@ def sandbox(port: int, world: Path | None) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
     from jobs.net import nets
+    from jobs.spare import one_descriptor_kept
 
     _no_core_dumps()
     _fill_streams()
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *nets())
     try:
-        code = cli.main(given, prog_name="recover", standalone_mode=False, obj=terminal) or 0
+        with one_descriptor_kept():  # What says how it ended may have to be loaded.
+            code = cli.main(given, prog_name="recover", standalone_mode=False, obj=terminal) or 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - each has its row in `ending_of`
         from jobs.endings import ending_of
 

@@ -62,7 +62,8 @@ def proxy_for(base_url: str, environment: Mapping[str, str]) -> Proxy | None:
         return None
     try:
         proxy = urlsplit(named if "://" in named else f"http://{named}")
-        port = port_of(proxy) or {"http": 80, "https": 443}[proxy.scheme]
+        port = {"http": 80, "https": 443}[proxy.scheme]
+        port = port_of(proxy) or port
     except (ValueError, KeyError):
         proxy, port = urlsplit(""), 0
     if not proxy.hostname:

@@ -133,10 +133,13 @@ def app_lock(environment: Mapping[str, str], base_url: str, client_id: str) -> P
 
 
 def _usable(folder: Path) -> Path | None:
-    with suppress(OSError):
+    try:
         _make_private(folder)
-        return folder if os.access(folder, os.W_OK | os.X_OK) else None
-    return None
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # That says nothing of the folder.
+            raise
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def _temporary() -> Path:

@@ -30,6 +30,7 @@ from jobs.layout import (
 from jobs.lines import records
 from jobs.model import Broken, Level, Row
 from jobs.noticed import Noticed
+from jobs.refusals import what_to_do
 from jobs.secret import STARS, Secret
 
 if TYPE_CHECKING:
@@ -322,7 +323,8 @@ def _opened(path: Path) -> TextIO:
         if isinstance(error, UserError):
             raise
         reason = getattr(error, "strerror", None) or "its name is not one"
-        raise refuse(f"cannot be read ({reason})", str(path), "check its path and rights") from None
+        todo = what_to_do(error, "check its path and rights")
+        raise refuse(f"cannot be read ({reason})", str(path), todo) from None
 
 
 def _not_utf8(path: Path) -> NoReturn:

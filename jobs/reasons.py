@@ -148,8 +148,8 @@ _CONNECTING: _Table = (
     (_LATE, "{who} could not be reached in time: check {variable}, and this machine's network"),
 )
 _ASKING_PROXY: _Table = (
-    ((HTTPException,), "{who} does not answer as a proxy does: check {variable}"),
     (_CLOSED, "{who} closed the connection without an answer: check {variable}"),
+    ((HTTPException,), "{who} does not answer as a proxy does: check {variable}"),
     (_LATE, "{who} gave no answer in time: check {variable}, and that it is up"),
 )
 _ANSWERING: _Table = (

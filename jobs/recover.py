@@ -35,6 +35,7 @@ from jobs.rendering import render
 from jobs.reports import REPORTS
 from jobs.rescue import anchor, bring_back
 from jobs.schema import HeldError, usual_wait
+from jobs.spare import refuse_few_descriptors
 from jobs.standing import as_it_stands, count_pairs, recovery_ages
 from jobs.stop import Stop, end_of, on_signals, remaining
 from jobs.terminal import Opening
@@ -135,6 +136,7 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
     for client_id in sorted(start.needed):
         lock = app_lock(start.environment, start.base_url, client_id)
         held.enter_context(hold(lock, f"the app {client_id}", holder))
+    refuse_few_descriptors()
     return ledger, make_room
 
 

@@ -44,6 +44,14 @@ _TODO_WITH_A_NAME = TODO | {
 }
 _ELSE = "look at that file and its folder, or give another --output"
 
+_NOT_THE_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def what_to_do(error: BaseException, otherwise: str) -> str:
+    """What to do about an error that a file met: `otherwise`, except where this process or machine is short of something."""
+    number = getattr(error, "errno", None)
+    return TODO[number] if number in _NOT_THE_FILES else otherwise
+
 
 class FileError(OSError):
     """The system refused an act on a file; `problem` tells a person. `because` is what a run says that stops for it."""

@@ -12,6 +12,7 @@ from msgspec.structs import fields
 
 from jobs.apps import is_loopback
 from jobs.errors import Problem, UserError
+from jobs.refusals import what_to_do
 from jobs.secret import Secret
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:  # Also a number of too many digits, or too deep a nesting.
-        problems.append(Problem(f"cannot be read ({error})", str(file), "correct the file"))
+        problems.append(Problem(f"cannot be read ({error})", str(file), what_to_do(error, "correct the file")))
         return {}
 
 

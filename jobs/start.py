@@ -20,6 +20,7 @@ from jobs.messages import Messages, load_messages
 from jobs.noticed import Noticed
 from jobs.opening import LEDGER
 from jobs.plan import needed_apps
+from jobs.refusals import what_to_do
 from jobs.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, s
         text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise refuse(f"cannot be read ({reason})", str(file), "mend the file or its rights") from None
+        todo = what_to_do(error, "correct the file or its rights")
+        raise refuse(f"cannot be read ({reason})", str(file), todo) from None
     lines = list(parse_stream(io.StringIO(text)))
     if bad := [str(line.original.line) for line in lines if line.error]:
         raise refuse(
