@@ -137,7 +137,7 @@ class Heard:
         text = _header(self.raw.headers, "retry-after").strip()
         if _SECONDS.fullmatch(text):
             return min(float(text), _A_YEAR) if len(text) < _LONGEST_SECONDS else _A_YEAR
-        until = _date(text)
+        until = _as_date(text)
         return min(max(0.0, (until - (self.server_time or self.now)).total_seconds()), _A_YEAR) if until else None
 
 
@@ -280,12 +280,18 @@ def _header(headers: Mapping[str, str], name: str) -> str:
     return str(headers.get(name) or "")
 
 
-def _date(text: str) -> datetime | None:
-    """A date of a header, or None where it is none, or one that no clock shows."""
+def _as_date(text: str) -> datetime | None:
     try:
-        return _within_reason(parsedate_to_datetime(text[:_LONGEST_DATE]))
+        found = parsedate_to_datetime(text[:_LONGEST_DATE])
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _date(text: str) -> datetime | None:
+    """A date of a header, or None where it is none, or one that no clock shows."""
+    found = _as_date(text)
+    return _within_reason(found) if found else None
 
 
 def _iso(value: object) -> datetime | None:

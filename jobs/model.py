@@ -197,7 +197,10 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The install is back; `attempts` are the tries of this run, `met` what came before, `message` for a person."""
+    """The install is back; `attempts` are the tries of this run, `met` what came before, `message` for a person.
+
+    `stray`: it came in answer to another install. `renews`: a pair of this install that was recorded before.
+    """
 
     tokens: Tokens
     route: Route
@@ -206,6 +209,8 @@ class Recovered:
     message: str = ""
     met: tuple[Met, ...] = ()
     fate: Fate = Fate.UNTOUCHED
+    stray: bool = False
+    renews: bool = False
 
 
 @dataclass(frozen=True, slots=True)

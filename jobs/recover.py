@@ -187,11 +187,12 @@ def _work(
 
 
 def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
-    recovered = sum(isinstance(outcome, Recovered) for _, outcome in progress.ended)
+    back = [outcome for _, outcome in progress.ended if isinstance(outcome, Recovered)]
+    recovered = sum(not outcome.renews for outcome in back)
     failed = sum(isinstance(outcome, Failed) for _, outcome in progress.ended)
     return replace(
         so_far,
-        attempted=so_far.attempted + recovered + failed,
+        attempted=so_far.attempted + failed + sum(not outcome.stray for outcome in back),
         recovered=so_far.recovered + recovered,
         failed=so_far.failed + failed,
         requests=progress.requests,

@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sqlalchemy import select
+
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
 from jobs.clock import utc, utc_now
-from jobs.model import Answer, Level, Recovered, Route
+from jobs.model import Answer, Level, Recovered, Route, Status
 from jobs.reach import known_bearers, may_serve
+from jobs.schema import installs
+from jobs.strays import Strays
 from jobs.ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from jobs.attempt import Persistence
+    from jobs.bearers import AgencyKey
     from jobs.ledger import Ledger
     from jobs.model import Install, Outcome
     from jobs.settings import StopSettings
@@ -69,6 +74,7 @@ def open_routes(
         clock=stop.clock,
         now=utc_now,
         server_time=server_time,
+        strays=Strays(partial(_standing, ledger), utc_now, notes.append),
         say=notes.append,
     )
     return Routing(ways, breaker, bearers, notes)
@@ -81,3 +87,11 @@ def _route_left(
     companies = bearers.companies(client_id) if Route.AGENCY in routes and Route.AGENCY not in closed else []
     refresh = Route.REFRESH in routes and Route.REFRESH not in closed
     return ledger.ask(lambda connection: may_serve(connection, client_id, companies, refresh=refresh))
+
+
+def _standing(ledger: Ledger, agency: AgencyKey) -> Status | None:
+    """How an agency stands in the ledger, or None where it is not in it."""
+    this = (installs.c.client_id == agency.client_id, installs.c.account_id == agency.company_id)
+    query = select(installs.c.status).where(*this, installs.c.level == Level.AGENCY.value)
+    found = ledger.ask(lambda connection: connection.scalar(query))
+    return Status(found) if found else None

@@ -22,13 +22,14 @@ class Way:
     """One install in this run: the routes left, the tries on the first of them, and what was met before.
 
     `slot` is when its next call for its agency may leave, so that these leave evenly (monotonic seconds).
-    `refusals` are 429s in a row, the first of them at `refused_since` (monotonic seconds).
+    `company_id` is its agency: the list's, or the one that HighLevel named since. `refusals` are 429s in a row, the first of them at `refused_since` (monotonic seconds).
     `fate` is what is known of its old token, the worst while a try to spend it is out; `before`: before that try.
     """
 
     install: Install
     left: list[Route]
     state: RetryCallState
+    company_id: str = ""
     tries: int = 0
     last: Answer | None = None
     met: list[Met] = field(default_factory=list)

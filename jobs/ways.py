@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from jobs.attempt import Persistence, Tried
     from jobs.bearers import Agency, Bearers
+    from jobs.strays import Strays
 
 # Seconds between two calls for one agency, whatever the pace of all: it is one resource, and a resource is given
 # 100 requests in 10 seconds (API notes, 3).
@@ -47,8 +48,9 @@ class Ways:
     """Walks installs along their routes.
 
     `closed` are the answers that closed routes for the run; `reconnect_closed` gives the one that closed Reconnect for an
-    app, if one did; `look_again` is told of an app for which a route was closed; `clock` is monotonic seconds, `now` the
-    time as UTC ISO 8601, `server_time` the server's clock in seconds since 1970; `say` tells a person once.
+    app, if one did; `look_again` is told of an app for which a route was closed; `strays` knows the agencies' pairs that
+    come for sub-accounts; `clock` is monotonic seconds, `now` the time as UTC ISO 8601, `server_time` the server's clock in
+    seconds since 1970; `say` tells a person once.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Ways:
         clock: Callable[[], float],
         now: Callable[[], str],
         server_time: Callable[[], float],
+        strays: Strays,
         say: Callable[[str], None],
     ) -> None:
         self._routes = routes
@@ -74,6 +77,8 @@ class Ways:
         self._clock = clock
         self._now = now
         self._server_time = server_time
+        self._strays = strays
+        self._came: list[tuple[Way, Recovered]] = []
         self._say = say
         self._agencies_under_way: set[AgencyKey] = set()
         self._told: set[tuple[str, ...]] = set()
@@ -82,7 +87,7 @@ class Ways:
         """The way of an install that is handed out now."""
         if install.key.level is Level.AGENCY:
             self._agencies_under_way.add(AgencyKey(install.key.client_id, install.key.account_id))
-        return Way(install, list(self._routes), self._persistence.begin())
+        return Way(install, list(self._routes), self._persistence.begin(), install.company_id)
 
     def ended(self, install: Install) -> list[AgencyKey]:
         """The outcome of an install is on disk. Returns the places where others may have waited for it."""
@@ -102,7 +107,7 @@ class Ways:
     def step(self, way: Way) -> Step:
         """What comes next for an install. Routes that cannot serve it are left behind."""
         look = {Route.RECONNECT: self._at_reconnect, Route.AGENCY: self._at_agency, Route.REFRESH: self._at_refresh}
-        while way.left:
+        while way.left and not self._strays.is_back(way.install):
             found = look[way.left[0]](way)
             if not isinstance(found, Over):
                 return found
@@ -116,9 +121,11 @@ class Ways:
     def _at_reconnect(self, way: Way) -> Step:
         client_id = way.install.key.client_id
         closed = self._reconnect_closed(client_id)
+        if closed is not None:
+            self._say_once((client_id,), f"the route reconnect is closed for {client_id}: {closed.message}")
+        closed = closed or self._strays.closed(way.install)
         if closed is None:
             return Go()
-        self._say_once((client_id,), f"the route reconnect is closed for {client_id}: {closed.message}")
         way.met.append(Met(Route.RECONNECT, closed, asked=False))
         return Over()
 
@@ -127,8 +134,8 @@ class Ways:
         client_id = install.key.client_id
         if install.key.level is Level.AGENCY or Route.AGENCY in self._closed:
             return self._shut(way, self._closed.get(Route.AGENCY))
-        if install.company_id:
-            key = AgencyKey(client_id, install.company_id)
+        if way.company_id:
+            key = AgencyKey(client_id, way.company_id)
             if key in self._agencies_under_way:
                 return Park(key)
             agency = self._bearers.of(*key)
@@ -200,6 +207,8 @@ class Ways:
             self._closed[errand.route] = tried
             self._say(f"the route {errand.route} is closed for this run: {tried.message}")
             self._look_again(way.install.key.client_id)
+        if isinstance(tried, Tokens) and errand.route is Route.RECONNECT:
+            self._strays.right_one_came(way.install)
         if errand.route is Route.REFRESH:
             way.fate = _fate(way.before, tried)
         if errand.route is not Route.AGENCY or way.agency is None:
@@ -217,6 +226,22 @@ class Ways:
         elif isinstance(tried, Tokens):
             agency.proven, agency.refusals, agency.refused_since = True, 0, None
         return [agency.key, AgencyKey(agency.key.client_id, "")]
+
+    def _keep_stray(self, way: Way, answer: Answer) -> Answer:
+        """What to report of an answer that may have brought an agency's pair, which `take_strays` gives then."""
+        if answer.stray is None:
+            return answer
+        answer, found = self._strays.came(way.install, way.left[0], answer)
+        if found is not None:
+            install, outcome = found
+            way.company_id = install.key.account_id
+            self._came.append((self.begin(install), outcome))
+        return answer
+
+    def take_strays(self) -> list[tuple[Way, Recovered]]:
+        """The agencies that came back in answer to other installs since the last time: to be recorded like any outcome."""
+        came, self._came = self._came, []
+        return came
 
     def _heard_refusal(self, agency: Agency, errand: Errand, answer: Answer) -> None:
         if is_refused_by_pace(answer):
@@ -275,21 +300,21 @@ class Ways:
 
     def wait_after(self, way: Way, answer: Answer) -> float | None:
         """Seconds until the next try on the same route, or None where this route is over for the install."""
-        if closes(answer) is Closes.AGENCY and self._has_another_bearer(way.install):
+        if closes(answer) is Closes.AGENCY and self._has_another_bearer(way):
             return 0.0
         wait = self._persistence.wait_after(way.state, answer)
         if wait is not None and way.left[0] is Route.REFRESH and way.window.opened is not None:
             left = way.window.left(self._clock()) - _SECOND
             wait = min(wait, left) if left > 0 else None
         if wait is None:
-            way.met.append(Met(way.left[0], answer))
+            way.met.append(Met(way.left[0], self._keep_stray(way, answer)))
             self._leave(way)
         return wait
 
-    def _has_another_bearer(self, install: Install) -> bool:
+    def _has_another_bearer(self, way: Way) -> bool:
         """Whether the agency of an install has a token left after one was refused."""
-        client_id, account_id = install.key.client_id, install.key.account_id
-        known = self._bearers.of(client_id, install.company_id)
+        client_id, _, account_id = way.install.key
+        known = self._bearers.of(client_id, way.company_id)
         agency = known or self._bearers.that_lists(client_id, account_id)
         return agency is not None and agency.tokens > 0
 
@@ -306,16 +331,16 @@ class Ways:
                 (listed, tokens.company_id),
                 f"the list names the company {listed} for {way.install.key.account_id}; {moved} (told once for these companies)",
             )
-        message = "; ".join(notes)
-        return Recovered(tokens, way.left[0], way.tries, self._now(), message, tuple(way.met), way.fate)
+        message, renews = "; ".join(notes), self._strays.is_back(way.install)
+        return Recovered(tokens, way.left[0], way.tries, self._now(), message, tuple(way.met), way.fate, renews=renews)
 
     def unfinished(self, way: Way) -> Unfinished:
         """The outcome of an install whose way was cut short."""
         return Unfinished(way.tries, way.fate)
 
-    def failed(self, way: Way) -> Failed:
-        """The outcome of an install that no route brought back."""
-        return verdict(way, self._routes, self._now())
+    def failed(self, way: Way) -> Failed | Unfinished:
+        """The outcome of an install that no route brought back; an agency may be back by the pair that came for another."""
+        return self.unfinished(way) if self._strays.is_back(way.install) else verdict(way, self._routes, self._now())
 
 
 def _fate(before: Fate, tried: Tried) -> Fate:

@@ -15,7 +15,7 @@ from jobs.book import Book
 from jobs.clock import utc, utc_now
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits, ThisMachineLacks
-from jobs.model import Route, Unfinished
+from jobs.model import Recovered, Route, Unfinished
 from jobs.pace import Pace
 from jobs.routes import keep_bearers, open_routes
 from jobs.schema import HeldError, UnwritableError
@@ -93,12 +93,17 @@ def work(
         coming, left = outcomes(_lanes(ledger, todo, wishes), means), sum(todo.values())
         with closing(_recorded(coming, _book(ledger, stop, make_room, pace), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
-                left -= sum(not isinstance(outcome, Unfinished) for _, outcome in ended)
+                left -= sum(_is_done(outcome) for _, outcome in ended)
                 keep_bearers(routing.bearers, ended, wishes.routes)
                 alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
                 notes = _taken(routing.notes)
                 yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, notes, pace.lowered)
     _why_stopped(stop, routing.breaker, pace.enough if left else "", todo, wishes, total)
+
+
+def _is_done(outcome: Outcome) -> bool:
+    """Whether an install that was handed out has ended with it."""
+    return not isinstance(outcome, Unfinished) and not (isinstance(outcome, Recovered) and outcome.stray)
 
 
 def _book(ledger: Ledger, stop: Stop, make_room: Callable[[], None], pace: Pace) -> Book:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.attempt import Errand, Listing, Tried, is_refused_by_pace
-from jobs.model import Install, Met, Outcome, Tokens
+from jobs.model import Install, Met, Outcome, Recovered, Tokens
 from jobs.steps import OWN_LIMIT, Go, Over, Park, Until, Way
 
 if TYPE_CHECKING:
@@ -136,9 +136,7 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Ro
             else:
                 _judge(floor, way, errand, future.result(), means)
         ended, floor.ended = floor.ended, []
-        for install, outcome in ended:
-            floor.lanes[install.key.client_id].under_way -= 1
-            means.breaker.observe(install.key.client_id, outcome)
+        _take_note(floor, ended, means)
         left = means.clock()
         yield Round(ended, floor.out, floor.waits)
         floor.caller_was_away(means.clock() - left)
@@ -146,6 +144,14 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Ro
             floor.release(means.ways.ended(install), means.clock())
     if bug is not None:
         raise bug
+
+
+def _take_note(floor: _Floor, ended: list[tuple[Install, Outcome]], means: Means) -> None:
+    for install, outcome in ended:
+        if isinstance(outcome, Recovered) and outcome.stray:
+            continue  # It was not handed out, and says nothing that its answer has not said.
+        floor.lanes[install.key.client_id].under_way -= 1
+        means.breaker.observe(install.key.client_id, outcome)
 
 
 def _stops(means: Means) -> bool:
@@ -246,6 +252,7 @@ def _judge(floor: _Floor, way: Way, errand: Errand, tried: Tried, means: Means) 
     else:
         way.refusals = 0
         wait = means.ways.wait_after(way, tried)
+    floor.ended += [(agency.install, back) for agency, back in means.ways.take_strays()]
     way.tries += 1
     if wait is None and isinstance(means.ways.step(way), Over):
         floor.ended.append((way.install, means.ways.failed(way)))

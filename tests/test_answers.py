@@ -18,6 +18,7 @@ from jobs.model import Cause, InstallKey, Level, Stage
 from jobs.secret import Secret
 from jobs.transport import Raw
 
+from .bad_server import KEEP, Bad, http, serving
 from .test_highlevel import APP, BASE, DATE, GOOD, LOCATION, Gate, make, net
 
 assert net
@@ -207,7 +208,7 @@ def test_a_refusal_that_everybody_gets_has_its_cause(status, body, cause):
 # -- numbers and dates from outside ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["99999999999999999", "9" * 400, "Fri, 31 Dec 2199 23:59:59 GMT"])
+@pytest.mark.parametrize("text", ["99999999999999999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 -2359"])
 def test_a_retry_after_beyond_all_is_a_year(text):
     assert heard({}, 429, headers={"retry-after": text}).retry_after == A_YEAR
 
@@ -284,3 +285,16 @@ def test_a_failed_exchange_without_a_trace_id_has_the_one_before_it(net):
     with pytest.raises(CallFailed) as failed:
         by_reconnect(make(), APP, LOCATION)
     assert failed.value.answer.trace_id == "of-reconnect"
+
+
+@pytest.mark.parametrize("after", ["99999999999999999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_wait_beyond_all_ends_the_run_in_words_and_not_in_a_traceback(play, after):
+    job = play()
+    busy = Bad(lambda _: [http(b"{}", "429 Too Many Requests", f"Retry-After: {after}\r\n")], None, KEEP)
+    with serving(lambda *_: (busy, b"")) as server:
+        job.environment["HIGHLEVEL_BASE_URL"] = server.url
+        done = job.run(job.manifest("location_id\nLocA\nLocB\n"), "--log-format", "json")
+        assert len(server.requests) == 1
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, job.summary()["stopped_because"]) == (3, "outage")
+    assert "longer than pace.patience_seconds" in done.stdout

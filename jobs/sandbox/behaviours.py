@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jobs.sandbox import tokens
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -73,7 +75,9 @@ def camel(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agency(answer: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in answer.items() if key != "locationId"} | {"userType": "Company"}
+    """The agency's pair in the place of its sub-account's."""
+    company, claims = answer["companyId"], tokens.read(answer["access_token"], "access") or {}
+    return tokens.pair("Company", company, claims["sourceId"], company)
 
 
 def _echo(sent: dict[str, str]) -> Reply:
