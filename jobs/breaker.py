@@ -1,22 +1,30 @@
 """When going on makes no sense: the canary and the breaker of each app.
 
-The first install of an app goes alone, and while Reconnect refuses it the next does too. Three refusals in a row
-close Reconnect for the app, and stop its rows where no other route is left for any of them; so do many installs in a
-row that end transiently. What an answer tells stands in `causes.ADVICE`.
+The first install of an app goes alone, and while it is refused the next does too. Answers count when they come,
+whatever their installs do next: three in a row that say that the API is gone, or that the credentials are wrong, close
+Reconnect for the app, and stop its rows where no other route is left for any of them; so does the same refusal,
+whatever it says, five times in a row. Many installs in a row that end transiently stop the app, and so does a network
+that stays away. What an answer tells stands in `causes.ADVICE`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.causes import ADVICE, Shows, diagnose
-from jobs.model import Answer, Failed, Outcome, Recovered, Route, Unfinished
+from jobs.model import Answer, Cause, Failed, Recovered, Route, Tokens, Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobs.model import Outcome, Stage
+
 REFUSALS_IN_A_ROW = 3
+SAME_IN_A_ROW = 5
+_LONGEST_WORD = 15  # Letters; what is longer is an id, not a word.
+_WORD = re.compile(r"[\w.:/-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +35,28 @@ class Trip:
     met: str
 
 
+Form = tuple["Stage", int, str]
+
+
+def form(answer: Answer) -> Form:
+    """What is the same in a refusal that several installs meet: the call, the status, the text without its ids and numbers."""
+    return answer.stage, answer.status, _WORD.sub(_unless_id, answer.says).lower()
+
+
+def _unless_id(word: re.Match[str]) -> str:
+    text = word[0]
+    return "#" if len(text) > _LONGEST_WORD or any(sign.isdigit() for sign in text) else text
+
+
 @dataclass(slots=True)
 class _Seen:
-    refused: int = 0
+    """Of one app. `worked_at`: so many tries had begun when an answer last showed it at work; `works`: Reconnect was so."""
+
+    gone: int = 0
+    same: int = 0
+    same_form: Form | None = None
     transient: int = 0
+    worked_at: int = 0
     first_is_back: bool = False
     works: bool = False
     closed: Answer | None = None
@@ -38,7 +64,7 @@ class _Seen:
 
 
 class Breaker:
-    """Observes the outcomes of every app. `transient_installs` is how many in a row make an outage.
+    """Hears the answers and the outcomes of every app. `transient_installs` is how many in a row make an outage.
 
     `route_left` tells whether another route than Reconnect may serve any install of an app.
     """
@@ -47,36 +73,63 @@ class Breaker:
         self._transient_installs = transient_installs
         self._route_left = route_left
         self._apps: dict[str, _Seen] = {}
+        self._reached = False
+        self._of_all: Trip | None = None
 
-    def observe(self, client_id: str, outcome: Outcome) -> None:
-        """Take an outcome into account."""
+    def hear(self, client_id: str, route: Route, tried: Tokens | Answer, tries: int) -> None:
+        """Take what came back of a try into account, at once; `tries` were begun by now."""
+        seen = self._apps.setdefault(client_id, _Seen())
+        self._reached = self._reached or isinstance(tried, Tokens) or bool(tried.status)
+        shows = Shows.AT_WORK if isinstance(tried, Tokens) else ADVICE[diagnose(tried)].shows
+        if shows is Shows.AT_WORK:
+            seen.first_is_back, seen.worked_at, seen.same, seen.transient = True, tries, 0, 0
+            if route is Route.RECONNECT:
+                seen.works, seen.gone = True, 0
+        elif isinstance(tried, Answer) and shows is Shows.REFUSED and route is Route.RECONNECT:
+            self._gone(seen, client_id, tried)
+        elif isinstance(tried, Answer) and diagnose(tried) is Cause.REQUEST_REFUSED:
+            self._refused(seen, tried)
+
+    def _gone(self, seen: _Seen, client_id: str, answer: Answer) -> None:
+        seen.first_is_back = True
+        if seen.closed is None:
+            seen.gone += 1
+            if seen.gone >= REFUSALS_IN_A_ROW:
+                seen.closed = answer
+                self.look_again(client_id)
+
+    def _refused(self, seen: _Seen, answer: Answer) -> None:
+        """A refusal that says nothing of other installs by itself; five times the same, and it does."""
+        seen.first_is_back = True
+        found = form(answer)
+        seen.same, seen.same_form = (seen.same + 1 if found == seen.same_form else 1), found
+        if seen.same >= SAME_IN_A_ROW:
+            seen.trip = seen.trip or Trip("refused", answer.message)
+
+    def observe(self, client_id: str, outcome: Outcome, first_try: int) -> None:
+        """Take an outcome into account; `first_try` is the number of its install's first try."""
         if isinstance(outcome, Unfinished):
             return
         seen = self._apps.setdefault(client_id, _Seen())
         seen.first_is_back = True
-        answers = [(met.route, met.answer, ADVICE[diagnose(met.answer)].shows) for met in outcome.met if met.asked]
-        for route, answer, shows in answers:
-            if route is Route.RECONNECT:
-                self._at_reconnect(seen, client_id, answer, shows)
-        if isinstance(outcome, Recovered) and outcome.route is Route.RECONNECT:
-            seen.refused, seen.works = 0, True
-        all_shows = {shows for _, _, shows in answers}
-        if isinstance(outcome, Recovered) or Shows.AT_WORK in all_shows or Shows.TRANSIENT not in all_shows:
+        if first_try <= seen.worked_at:
+            return  # A straggler: the app was seen at work since it was first tried.
+        all_shows = {ADVICE[diagnose(met.answer)].shows for met in outcome.met if met.asked}
+        if isinstance(outcome, Recovered) or Shows.TRANSIENT not in all_shows or Shows.AT_WORK in all_shows:
             seen.transient = 0
-        else:
-            seen.transient += 1
-        if isinstance(outcome, Failed) and seen.transient >= self._transient_installs:
-            seen.trip = seen.trip or Trip("outage", outcome.message)
+            return
+        seen.transient += 1
+        if isinstance(outcome, Failed) and (seen.transient >= self._transient_installs or not self._reached):
+            self._outage(seen, outcome.message)
 
-    def _at_reconnect(self, seen: _Seen, client_id: str, answer: Answer, shows: Shows) -> None:
-        """What Reconnect answered; only what shows it at work starts the count of refusals again."""
-        if shows is Shows.AT_WORK:
-            seen.refused, seen.works = 0, True
-        elif shows is Shows.REFUSED and seen.closed is None:
-            seen.refused += 1
-            if seen.refused >= REFUSALS_IN_A_ROW:
-                seen.closed = answer
-                self.look_again(client_id)
+    def _outage(self, seen: _Seen, met: str) -> None:
+        if not self._reached:
+            self.stop_all(Trip("outage", met))
+        seen.trip = seen.trip or Trip("outage", met)
+
+    def stop_all(self, trip: Trip) -> None:
+        """Stop the rows of every app."""
+        self._of_all = self._of_all or trip
 
     def look_again(self, client_id: str) -> None:
         """A route was closed: stop the app's rows where Reconnect is closed and no other route is left for any."""
@@ -94,9 +147,9 @@ class Breaker:
         seen = self._apps.get(client_id)
         if seen is None or not seen.first_is_back:
             return True
-        return bool(seen.refused) and not seen.works and seen.closed is None
+        return bool(seen.gone or seen.same) and not seen.works and seen.closed is None
 
     def tripped(self, client_id: str) -> Trip | None:
         """Why the app's rows are stopped, if they are."""
         seen = self._apps.get(client_id)
-        return seen.trip if seen else None
+        return (seen.trip if seen else None) or self._of_all

@@ -16,6 +16,8 @@ from jobs.model import Cause
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from jobs.model import Answer
+
 _LOST = Cause.NETWORK_ERROR
 _UNREADABLE = Cause.MALFORMED_ANSWER
 
@@ -84,3 +86,16 @@ EXCEPTIONS: Mapping[type[BaseException], Cause] = {
 def judge(exception: type[BaseException]) -> Cause | None:
     """The cause that the most specific row has for an exception class; None for one that is not of the network."""
     return next((EXCEPTIONS[base] for base in exception.__mro__ if base in EXCEPTIONS), None)
+
+
+_TIME_OUTS = (rq.Timeout, u3.TimeoutError, TimeoutError)
+
+
+def is_late(answer: Answer) -> bool:
+    """Whether no answer came since the time for it, or for the connection, was over."""
+    return not answer.status and answer.exception is not None and issubclass(answer.exception, _TIME_OUTS)
+
+
+def is_unreachable(answer: Answer) -> bool:
+    """Whether no answer came at all, for a reason of the network."""
+    return not answer.status and answer.exception is not None and answer.cause is Cause.NETWORK_ERROR

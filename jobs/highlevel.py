@@ -115,7 +115,7 @@ class Pages:
 
 
 class HighLevel:
-    """The calls. `clock` gives monotonic seconds, `now` the operator's time in UTC."""
+    """The calls. `clock` gives monotonic seconds, `now` the operator's time in UTC; `connects` is called when a connection begins to be made."""
 
     def __init__(
         self,
@@ -127,8 +127,9 @@ class HighLevel:
         now: Callable[[], datetime],
         user_agent: str,
         environment: Mapping[str, str],
+        connects: Callable[[], None] = lambda: None,
     ) -> None:
-        self._transport = Transport(base_url, limits, environment)
+        self._transport = Transport(base_url, limits, environment, connects)
         self._gate = gate
         self._clock = clock
         self._now = now

@@ -50,6 +50,7 @@ class Pace:
     """The gate. All times are seconds of `clock`, which never jumps; `now` gives the operator's time in UTC.
 
     `backoff(n)` gives the hold after the n-th 429 in a row that named none; `patience` is the run's with 429, in seconds.
+    `left` is called when a request has left; it must not wait.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Pace:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         backoff: Callable[[int], float],
+        left: Callable[[], None] = lambda: None,
     ) -> None:
         self._control = Control(requests_per_second, patience, backoff)
         self._clock = clock
         self._now = now
+        self._left = left
         self._lock = threading.Lock()
         self._with_code: list[_Waiter] = []
         self._others: list[_Waiter] = []
@@ -105,6 +108,7 @@ class Pace:
                 me.turn.wait(timeout=None if due == float("inf") else min(due - now, _LONGEST_WAIT))
             else:
                 number = self._control.leave(now, me.resource)
+                self._left()
                 if not me.urgent and not me.resource.bearer:
                     self._codes_to_come[number] = me.resource.app
                 return number

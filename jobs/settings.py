@@ -56,9 +56,10 @@ class HttpSettings(_Section, frozen=True):
 
 
 class StopSettings(_Section, frozen=True):
-    """When failures in a row are an outage."""
+    """When failures in a row are an outage, and for how many seconds a network that is away is waited for."""
 
     transient_installs: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    network_patience_seconds: _Seconds = 600
 
 
 class LogSettings(_Section, frozen=True):

@@ -22,6 +22,8 @@ class Way:
     """One install in this run: the routes left, the tries on the first of them, and what was met before.
 
     `slot` is when its next call for its agency may leave, so that these leave evenly (monotonic seconds).
+    `first_try` and `last_try` are the numbers of its tries among all of the run, from 1. `suspect`: it got no answer
+    while others did.
     `company_id` is its agency: the list's, or the one that HighLevel named since. `refusals` are 429s in a row, the first of them at `refused_since` (monotonic seconds).
     `fate` is what is known of its old token, the worst while a try to spend it is out; `before`: before that try.
     """
@@ -35,6 +37,9 @@ class Way:
     met: list[Met] = field(default_factory=list)
     agency: Agency | None = None
     slot: float | None = None
+    first_try: int = 0
+    last_try: int = 0
+    suspect: bool = False
     window: Window = field(default_factory=Window)
     refusals: int = 0
     refused_since: float = 0.0

@@ -74,7 +74,10 @@ def end_of(because: str, code: Exit, left: Left, *, failed: bool) -> Exit:
 
 @dataclass(slots=True)
 class Stop:
-    """Whether the run is to stop, why, and the exit code of that; `clock` and `deadline` are monotonic seconds."""
+    """Whether the run is to stop, why, and the exit code of that; `clock` and `deadline` are monotonic seconds.
+
+    `asked_to` is called at the moment it is asked to stop, also from within a signal's handler.
+    """
 
     clock: Callable[[], float]
     deadline: float | None = None
@@ -82,11 +85,13 @@ class Stop:
     code: Exit = Exit.OK
     met: str = ""
     signalled: bool = False
+    asked_to: Callable[[], None] = lambda: None
 
     def ask(self, because: str, code: Exit, met: str = "") -> None:
         """Stop for this reason; the first one counts."""
         if not self.because:
             self.because, self.code, self.met = because, code, met
+            self.asked_to()
 
     def must(self, because: str, code: Exit, met: str) -> None:
         """Stop for this reason, whatever was asked before: more was lost than time."""

@@ -14,7 +14,7 @@ from jobs.egress import certificates, proxy_for
 from jobs.wire import Address, Dropped, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from requests import PreparedRequest
 
@@ -65,10 +65,17 @@ class _Adapter(HTTPAdapter):
 class Transport:
     """Sends prepared requests to one address; each thread keeps a connection of its own.
 
-    To connect is a step of its own (`open`), so that its caller may wait for its turn with a connection in hand.
+    To connect is a step of its own (`open`), so that its caller may wait for its turn with a connection in hand. `connects`
+    is called where one begins to be made; it must not wait.
     """
 
-    def __init__(self, base_url: str, limits: Limits, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        limits: Limits,
+        environment: Mapping[str, str],
+        connects: Callable[[], None] = lambda: None,
+    ) -> None:
         self._limits = limits
         proxy = proxy_for(base_url, environment)
         to = urlsplit(str(Request("GET", base_url).prepare().url))
@@ -82,6 +89,7 @@ class Transport:
         self._mine = threading.local()
         self._adapters: list[_Adapter] = []
         self._connecting: set[int] = set()
+        self._connects = connects
 
     @property
     def connecting(self) -> int:
@@ -103,6 +111,7 @@ class Transport:
             return
         me = threading.get_ident()
         self._connecting.add(me)
+        self._connects()
         try:
             wire.open()
         finally:

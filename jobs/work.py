@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from jobs import __version__
 from jobs.attempt import Persistence, attempt
 from jobs.book import Book
 from jobs.clock import utc, utc_now
+from jobs.contact import Contact
+from jobs.crew import Crew
 from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits, ThisMachineLacks
 from jobs.model import Recovered, Route, Unfinished
 from jobs.pace import Pace
 from jobs.routes import keep_bearers, open_routes
 from jobs.schema import HeldError, UnwritableError
-from jobs.workers import Means, outcomes
+from jobs.workers import Back, Means, came_late, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from jobs.ledger import Ledger
     from jobs.model import App, Install, Outcome
     from jobs.pace import Held, Lowered
+    from jobs.routes import Routing
     from jobs.settings import PaceSettings, Settings
     from jobs.start import Start
     from jobs.stop import Stop
@@ -67,28 +70,19 @@ def work(
     written down before it ends. Raises UnwritableError where the ledger cannot be read.
     """
     pacing, persistence = start.settings.pace, persistence_of(start.settings)
-    pace = make_pace(pacing, persistence)
-    slots = pacing.workers or MOST_WORKERS
+    inbox: SimpleQueue[Back | None] = SimpleQueue()
+    look_again = partial(inbox.put, None)
+    stop.asked_to = look_again
+    pace = make_pace(pacing, persistence, look_again)
     total = min(sum(todo.values()), wishes.limit or sum(todo.values()))
     with (
-        closing(make_api(start.settings, start.base_url, start.environment, pace)) as api,
-        ThreadPoolExecutor(slots, thread_name_prefix="worker") as executor,
+        closing(make_api(start.settings, start.base_url, start.environment, pace, look_again)) as api,
+        closing(Crew(pacing.workers or MOST_WORKERS, time.monotonic, inbox.put, came_late)) as crew,
     ):
         routing = open_routes(ledger, wishes.routes, persistence, start.settings.stop, stop, api.server_time)
-        means = Means(
-            executor=executor,
-            slots=slots,
-            fixed=bool(pacing.workers),
-            try_once=partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop), stop),
-            ways=routing.ways,
-            breaker=routing.breaker,
-            under_way=lambda: pace.under_way + api.connecting,
-            out_of_patience=lambda: pace.out_of_patience,
-            stopping=partial(_stopping, stop, pace),
-            clock=time.monotonic,
-            look_up=min(0.2, max(0.01, 1 / pacing.requests_per_second)),
-            requests_per_second=pacing.requests_per_second,
-            at_gate=max(2, min(32, round(pacing.requests_per_second / 10))),
+        try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop), stop)
+        means = _means(
+            start.settings, crew, inbox, routing, try_once, lambda: pace.under_way + api.connecting, pace, stop
         )
         coming, left = outcomes(_lanes(ledger, todo, wishes), means), sum(todo.values())
         with closing(_recorded(coming, _book(ledger, stop, make_room, pace), stop)) as recorded:
@@ -98,7 +92,47 @@ def work(
                 alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
                 notes = _taken(routing.notes)
                 yield Progress(ended, pace.requests, total, pace.held, in_flight, waiting, alone, notes, pace.lowered)
-    _why_stopped(stop, routing.breaker, pace.enough if left else "", todo, wishes, total)
+    if left:  # A run that has tried all has not stopped, whatever it met.
+        _why_stopped(stop, routing.breaker, pace.enough, todo)
+    if wishes.limit is not None and total < sum(todo.values()):
+        stop.ask("install_limit", Exit.STOPPED_AS_ASKED)
+
+
+def _means(
+    settings: Settings,
+    crew: Crew[Back],
+    inbox: SimpleQueue[Back | None],
+    routing: Routing,
+    try_once: Callable[[Errand], Tried],
+    under_way: Callable[[], int],
+    pace: Pace,
+    stop: Stop,
+) -> Means:
+    """What the scheduler of a run works with."""
+    pacing = settings.pace
+    return Means(
+        crew=crew,
+        inbox=inbox,
+        slots=pacing.workers or MOST_WORKERS,
+        fixed=bool(pacing.workers),
+        try_once=try_once,
+        ways=routing.ways,
+        breaker=routing.breaker,
+        contact=Contact(settings.stop.network_patience_seconds, persistence_of(settings).backoff),
+        under_way=under_way,
+        out_of_patience=lambda: pace.out_of_patience,
+        stopping=partial(_stopping, stop, pace),
+        no_worker=partial(_no_worker, stop),
+        say=routing.notes.append,
+        clock=time.monotonic,
+        at_gate=max(2, min(32, round(pacing.requests_per_second / 10))),
+        requests_per_second=pacing.requests_per_second,
+    )
+
+
+def _no_worker(stop: Stop, why: str) -> None:
+    limits = "raise its limit of processes (ulimit -u, or the container's), or free memory"
+    stop.ask("outage", Exit.STOPPED_EARLY, f"this machine does not start a single thread ({why}): {limits}")
 
 
 def _is_done(outcome: Outcome) -> bool:
@@ -133,14 +167,15 @@ def persistence_of(settings: Settings) -> Persistence:
     return Persistence(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds, patience)
 
 
-def make_pace(pacing: PaceSettings, persistence: Persistence) -> Pace:
-    """The gate that all requests of a run pass."""
+def make_pace(pacing: PaceSettings, persistence: Persistence, left: Callable[[], None] = lambda: None) -> Pace:
+    """The gate that all requests of a run pass; `left` is called when one has."""
     return Pace(
         pacing.requests_per_second,
         pacing.patience_seconds,
         clock=time.monotonic,
         now=utc,
         backoff=persistence.backoff,
+        left=left,
     )
 
 
@@ -172,8 +207,14 @@ def _stopping(stop: Stop, pace: Pace) -> bool:
     return bool(stop.because or pace.enough)
 
 
-def make_api(settings: Settings, base_url: str, environment: Mapping[str, str], pace: Pace) -> HighLevel:
-    """The door to the API, behind the gate `pace`."""
+def make_api(
+    settings: Settings,
+    base_url: str,
+    environment: Mapping[str, str],
+    pace: Pace,
+    connects: Callable[[], None] = lambda: None,
+) -> HighLevel:
+    """The door to the API, behind the gate `pace`; `connects` is called when a connection begins to be made."""
     http = settings.http
     limits = Limits(
         http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes
@@ -186,6 +227,7 @@ def make_api(settings: Settings, base_url: str, environment: Mapping[str, str], 
         now=utc,
         user_agent=f"highlevel-recovery/{__version__}",
         environment=environment,
+        connects=connects,
     )
 
 
@@ -208,14 +250,10 @@ def _taken(notes: list[str]) -> tuple[str, ...]:
     return taken
 
 
-def _why_stopped(
-    stop: Stop, breaker: Breaker, enough: str, todo: Mapping[str, int], wishes: Wishes, total: int
-) -> None:
+def _why_stopped(stop: Stop, breaker: Breaker, enough: str, todo: Mapping[str, int]) -> None:
     for client_id in todo:
         trip = breaker.tripped(client_id)
         if trip is not None:
             stop.ask(trip.because, Exit.STOPPED_EARLY, trip.met)
     if enough:
         stop.ask("outage", Exit.STOPPED_EARLY, enough)
-    if wishes.limit is not None and total < sum(todo.values()):
-        stop.ask("install_limit", Exit.STOPPED_AS_ASKED)

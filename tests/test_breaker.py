@@ -14,16 +14,38 @@ MISSING, REFUSED = Cause.NOT_INSTALLED, Cause.REQUEST_REFUSED
 BACK = Recovered(Tokens(Secret("a"), Secret("r"), "", "", "", "Location", "", "", "LocA", ""), Route.RECONNECT, 1, "")
 
 
-def failed(cause, route=Route.RECONNECT, *, asked=True):
-    answer = Answer(Stage.RECONNECT, message=f"said {cause}", cause=cause)
+def refusal(cause, says=""):
+    return Answer(Stage.RECONNECT, 400, says, message=says or f"said {cause}", cause=cause)
+
+
+def failed(cause, route=Route.RECONNECT, *, asked=True, says=""):
+    answer = refusal(cause, says)
     return Failed(cause, answer.stage, answer.message, 0, "", 1, "", (Met(route, answer, asked=asked),))
 
 
-def seen(*outcomes, transient_installs=4, app="app", route_left=False):
-    breaker = Breaker(transient_installs, lambda _: route_left)
+class Night:
+    """An app whose installs are tried one after the other: what they are answered, then how they end."""
+
+    def __init__(self, transient_installs=4, *, route_left=False):
+        self.breaker = Breaker(transient_installs, lambda _: route_left)
+        self.tries = 0
+
+    def hears(self, outcome, app="app"):
+        self.tries += 1
+        for met in getattr(outcome, "met", ()):
+            if met.asked:
+                self.breaker.hear(app, met.route, met.answer, self.tries)
+        if isinstance(outcome, Recovered):
+            self.breaker.hear(app, outcome.route, outcome.tokens, self.tries)
+        self.breaker.observe(app, outcome, self.tries)
+        return self
+
+
+def seen(*outcomes, transient_installs=4, route_left=False):
+    night = Night(transient_installs, route_left=route_left)
     for outcome in outcomes:
-        breaker.observe(app, failed(outcome) if outcome in set(Cause) else outcome)
-    return breaker
+        night.hears(failed(outcome) if outcome in set(Cause) else outcome)
+    return night.breaker
 
 
 @pytest.mark.parametrize(
@@ -47,6 +69,11 @@ def seen(*outcomes, transient_installs=4, app="app", route_left=False):
         ([DOWN, DOWN, DOWN, REFUSED, DOWN], None),
         ([DOWN, DOWN, DOWN, Unfinished(3), DOWN], "outage"),
         ([BACK] * 50 + [GONE, GONE, GONE], "reconnect_removed"),
+        ([REFUSED] * 4, None),
+        ([REFUSED] * 5, "refused"),
+        ([BACK] * 50 + [REFUSED] * 5, "refused"),
+        ([REFUSED, REFUSED, DOWN, REFUSED, Unfinished(1), REFUSED, DOWN, REFUSED], "refused"),
+        ([REFUSED, REFUSED, REFUSED, REFUSED, MISSING, REFUSED], None),
     ],
 )
 def test_three_refusals_or_many_transient_failures_in_a_row_stop_an_app(outcomes, because):
@@ -72,8 +99,8 @@ def test_where_another_route_is_left_three_refusals_close_reconnect_alone():
 def test_the_app_stops_when_the_last_route_is_closed_later():
     left = [True]
     breaker = Breaker(4, lambda _: left[0])
-    for _ in range(3):
-        breaker.observe("app", failed(GONE))
+    for number in range(3):
+        breaker.hear("app", Route.RECONNECT, refusal(GONE), number)
     left[0] = False
     breaker.look_again("app")
     assert breaker.tripped("app").because == "reconnect_removed"
@@ -99,6 +126,9 @@ def test_what_other_routes_answer_neither_adds_to_reconnects_refusals_nor_starts
         ([GONE, GONE], True),
         ([GONE, BACK], False),
         ([GONE, MISSING], False),
+        ([REFUSED], True),
+        ([REFUSED, BACK], False),
+        ([REFUSED, DOWN], True),
         ([BACK, GONE, GONE], False),
     ],
 )
@@ -111,3 +141,59 @@ def test_what_each_cause_tells_of_the_app_is_the_contracts():
     assert at_work == {MISSING, Cause.LOCATION_INACTIVE, Cause.WRONG_ACCOUNT, Cause.WRONG_USER_TYPE}
     assert {cause for cause in Cause if ADVICE[cause].shows is Shows.REFUSED} == {GONE, REJECTED}
     assert {c for c in Cause if ADVICE[c].shows is Shows.TRANSIENT} == {c for c in Cause if ADVICE[c].again}
+
+
+def test_reconnect_is_closed_by_answers_when_they_come_whatever_their_installs_do_next():
+    breaker = Breaker(4, lambda _: True)
+    for number in range(3):
+        breaker.hear("app", Route.RECONNECT, refusal(GONE), number)
+    assert breaker.reconnect_closed("app").message == f"said {GONE}"
+
+
+def ends(night, first_try, cause=DOWN):
+    night.breaker.observe("app", failed(cause), first_try)
+
+
+def test_installs_that_were_first_tried_before_the_api_was_last_at_work_are_no_outage():
+    night = Night()
+    for _ in range(20):
+        night.tries += 1  # All of them are in their retries when one is back.
+    night.hears(BACK)
+    for straggler in range(1, 15):
+        ends(night, straggler)
+    assert night.breaker.tripped("app") is None
+    for first_try in range(night.tries + 1, night.tries + 5):
+        ends(night, first_try)
+    assert night.breaker.tripped("app").because == "outage"
+
+
+def test_a_server_that_was_never_reached_is_an_outage_by_the_first_installs_tries():
+    breaker = Breaker(10, lambda _: False)
+    no_answer = Answer(Stage.RECONNECT, message="hl.test refused the connection", cause=Cause.NETWORK_ERROR)
+    breaker.hear("app", Route.RECONNECT, no_answer, 1)
+    assert breaker.tripped("app") is None
+    outcome = Failed(
+        no_answer.cause, no_answer.stage, no_answer.message, 0, "", 5, "", (Met(Route.RECONNECT, no_answer),)
+    )
+    breaker.observe("app", outcome, 1)
+    assert breaker.tripped("app").met == breaker.tripped("other").met == "hl.test refused the connection"
+
+
+@pytest.mark.parametrize(
+    ("one", "another", "same"),
+    [
+        ("error code: 1010", "error code: 1015", True),
+        ("Sorry. Ray ID: 8a7b6c5d4e3f2a1b", "Sorry. Ray ID: 0f1e2d3c4b5a6978", True),
+        ("no access for LocAbCdEfGhIjKlMnOpQr", "no access for Locabcdefghijklmnopqr", True),
+        ("`redirect_uri` is invalid", "Invalid client: client is invalid", False),
+        ("property userType should not exist", "property locationId should not exist", False),
+    ],
+)
+def test_refusals_are_the_same_but_for_their_ids_and_numbers(one, another, same):
+    night = Night()
+    for says in (one, another) * 3:
+        night.hears(failed(REFUSED, says=says))
+    trip = night.breaker.tripped("app")
+    assert bool(trip) is same
+    if trip:
+        assert (trip.because, trip.met) == ("refused", one)

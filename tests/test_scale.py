@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tracemalloc
-from concurrent.futures import Executor, Future
 from dataclasses import replace
+from queue import SimpleQueue
 
 import pytest
 
 from jobs.attempt import Persistence
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
+from jobs.contact import Contact
 from jobs.model import Answer, Broken, Install, InstallKey, Level, Route, Row, Stage, Tokens
 from jobs.opening import open_ledger
 from jobs.secret import Secret
@@ -87,26 +88,37 @@ def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger):
     assert bearers.unlisted("app-1") is agency
 
 
-class Waiting(Executor):
+class Waiting:
     """Ends what it was given when it is told to."""
+
+    lacking = ""
 
     def __init__(self):
         self.given = []
+        self.inbox = SimpleQueue()
 
-    def submit(self, work, *args):
-        future = Future()
-        self.given.append((future, work, args))
-        return future
+    def __len__(self):
+        return 8
+
+    @property
+    def busy(self):
+        return len(self.given)
+
+    def ready(self):
+        return self.busy < 8
+
+    def do(self, job):
+        self.given.append(job)
 
     def end_all(self):
         given, self.given = self.given, []
-        for future, work, args in given:
-            future.set_result(work(*args))
+        for job in given:
+            self.inbox.put(job())
 
 
 def test_installs_that_end_while_others_are_written_share_one_synced_transaction(ledger):
     pair = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
-    executor = Waiting()
+    crew = Waiting()
     ways = Ways(
         [Route.RECONNECT],
         Persistence(5, 0, 0),
@@ -120,15 +132,19 @@ def test_installs_that_end_while_others_are_written_share_one_synced_transaction
         say=lambda words: None,
     )
     means = Means(
-        executor=executor,
+        crew=crew,
+        inbox=crew.inbox,
         slots=8,
         fixed=True,
         try_once=lambda errand: pair,
         ways=ways,
         breaker=Breaker(10, lambda app: False),
+        contact=Contact(600, lambda n: 1.0),
         under_way=lambda: 0,
         out_of_patience=lambda: False,
         stopping=lambda: False,
+        no_worker=lambda why: None,
+        say=lambda words: None,
         clock=lambda: 0.0,
         look_up=0.01,
     )
@@ -137,5 +153,5 @@ def test_installs_that_end_while_others_are_written_share_one_synced_transaction
     for now in outcomes({"app-1": iter(installs)}, means):
         if now.ended:
             sizes.append(len(now.ended))
-        executor.end_all()
+        crew.end_all()
     assert sizes == [1, 8]

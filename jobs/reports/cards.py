@@ -178,6 +178,7 @@ WHY_STOPPED: Mapping[str, str] = {
     "reconnect_removed": "HighLevel no longer offers the way by which the job brings installs back.",
     "credentials_rejected": "HighLevel did not accept the app's credentials. The developer has to correct them.",
     "outage": "HighLevel did not answer properly for many installs in a row.",
+    "refused": "HighLevel, or something in between, refused the first installs all alike. The developer has to look into it.",
     "disk": "The disk of the computer that ran the job was full or could not be written.",
     "ledger": "Another program held the job's own record of what is done.",
     "time_limit": "It was given a time limit, and the time was up.",

@@ -1,0 +1,131 @@
+"""The scheduler without threads, network or clock: whole nights in milliseconds, and every turn of it counted."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import queue
+
+from jobs.attempt import Persistence
+from jobs.bearers import Bearers
+from jobs.breaker import Breaker
+from jobs.contact import Contact
+from jobs.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Tokens
+from jobs.secret import Secret
+from jobs.ways import Ways
+from jobs.workers import Means, outcomes
+
+APP = "app-1"
+PAIR = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
+REFUSED_CONNECTION = Answer(
+    Stage.RECONNECT, message="hl.test refused the connection", exception=ConnectionRefusedError,
+    cause=Cause.NETWORK_ERROR, never_left=True,
+)  # fmt: skip
+LATE = Answer(Stage.RECONNECT, message="hl.test is late", exception=TimeoutError, cause=Cause.NETWORK_ERROR)
+ERROR = Answer(Stage.RECONNECT, 500, "Internal server error", "Internal server error")
+GONE = Answer(Stage.RECONNECT, 400, "API endpoint has been removed", "API endpoint has been removed")
+
+
+class Night:
+    """A run of the scheduler. `answer(account, now, out)` gives what a try brings back, and after how many seconds.
+
+    `threads` is how many the machine starts. `turns` are those of the scheduler's loop, `most_out` is how many tries were
+    out at once.
+    """
+
+    def __init__(
+        self, ledger, answer, *, threads=256, at_gate=256, patience=600.0, transient_installs=10, attempts=5, wait=1.0
+    ):
+        self.answer = answer
+        self.now = 0.0
+        self.turns = self.most_out = self.out = 0
+        self.asked = []
+        self.said = []
+        self.stopped = []
+        self.lacking = ""
+        self._threads, self._started = threads, 0
+        self._coming = []
+        self._order = itertools.count()
+        self._under_way = 0
+        persistence = Persistence(attempts, wait, 8 * wait)
+        self.breaker = Breaker(transient_installs, lambda app: False)
+        ways = Ways(
+            [Route.RECONNECT],
+            persistence,
+            Bearers(ledger),
+            {},
+            reconnect_closed=self.breaker.reconnect_closed,
+            look_again=self.breaker.look_again,
+            clock=lambda: self.now,
+            now=lambda: "2026-11-24T10:00:00.000Z",
+            server_time=lambda: 0.0,
+            say=self.said.append,
+        )
+        self.means = Means(
+            crew=self,
+            inbox=self,
+            slots=256,
+            fixed=False,
+            try_once=lambda errand: self.answer(errand.install.key.account_id, self.now, self.out),
+            ways=ways,
+            breaker=self.breaker,
+            contact=Contact(patience, persistence.backoff),
+            under_way=lambda: self._under_way,
+            out_of_patience=lambda: False,
+            stopping=lambda: bool(self.stopped),
+            no_worker=self.stopped.append,
+            say=self.said.append,
+            clock=lambda: self.now,
+            at_gate=at_gate,
+        )
+
+    # What the scheduler knows as its crew.
+
+    def __len__(self):
+        return self._started
+
+    @property
+    def busy(self):
+        return self.out
+
+    def ready(self):
+        if self.out < self._started:
+            return True
+        if self._started >= self._threads:
+            self.lacking = "can't start new thread"
+            return False
+        self._started += 1
+        return True
+
+    def do(self, job):
+        self.out += 1
+        self.most_out = max(self.most_out, self.out)
+        back = job()
+        self.asked.append((self.now, back.way.install.key.account_id))
+        tried, seconds = back.tried
+        heapq.heappush(self._coming, (self.now + seconds, next(self._order), back._replace(tried=tried)))
+
+    # And as its inbox.
+
+    def get(self, *, timeout):
+        self.turns += 1
+        if self._coming and self._coming[0][0] <= self.now + timeout:
+            self.now = max(self.now, self._coming[0][0])
+            self.out -= 1
+            return heapq.heappop(self._coming)[2]
+        self.now += timeout
+        raise queue.Empty
+
+    def get_nowait(self):
+        if self._coming and self._coming[0][0] <= self.now:
+            return self.get(timeout=0)
+        raise queue.Empty
+
+    def run(self, installs):
+        """How each of so many installs ended."""
+        ids = [f"Loc{number:03}" for number in range(installs)]
+        todo = iter([Install(InstallKey(APP, Level.SUB_ACCOUNT, one), "") for one in ids])
+        ended = {}
+        for now in outcomes({APP: todo}, self.means):
+            ended |= {install.key.account_id: outcome for install, outcome in now.ended}
+        return ended
