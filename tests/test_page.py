@@ -96,6 +96,30 @@ def test_every_failure_stands_once_under_its_owner_with_the_users_columns_first(
     assert all(head[: len(COLUMNS)] == list(COLUMNS) for head in heads)
 
 
+def test_a_card_lists_2000_installs_at_most_and_names_the_csv_and_the_counts_stay_true(tmp_path):
+    made = [(place(n, f"Co{n % 7}", *person(n)), Cause.NOT_INSTALLED) for n in range(2_300)]
+    made += [(place(n, "", *person(n)), Cause.SERVER_ERROR) for n in range(2_300, 2_303)]
+    make_run(tmp_path / "out", COLUMNS, made)
+    page = (tmp_path / "out" / "failures.html").read_text(encoding="utf-8")
+    assert page.count('class="i') == 2_003
+    assert "<h1>2,303 of 2,303 installs still need someone." in page
+    assert '<span class="count">2,300 installs</span> <code class="name">not_installed</code>' in page
+    (told,) = re.findall(r'<p class="more">(.*?)</p>', page)
+    assert told.startswith("The first 2,000 of 2,300 are listed here. All of them stand in <code>failures.csv</code>")
+    assert "<code>not_installed</code>" in told
+
+
+def test_of_what_is_fixed_2000_installs_are_listed_at_most(tmp_path):
+    made = [(place(n, "", *person(n)), Cause.NOT_INSTALLED) for n in range(2_100)]
+    make_run(tmp_path / "out", COLUMNS, made)
+    make_run(tmp_path / "out", COLUMNS, [(row, None) for row, _ in made])
+    page = (tmp_path / "out" / "failures.html").read_text(encoding="utf-8")
+    assert "<dt>Fixed</dt><dd>2,100</dd>" in page
+    assert page.count("<tr><td>") == 2_000
+    assert "The first 2,000 of 2,100 are listed here." in page
+    assert "<code>results.csv</code>" in page
+
+
 def test_a_broken_line_is_named_by_its_number_and_shows_what_was_read(tmp_path):
     page = page_of(tmp_path, [(broken(6, "Kite", "k@kite.example", why="line 7 is ragged"), Cause.INVALID_ROW)])
     assert "<code>line 7</code>" in page

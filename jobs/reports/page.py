@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _OURS = ("Account", "HighLevel said", "Last tried (UTC)")
+# Of a card, and of what is fixed: a browser shows no more of them well, and the CSV has them all.
+MOST_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ def write(file: BinaryIO, run: Run, worklist: Worklist, desk: Desk) -> None:
         columns=(*columns, *_OURS),
         own_columns=columns,
         changes=worklist.changes,
-        fixed=(_fixed(record, desk) for record in worklist.fixed()),
+        fixed=(_fixed(record, desk) for record in islice(worklist.fixed(), MOST_ROWS)),
+        listed=MOST_ROWS,
         unlisted=sum(tally.unlisted for tally in worklist.tallies),
         sections=list(_sections(run, worklist, desk)),
     )
@@ -126,8 +130,9 @@ def _cards(cause: Cause, worklist: Worklist, desk: Desk) -> Iterator[dict[str, A
             "client_ids": client_ids,
             "has_message": cause in HAS_MESSAGE,
             "lost": desk.messages.why_missing(cause.value),
+            "listed": MOST_ROWS,
             "links": _links(client_ids, desk.apps) if cause in HELPS_WITH else None,
-            "tables": tables(worklist.by_company(cause), cause, desk),
+            "tables": tables(islice(worklist.by_company(cause), MOST_ROWS), cause, desk),
         }
 
 
