@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import click
@@ -82,6 +84,24 @@ def test_no_rooms_import_each_other_in_a_circle_and_the_order_names_no_room_that
     }
     assert [*TopologicalSorter(below).static_order()]
     assert {*ORDER} <= {name.split(".")[1] for name in rooms if name != "jobs"}
+
+
+def test_what_the_job_imports_and_what_it_declares_are_the_same():
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    named = {re.match(r"[\w.-]+", one)[0]: one for one in declared}
+    trees = [ast.parse(room.read_text(encoding="utf-8")) for room in ROOMS]
+    modules = {
+        module.split(".")[0]
+        for node in (node for tree in trees for node in ast.walk(tree))
+        for module in (
+            [name.name for name in node.names] if isinstance(node, ast.Import)
+            else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    outside = modules - sys.stdlib_module_names - {"jobs"}
+    known = packages_distributions()
+    assert {known[module][0].lower() for module in outside} == {*named}
+    assert all(">=" in one for one in declared)
 
 
 def _table(header):

@@ -140,7 +140,7 @@ def test_dotenv_may_come_from_another_system_and_is_refused_where_it_is_unreadab
         ({"REQUESTS_CA_BUNDLE": "/none"}, "cannot be read"),
         ({"SSL_CERT_FILE": __file__}, "holds no certificates"),
         ({"HTTPS_PROXY": "socks5://proxy:1"}, "HTTPS_PROXY"),
-        ({"all_proxy": "ftp://proxy"}, "HTTPS_PROXY"),
+        ({"all_proxy": "ftp://proxy"}, "all_proxy"),
     ],
 )
 def test_a_proxy_or_certificates_that_cannot_be_used_are_refused_before_anything_begins(start, environment, says):
