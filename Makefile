@@ -1,9 +1,12 @@
 # Every target sets up by itself what it needs. `make help` lists them.
 PYTHON ?= python3
+# A link to the newest of .venvs. One that is no longer the newest stays where it is while a job runs from it.
 VENV := .venv
 RUN_STAMP := $(VENV)/.run-stamp
 DEV_STAMP := $(VENV)/.dev-stamp
-PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes
+PIP := -m pip --quiet --disable-pip-version-check install
+# By its own name: what is imported late comes from the environment that the process began in.
+NEWEST_PYTHON = "$$(cd $(VENV) && pwd -P)/bin/python"
 # As they were given: a `$` in a file's name is no variable of make's.
 override INPUT := $(value INPUT)
 override OUTPUT := $(value OUTPUT)
@@ -33,15 +36,20 @@ $(RUN_STAMP): config/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1) and 3.11 or newer is needed: install it, or run make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv module: install it (Debian: apt install python3-venv)" >&2; exit 2; }
 	@echo "setting up .venv (once, about a minute) ..." >&2
-	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@$(PIP) -r config/requirements.lock >&2
-	@$(VENV)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable . >&2
-	@printf '%s' "$(CURDIR)" > $(VENV)/.place
-	@touch $@
+	@! test -d $(VENV) || test -L $(VENV) || ! grep -qsF "$$(pwd -P)/$(VENV)/bin/" /proc/[0-9]*/cmdline || { echo "error: a job runs from $(VENV), which an earlier version made: run this again when it has ended" >&2; exit 2; }
+	@set -e; new=.venvs/$$(date +%Y%m%d-%H%M%S)-$$$$; trap 'rm -rf "$$new"' EXIT; trap 'exit 2' HUP INT TERM; mkdir -p .venvs; \
+		$(PYTHON) -m venv "$$new"; \
+		"$$new/bin/python" $(PIP) --require-hashes -r config/requirements.lock >&2; \
+		"$$new/bin/python" $(PIP) --no-deps --no-build-isolation --editable . >&2; \
+		printf '%s' "$(CURDIR)" > "$$new/.place"; touch "$$new/.run-stamp"; \
+		test -L $(VENV) || ! test -d $(VENV) || mv $(VENV) "$$new-before"; \
+		ln -s "$$new" "$(VENV)-$$$$"; $(PYTHON) -c 'import os, sys; os.replace(*sys.argv[1:])' "$(VENV)-$$$$" $(VENV); trap - EXIT
+	@for old in $$(find .venvs -mindepth 1 -maxdepth 1 -mmin +60); do \
+		test "$$old" = "$$(readlink $(VENV))" || ! test -d /proc/self || grep -qsF "/$$old/bin/" /proc/[0-9]*/cmdline || rm -rf "$$old"; done
 
 $(DEV_STAMP): $(RUN_STAMP) config/requirements-dev.lock
 	@echo "installing the tools for tests (once) ..." >&2
-	@$(PIP) -r config/requirements-dev.lock >&2
+	@$(NEWEST_PYTHON) $(PIP) --require-hashes -r config/requirements-dev.lock >&2
 	@touch $@
 
 recover: $(RUN_STAMP) ## the job: make recover INPUT=installs.csv [OUTPUT=dir] [RATE=n] [WORKERS=n] [ARGS="..."]
@@ -53,26 +61,26 @@ plan: $(RUN_STAMP) ## what a run would do: make plan INPUT=installs.csv [OUTPUT=
 	@exec $(VENV)/bin/recover plan $${OUTPUT:+--output "$$OUTPUT"} $(ARGS) -- "$$INPUT"
 
 demo: $(RUN_STAMP) ## the job on the example list against the local sandbox, then the rerun
-	@exec $(VENV)/bin/python -m jobs.demo
+	@exec $(NEWEST_PYTHON) -m jobs.demo
 
 sandbox: $(RUN_STAMP) ## a local HighLevel to rehearse with
 	@exec $(VENV)/bin/recover sandbox
 
 test: $(DEV_STAMP) ## the tests
-	@exec $(VENV)/bin/python -m pytest
+	@exec $(NEWEST_PYTHON) -m pytest
 
 bench: $(DEV_STAMP) ## this job beside what people would use instead: make bench [ARGS="--rounds 5"]
-	@exec $(VENV)/bin/python -m tests.bench $(ARGS)
+	@exec $(NEWEST_PYTHON) -m tests.bench $(ARGS)
 
 lint: $(DEV_STAMP) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 pictures: $(DEV_STAMP) ## the pictures of the README anew, from real runs against the sandbox
-	@set -e; for picture in tests/pictures/[a-z]*.py; do $(VENV)/bin/python -m tests.pictures.$$(basename $$picture .py); done
+	@set -e; for picture in tests/pictures/[a-z]*.py; do $(NEWEST_PYTHON) -m tests.pictures.$$(basename $$picture .py); done
 
 lock: ## make the locks anew (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --group build -o config/requirements.lock
 	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --group build --group dev -o config/requirements-dev.lock
 
 clean: ## remove the environment and caches, never data
-	@rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .venvs .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -65,3 +67,106 @@ def test_the_command_gets_input_as_it_was_given_and_the_options(folder):
     done = make(folder, "recover")
     assert "INPUT is not set" in done.stderr
     assert "make demo" in done.stderr
+
+
+# A Python whose environments have no pip but this one: it installs a command that imports something late.
+PIP = """
+import os, pathlib, sys
+if os.environ.get("WORD") == "torn":
+    sys.exit("no network")
+site = pathlib.Path(__file__).parent.parent
+(site / "late.py").write_text(f"WORD = {os.environ.get('WORD', 'one')!r}")
+command = pathlib.Path(sys.executable).with_name("recover")
+command.write_text(f"#!{sys.executable}\\nprint('ready', flush=True)\\ninput()\\nimport late\\nprint(late.WORD)\\n")
+command.chmod(0o755)
+"""
+
+
+@pytest.fixture
+def python(tmp_path):
+    return script(
+        tmp_path / "python",
+        f"""set -e
+case "$*" in
+-m\\ venv*)
+  {sys.executable} -m venv --without-pip "$3"
+  for site in "$3"/lib/python*/site-packages; do mkdir "$site/pip"; cp {tmp_path}/pip.py "$site/pip/__main__.py"; done;;
+*) exec {sys.executable} "$@";;
+esac""",
+    )
+
+
+@pytest.fixture
+def updated(tmp_path, python):
+    """A project with an environment, in a folder without a space; `updated(word)` sets it up again as an update would."""
+    (tmp_path / "pip.py").write_text(PIP)
+    project = tmp_path / "project"
+    (project / "config").mkdir(parents=True)
+    shutil.copy(PROJECT / "Makefile", project)
+
+    def set_up(word):
+        for name in ("pyproject.toml", "config/requirements.lock"):
+            (project / name).touch()
+            ahead = time.time() + 1  # Newer than any stamp, however coarse the file system's clock.
+            os.utime(project / name, (ahead, ahead))
+        environment = {"PATH": os.environ["PATH"], "HOME": str(project), "WORD": word}
+        command = ["make", "-C", project, "setup", f"PYTHON={python}"]
+        return project, subprocess.run(
+            command, capture_output=True, text=True, env=environment, check=False, timeout=60
+        )
+
+    return set_up
+
+
+def job(project):
+    """A job under way that has not imported everything yet."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([project / ".venv" / "bin" / "recover"], stdin=pipe, stdout=pipe, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def age(project):
+    for environment in (project / ".venvs").iterdir():
+        os.utime(environment, (1_700_000_000, 1_700_000_000))
+
+
+def test_an_update_leaves_a_running_job_the_environment_that_it_began_in(updated):
+    project, done = updated("one")
+    assert done.returncode == 0, done.stderr
+    began = job(project)
+    age(project)
+    _, done = updated("two")
+    assert done.returncode == 0, done.stderr
+    assert began.communicate("\n", timeout=30)[0] == "one\n"
+    assert job(project).communicate("\n", timeout=30)[0] == "two\n"
+    assert len(list((project / ".venvs").iterdir())) == 2
+    age(project)
+    updated("three")  # Nobody uses the first any more, nor the second.
+    assert [one.name for one in (project / ".venvs").iterdir()] == [(project / ".venv").readlink().name]
+    assert job(project).communicate("\n", timeout=30)[0] == "three\n"
+
+
+def test_a_setup_that_fails_leaves_the_environment_that_was_there(updated):
+    project, _ = updated("one")
+    _, done = updated("torn")
+    assert done.returncode == 2
+    assert "no network" in done.stderr
+    assert job(project).communicate("\n", timeout=30)[0] == "one\n"
+    assert len(list((project / ".venvs").iterdir())) == 1
+
+
+def test_an_environment_of_an_earlier_version_is_replaced_where_no_job_runs_from_it(updated, tmp_path):
+    project = tmp_path / "project"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", project / ".venv"], check=True)
+    script(project / ".venv" / "bin" / "recover", "echo ready; read line; echo old").write_text(
+        f"#!{project}/.venv/bin/python\nprint('ready', flush=True)\ninput()\nprint('old')\n"
+    )
+    began = job(project)
+    _, done = updated("new")
+    assert done.returncode == 2
+    assert "error: a job runs from .venv" in done.stderr
+    assert began.communicate("\n", timeout=30)[0] == "old\n"
+    _, done = updated("new")
+    assert done.returncode == 0, done.stderr
+    assert job(project).communicate("\n", timeout=30)[0] == "new\n"
