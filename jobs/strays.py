@@ -33,7 +33,7 @@ class Strays:
         self._say = say
         self._in_a_row: dict[AgencyKey, int] = {}
         self._closed: dict[AgencyKey, Answer] = {}
-        self._back: set[AgencyKey] = set()
+        self._back: dict[AgencyKey, Recovered] = {}
 
     def came(self, install: Install, route: Route, answer: Answer) -> tuple[Answer, tuple[Install, Recovered] | None]:
         """What to report of an answer that brought an agency's pair for `install`, and the outcome that records the pair."""
@@ -49,7 +49,7 @@ class Strays:
             renews = standing is Status.RECOVERED
             back = Recovered(pair, route, 0, self._now(), words, stray=True, renews=renews)
             found = Install(InstallKey(client_id, Level.AGENCY, pair.company_id), pair.company_id), back
-            self._back.add(agency)
+            self._back[agency] = back
         answer = replace(answer, stray=None)
         if route is Route.RECONNECT:
             self._count(_agency_of(install) or agency, answer)
@@ -72,10 +72,10 @@ class Strays:
         agency = _agency_of(install)
         return self._closed.get(agency) if agency else None
 
-    def is_back(self, install: Install) -> bool:
-        """Whether an agency's pair came in answer to another, so that it need not be asked for."""
+    def back(self, install: Install) -> Recovered | None:
+        """How an agency is back whose pair came in answer to another, so that it need not be asked for; None for others."""
         key = install.key
-        return key.level is Level.AGENCY and AgencyKey(key.client_id, key.account_id) in self._back
+        return self._back.get(AgencyKey(key.client_id, key.account_id)) if key.level is Level.AGENCY else None
 
 
 def _agency_of(install: Install) -> AgencyKey | None:

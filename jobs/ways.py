@@ -5,6 +5,7 @@ One thread walks all ways; nothing here sends or writes anything by itself. What
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.attempt import Errand, Listing, is_refused_by_pace
@@ -107,7 +108,7 @@ class Ways:
     def step(self, way: Way) -> Step:
         """What comes next for an install. Routes that cannot serve it are left behind."""
         look = {Route.RECONNECT: self._at_reconnect, Route.AGENCY: self._at_agency, Route.REFRESH: self._at_refresh}
-        while way.left and not self._strays.is_back(way.install):
+        while way.left and self._strays.back(way.install) is None:
             found = look[way.left[0]](way)
             if not isinstance(found, Over):
                 return found
@@ -331,16 +332,19 @@ class Ways:
                 (listed, tokens.company_id),
                 f"the list names the company {listed} for {way.install.key.account_id}; {moved} (told once for these companies)",
             )
-        message, renews = "; ".join(notes), self._strays.is_back(way.install)
+        message, renews = "; ".join(notes), self._strays.back(way.install) is not None
         return Recovered(tokens, way.left[0], way.tries, self._now(), message, tuple(way.met), way.fate, renews=renews)
 
     def unfinished(self, way: Way) -> Unfinished:
         """The outcome of an install whose way was cut short."""
         return Unfinished(way.tries, way.fate)
 
-    def failed(self, way: Way) -> Failed | Unfinished:
+    def over(self, way: Way) -> Failed | Recovered:
         """The outcome of an install that no route brought back; an agency may be back by the pair that came for another."""
-        return self.unfinished(way) if self._strays.is_back(way.install) else verdict(way, self._routes, self._now())
+        back = self._strays.back(way.install)
+        if back is None:
+            return verdict(way, self._routes, self._now())
+        return replace(back, attempts=way.tries, met=tuple(way.met), fate=way.fate, stray=False, renews=True)
 
 
 def _fate(before: Fate, tried: Tried) -> Fate:

@@ -297,7 +297,7 @@ def _may_go(floor: _Floor, way: Way, means: Means) -> bool:
     elif isinstance(step, Until):
         floor.wait_until(step.moment, way)
     elif isinstance(step, Over):
-        floor.end(way, means.ways.failed(way))
+        floor.end(way, means.ways.over(way))
     return isinstance(step, Go)
 
 
@@ -431,7 +431,7 @@ def _failed(floor: _Floor, way: Way, answer: Answer, means: Means) -> None:
     floor.ended += [_Ended(agency.install, back, agency.first_try) for agency, back in means.ways.take_strays()]
     way.tries += 1
     if wait is None and isinstance(means.ways.step(way), Over):
-        floor.end(way, means.ways.failed(way))
+        floor.end(way, means.ways.over(way))
     elif means.stopping() or means.breaker.tripped(way.install.key.client_id):
         floor.end(way, means.ways.unfinished(way))
     else:
@@ -443,7 +443,7 @@ def _cut_short(floor: _Floor, way: Way, means: Means) -> None:
     if means.out_of_patience() and is_refused_by_pace(way.last) and way.last is not None:
         way.tries += 1
         way.met.append(Met(way.left[0], way.last))
-        floor.end(way, means.ways.failed(way))
+        floor.end(way, means.ways.over(way))
     else:
         floor.end(way, means.ways.unfinished(way))
 

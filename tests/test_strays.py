@@ -85,6 +85,8 @@ def test_an_agency_that_waits_for_its_next_try_is_not_called_again_once_it_is_ba
     text = "location_id,company_id\n,CoFirst\n,CoA\nLoc00,CoA\nLoc01,CoA\n"
     assert job.run(job.manifest(text)).returncode == 0
     assert calls(job, "reconnect").count("CoA") == 1
+    assert job.results()["CoA"]["attempts"] == "1"
+    assert job.summary()["this_run"]["recovered"] == job.summary()["this_run"]["attempted"] == 4
     assert {row["status"] for row in job.results().values()} == {"recovered"}
 
 
