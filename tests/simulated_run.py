@@ -12,6 +12,7 @@ from jobs.breaker import Breaker
 from jobs.contact import Contact
 from jobs.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Tokens
 from jobs.secret import Secret
+from jobs.strays import Strays
 from jobs.ways import Ways
 from jobs.workers import Means, outcomes
 
@@ -59,6 +60,7 @@ class Night:
             clock=lambda: self.now,
             now=lambda: "2026-11-24T10:00:00.000Z",
             server_time=lambda: 0.0,
+            strays=Strays(lambda agency: None, lambda: "", self.said.append),
             say=self.said.append,
         )
         self.means = Means(

@@ -15,6 +15,7 @@ from jobs.contact import Contact
 from jobs.model import Answer, Broken, Install, InstallKey, Level, Route, Row, Stage, Tokens
 from jobs.opening import open_ledger
 from jobs.secret import Secret
+from jobs.strays import Strays
 from jobs.ways import Ways
 from jobs.workers import Means, outcomes
 
@@ -129,6 +130,7 @@ def test_installs_that_end_while_others_are_written_share_one_synced_transaction
         clock=lambda: 0.0,
         now=lambda: "2026-11-24T10:00:00.000Z",
         server_time=lambda: 0.0,
+        strays=Strays(lambda agency: None, lambda: "", lambda words: None),
         say=lambda words: None,
     )
     means = Means(
