@@ -199,7 +199,8 @@ class Tokens:
 class Recovered:
     """The install is back; `attempts` are the tries of this run, `met` what came before, `message` for a person.
 
-    `stray`: it came in answer to another install. `renews`: a pair of this install that was recorded before.
+    `stray`: it came in answer to another install. `renews`: a pair of this install that was recorded before. `undoes`: the
+    failure that this run had counted for it.
     """
 
     tokens: Tokens
@@ -211,6 +212,7 @@ class Recovered:
     fate: Fate = Fate.UNTOUCHED
     stray: bool = False
     renews: bool = False
+    undoes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

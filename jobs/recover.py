@@ -194,7 +194,7 @@ def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
         so_far,
         attempted=so_far.attempted + failed + sum(not outcome.stray for outcome in back),
         recovered=so_far.recovered + recovered,
-        failed=so_far.failed + failed,
+        failed=so_far.failed + failed - sum(outcome.undoes for outcome in back),
         requests=progress.requests,
     )
 

@@ -33,6 +33,7 @@ class Strays:
         self._say = say
         self._in_a_row: dict[AgencyKey, int] = {}
         self._closed: dict[AgencyKey, Answer] = {}
+        self._failed: set[AgencyKey] = set()
         self._back: dict[AgencyKey, Recovered] = {}
 
     def came(self, install: Install, route: Route, answer: Answer) -> tuple[Answer, tuple[Install, Recovered] | None]:
@@ -46,8 +47,8 @@ class Strays:
             why = f"HighLevel answered with the connection of its agency {pair.company_id}, which is recorded there"
             answer = replace(answer, message=why)
             words = f"it came in answer to {install.key.account_id}"
-            renews = standing is Status.RECOVERED
-            back = Recovered(pair, route, 0, self._now(), words, stray=True, renews=renews)
+            renews, undoes = standing is Status.RECOVERED, agency in self._failed and agency not in self._back
+            back = Recovered(pair, route, 0, self._now(), words, stray=True, renews=renews, undoes=undoes)
             found = Install(InstallKey(client_id, Level.AGENCY, pair.company_id), pair.company_id), back
             self._back[agency] = back
         answer = replace(answer, stray=None)
@@ -60,6 +61,11 @@ class Strays:
         if self._in_a_row[agency] >= _IN_A_ROW and agency not in self._closed:
             self._closed[agency] = answer
             self._say(f"reconnect is not asked for the sub-accounts of {agency.company_id} any more: {answer.message}")
+
+    def failed(self, install: Install) -> None:
+        """No route brought an install back."""
+        if install.key.level is Level.AGENCY:
+            self._failed.add(AgencyKey(install.key.client_id, install.key.account_id))
 
     def right_one_came(self, install: Install) -> None:
         """Reconnect gave a sub-account its own pair."""

@@ -343,6 +343,7 @@ class Ways:
         """The outcome of an install that no route brought back; an agency may be back by the pair that came for another."""
         back = self._strays.back(way.install)
         if back is None:
+            self._strays.failed(way.install)
             return verdict(way, self._routes, self._now())
         return replace(back, attempts=way.tries, met=tuple(way.met), fate=way.fate, stray=False, renews=True)
 

@@ -61,7 +61,9 @@ def test_where_the_list_has_no_row_of_the_agency_the_failure_says_to_add_it_and_
 
 def test_an_agency_that_failed_itself_is_back_by_a_pair_that_came_for_a_sub_account(play):
     job = play(of_agency(CoA=Place("bad_version", "Company")))
-    job.run(job.manifest(rows(agency=True)), "--workers", "1")
+    done = job.run(job.manifest(rows(agency=True)), "--workers", "1")
+    this_run = job.summary()["this_run"]
+    assert (done.returncode, this_run["attempted"], this_run["recovered"], this_run["failed"]) == (0, 21, 21, 0)
     results = job.results()
     assert {row["status"] for row in results.values()} == {"recovered"}
     assert (results["CoA"]["route"], results["CoA"]["attempts"]) == ("reconnect", "1")
