@@ -94,7 +94,7 @@ def night(folder, content, name="installs.csv"):
     try:
         read = ledger.stage(rows)
         ledger.enrol(manifest.columns, AT, with_companies=manifest.with_companies)
-        ledger.refuse_unknown_apps(APPS.known, AT)
+        ledger.refuse_unknown_apps(APPS.known, AT, "")
         for client_id in ledger.line_up(APPS.known, before="", causes=()):
             ledger.record([(install, outcome_of(install)) for install in ledger.todo(client_id)])
         with ledger.engine.connect() as connection:
