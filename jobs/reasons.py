@@ -71,11 +71,13 @@ def reason(error: BaseException, address: str) -> str:
 def _met(chain: list[BaseException], table: _Table, who: str, variable: str) -> str:
     tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
     words = _of_tls(tls) if tls is not None else ""
+    if any(isinstance(one, OSError) and one.errno in _NO_WAY for one in chain):
+        words = "this machine's network has no way to {who}: check that it is online"
+    # `urllib3` counts a connection that could not be made among its timeouts; what it was made from says more.
+    chain = [one for one in chain if not isinstance(one, u3.NewConnectionError)] or chain
     for kinds, said in table:
         if not words and any(isinstance(one, kinds) for one in chain):
             words = said
-    if not words and any(isinstance(one, OSError) and one.errno in _NO_WAY for one in chain):
-        words = "this machine's network has no way to {who}: check that it is online"
     words = words or f"no usable answer from {{who}} ({type(chain[0]).__name__})"
     return words.format(who=who, variable=variable)
 

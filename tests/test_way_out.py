@@ -15,11 +15,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import NewConnectionError
 
 from jobs.apps import base_url
 from jobs.egress import check_way_out
 from jobs.errors import UserError
-from jobs.faults import judge
 from jobs.highlevel import CallFailed, ThisMachineLacks
 from jobs.model import Cause
 from jobs.reasons import Way, of_this_machine, why_unreachable
@@ -255,10 +256,12 @@ def test_what_others_are_at_fault_for_is_not_this_machines(error):
     assert of_this_machine(error, "api.example") == ""
 
 
-def test_a_network_without_a_way_is_told_so():
-    said = why_unreachable(OSError(errno.ENETUNREACH, "x"), Way("api.example"))
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EHOSTUNREACH])
+def test_a_network_without_a_way_is_told_so_and_not_as_late(number):
+    error = NewConnectionError(HTTPConnection("api.example"), "canary")
+    error.__cause__ = OSError(number, "canary")
+    said = why_unreachable(error, Way("api.example"))
     assert said == "this machine's network has no way to api.example: check that it is online"
-    assert judge(OSError) is Cause.NETWORK_ERROR
 
 
 def test_a_socket_that_cannot_be_had_is_this_machines_fault():
