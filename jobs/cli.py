@@ -8,7 +8,6 @@ import json
 import os
 import re
 import resource
-import signal
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -24,6 +23,7 @@ from jobs.errors import Exit, Problem, UserError, refuse
 from jobs.importing import importing
 from jobs.model import Cause, Route
 from jobs.refusals import FileError
+from jobs.stop import Interrupted, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -241,22 +241,24 @@ def plan(
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--cut-short", "code", type=int, hidden=True)
+@click.option("--then", "command", default="", hidden=True)
 @click.pass_obj
-def report(terminal: Terminal, folder: Path, code: int | None) -> int:
+def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> int:
     """Render the reports of DIR again, also while a run is under way."""
-    if code is not None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     with importing():
         from jobs.preview import report_again
         from jobs.start import PROJECT
 
     try:
-        report_again(folder, PROJECT, os.environ, terminal.waits, code)
+        run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, code)
     except (UserError, FileError) as error:
         if code is None:
             raise
-        click.echo(f"error: {error}", err=True)
+        terminal.broke([str(error)])
+    else:
+        terminal.knows(run, folder, command, changed=changed)
     if code is not None:
+        _notify(terminal, code)
         raise SystemExit(code)  # The run has had the last word.
     click.echo(f"the reports in {folder} are rendered again")
     return Exit.OK
@@ -299,6 +301,7 @@ def sandbox(port: int, world: Path | None) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
+    signals = Signals()
     from jobs.net import nets
     from jobs.spare import one_descriptor_kept
 
@@ -307,15 +310,22 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *nets())
     try:
-        with one_descriptor_kept():  # What says how it ended may have to be loaded.
+        # What says how it ended may have to be loaded: hence the descriptor.
+        with signals.raised(earlier=True), one_descriptor_kept():
             code = cli.main(given, prog_name="recover", standalone_mode=False, obj=terminal) or 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - each has its row in `ending_of`
+    except Interrupted:
+        code = signals.code or Exit.SIGINT
+    except Exception as error:  # noqa: BLE001 - each has its row in `ending_of`
         from jobs.endings import ending_of
 
         code, problems, text = ending_of(error)
         terminal.broke(problems, text)
     if given[:1] == ["run"]:
-        _notify(terminal, int(code))
+        try:
+            with signals.raised(earlier=False):
+                _notify(terminal, int(code))
+        except Interrupted:
+            terminal.warn("the notification was cut short", asked=True)
     terminal.exits(int(code))
     sys.exit(int(code))
 

@@ -6,6 +6,7 @@ full costs messages only. In a run it never waits either: a thread of its own wr
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import re
@@ -19,8 +20,11 @@ from jobs.secret import Secret, opaque_parts, scrub_own
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# How long a reader that lags behind is waited for at the end.
+LATE_SECONDS = 2.0
 # What a reader that lags behind may still get; more than a pipe holds, less than memory minds.
 _MOST_LATE_BYTES = 262_144
+_LEAST_TAKEN = 512
 # All control and direction characters but the tab and the newline.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -35,6 +39,8 @@ class Net:
         self._unfinished = ""
         self._queue: queue.SimpleQueue[bytes | threading.Event] | None = None
         self._queued = self._written = 0
+        self._at_once: int | None = None
+        self._stuck = False
         self.failed = stream is None
         self.lost = 0
 
@@ -87,17 +93,21 @@ class Net:
             file, waiting = self._stream.fileno(), queue.SimpleQueue[bytes | threading.Event]()
             # A daemon: a reader that never reads must not keep the process from its end.
             threading.Thread(target=self._write_out, args=(file, waiting), name="stream", daemon=True).start()
-        except (OSError, ValueError, RuntimeError):
-            return  # There is no such file, or no thread: what is written goes out at once.
+        except RuntimeError:  # No thread can be started: what the reader does not take at once is lost.
+            self._at_once = file
+            return
+        except (OSError, ValueError):
+            return  # It is no file.
         self._queue = waiting
+        atexit.register(self.drain, LATE_SECONDS)  # What the interpreter says last goes out too.
 
     def drain(self, seconds: float) -> None:
-        """Wait at most that long for a reader that lags behind."""
+        """Wait at most that long for a reader that lags behind, and never again for one that was waited for in vain."""
         self.flush()
-        if self._queue is not None and not self.failed:
+        if self._queue is not None and not self.failed and not self._stuck:
             reached = threading.Event()
             self._queue.put(reached)
-            reached.wait(seconds)
+            self._stuck = not reached.wait(seconds)
 
     def _take(self, text: str) -> None:
         whole, newline, rest = (self._unfinished + text).rpartition("\n")
@@ -109,12 +119,15 @@ class Net:
         if self.failed or self._stream is None:
             return
         clean = scrub_own(text, self._secrets, self._spared)
-        if self._queue is not None:
-            self._put(clean.encode(self.encoding, "backslashreplace"))
-            return
+        data = clean.encode(self.encoding, "backslashreplace")
         try:
-            self._stream.write(clean)
-            self._stream.flush()
+            if self._queue is not None:
+                self._put(data)
+            elif self._at_once is not None:
+                self.lost += not _write_what_fits(self._at_once, data)
+            else:
+                self._stream.write(clean)
+                self._stream.flush()
         except (OSError, ValueError):
             self.failed = True
 
@@ -150,6 +163,15 @@ def _write_all(file: int, data: bytes) -> None:
             poll = select.poll()
             poll.register(file, select.POLLOUT)
             poll.poll()
+
+
+def _write_what_fits(file: int, data: bytes) -> bool:
+    """Whether all of it was taken without a wait. A pipe that takes anything takes so many bytes."""
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    while data and poll.poll(0):
+        data = data[os.write(file, data[:_LEAST_TAKEN]) :]
+    return not data
 
 
 class Drawing:

@@ -56,11 +56,12 @@ class News:
 
 
 def wanted(level: str, news: News) -> bool:
-    """Whether `notify.level` asks for a message. A run that could not do its work is always a change."""
+    """Whether `notify.level` asks for a message. A run that could not do its work is always a change, unless another does it."""
     if level == "problems":
         return news.code is not Exit.OK
     if level == "changes":
-        return bool(news.changed) or news.code in {Exit.CANNOT_START, Exit.BUG}
+        never_began = news.changed is None and news.code is not Exit.HELD
+        return bool(news.changed) or never_began or news.code is Exit.BUG
     return True
 
 
@@ -69,15 +70,12 @@ def notify(settings: NotifySettings, news: News, project: Path, environment: Map
     if not wanted(settings.level, news):
         return
     url = settings.url.reveal()
-    try:
-        if settings.command:
-            wrong = _to_command(settings.command, text(news), project, settings.timeout_seconds)
-            yield from [f"notify.command ({settings.command[0]}): {wrong}"] if wrong else []
-        if url:
-            wrong = _to_url(url, body(news), environment, settings.timeout_seconds)
-            yield from [f"notify.url ({urlsplit(url).hostname}): {wrong}"] if wrong else []
-    except KeyboardInterrupt:
-        yield "the notification was cut short"
+    if settings.command:
+        wrong = _to_command(settings.command, text(news), project, settings.timeout_seconds)
+        yield from [f"notify.command ({settings.command[0]}): {wrong}"] if wrong else []
+    if url:
+        wrong = _to_url(url, body(news), environment, settings.timeout_seconds)
+        yield from [f"notify.url ({urlsplit(url).hostname}): {wrong}"] if wrong else []
 
 
 def headline(news: News) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.apps import load_apps
 from jobs.clock import utc, utc_now
 from jobs.errors import UserError, refuse
+from jobs.failed_set import failed_set_changed
 from jobs.folder import alone, patience_for_reports
 from jobs.messages import load_messages
 from jobs.opening import (
@@ -64,9 +65,10 @@ def report_again(
     environment: Mapping[str, str],
     say: Callable[[str], None],
     cut_short: int | None = None,
-) -> None:
-    """Render the reports of `folder`, of a run that a second signal has just `cut_short` with this exit code, if one was.
+) -> tuple[Run, bool]:
+    """The run, and whether other installs are failed than when a run last ended, once the reports of `folder` are rendered.
 
+    A second signal has just `cut_short` the run with this exit code, if it is given; else that question is not asked.
     `say` tells a person what is waited for, and which messages are left out. Raises FileError, and UserError where it
     holds no ledger.
     """
@@ -88,6 +90,7 @@ def report_again(
                 if run is None:
                     raise refuse("holds no run yet", str(folder), "run the job first")
                 render_from(connection, folder, ledger, run, apps, messages)
+            return run, cut_short is not None and failed_set_changed(ledger.engine)
     finally:
         ledger.close()
 

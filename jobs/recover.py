@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from jobs.clock import utc_now
-from jobs.cut_short import leave_reports
+from jobs.cut_short import ReportBeside, leave_reports
 from jobs.errors import Exit, UserError
 from jobs.failed_set import failed_set_changed
 from jobs.folder import (
@@ -66,12 +66,15 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
         opening = _opening(start, folder, plan, todo, ledger, wishes)
         in_place = anchor(folder / LEDGER)
         terminal.started(opening)
-        held.enter_context(on_signals(stop, partial(_cut_short, terminal, folder)))
+        beside, command = ReportBeside(folder), terminal.next_command(start.manifest.path, folder, run.recovered_before)
+        held.enter_context(on_signals(stop, partial(_cut_short, terminal, command, beside)))
         this_run = run.this_run
         try:
             for progress in _work(start, ledger, todo, wishes, stop, make_room):
                 this_run = _count(this_run, progress)
                 terminal.ended(progress, this_run, signalled=stop.signalled)
+                if stop.signalled and progress.in_flight:
+                    beside.begin()
                 if not in_place():
                     stop.ask("disk", Exit.STOPPED_EARLY, f"{folder} was moved or removed while the run was under way")
         except OSError as error:
@@ -82,12 +85,13 @@ def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> E
         finally:  # Nothing of this raises for want of a disk: each step is taken whatever became of the one before.
             make_room()
             terminal.reporting()
+            beside.end()
             there = in_place() or _bring_back(ledger, folder, stop)
             run = replace(run, this_run=this_run)
             run = _finish(_counted(run, plan, ledger, stop) if there else run, stop, sum(todo.values()))
             run = _with_hints(run, start, terminal.warn)
             run = _report(run, folder, ledger, start, terminal) if there else run
-            changed = failed_set_changed(ledger.engine) if start.settings.notify.watches_changes else None
+            changed = failed_set_changed(ledger.engine)
             terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
 
@@ -115,9 +119,10 @@ def _bring_back(ledger: Ledger, folder: Path, stop: Stop) -> bool:
     return True
 
 
-def _cut_short(terminal: Terminal, folder: Path, code: Exit) -> None:
+def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, code: Exit) -> None:
     terminal.cut_short(code)
-    leave_reports(folder, code)
+    beside.end()
+    leave_reports(beside.folder, code, command)
 
 
 def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:

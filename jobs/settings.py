@@ -87,11 +87,6 @@ class NotifySettings(_Section, frozen=True):
         """Whether there is somebody to tell."""
         return bool(self.command or self.url.reveal())
 
-    @property
-    def watches_changes(self) -> bool:
-        """Whether somebody wants to know that other installs are failed than before."""
-        return self.level == "changes" and self.anybody
-
 
 class Settings(_Section, frozen=True):
     """Every setting of the job."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _SIGNALS = {signal.SIGHUP: Exit.SIGHUP, signal.SIGINT: Exit.SIGINT, signal.SIGTERM: Exit.SIGTERM}
 
+_SOON_SECONDS = 0.005
+
 
 class Left(Enum):
     """What a run that has come to its end leaves untried."""
@@ -104,6 +106,62 @@ class Stop:
         return bool(self.because)
 
 
+class Interrupted(BaseException):
+    """A signal came where nothing is under way that could be stopped gently."""
+
+
+class Signals:
+    """SIGHUP, SIGINT and SIGTERM from the first moment of a command on; an ignored SIGHUP stays ignored.
+
+    `code` is the exit code of the first one that came.
+    """
+
+    def __init__(self) -> None:
+        self.code: Exit | None = None
+        self._waits = self._raises = False
+        for number in _heeded():
+            signal.signal(number, self._came)
+        signal.signal(signal.SIGALRM, lambda _number, frame: self._raise(frame))
+
+    def _came(self, number: int, frame: FrameType | None) -> None:
+        self.code = self.code or _SIGNALS[signal.Signals(number)]
+        self._waits = True
+        self._raise(frame)
+
+    def _raise(self, frame: FrameType | None) -> None:
+        """Raise Interrupted where it is time to; soon again where a module is being loaded, since half of one is none."""
+        if not (self._raises and self._waits):
+            return
+        if _loads_a_module(frame):
+            signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
+            return
+        self._raises = self._waits = False  # What is cleaned up now is not to be interrupted too.
+        raise Interrupted
+
+    @contextmanager
+    def raised(self, *, earlier: bool) -> Iterator[None]:
+        """For a block, let a signal raise Interrupted, once; `earlier`: one that came before it too."""
+        self._raises = True
+        try:
+            if self._waits and earlier:
+                raise Interrupted
+            yield
+        finally:
+            self._raises = self._waits = False
+
+
+def _loads_a_module(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _heeded() -> list[signal.Signals]:
+    return [n for n in _SIGNALS if not (n is signal.SIGHUP and signal.getsignal(n) is signal.SIG_IGN)]
+
+
 @contextmanager
 def on_signals(stop: Stop, at_once: Callable[[Exit], None]) -> Iterator[None]:
     """Let SIGHUP, SIGINT and SIGTERM stop the run gently, and a second one at once, with `at_once`, which need not return.
@@ -118,12 +176,9 @@ def on_signals(stop: Stop, at_once: Callable[[Exit], None]) -> Iterator[None]:
         stop.signalled = True
         stop.ask("signal", _SIGNALS[signal.Signals(number)])
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    taken = [n for n in _SIGNALS if not (n is signal.SIGHUP and before[n] is signal.SIG_IGN)]
-    for number in taken:
-        signal.signal(number, gently)
+    before = {number: signal.signal(number, gently) for number in _heeded()}
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

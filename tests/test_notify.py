@@ -149,6 +149,23 @@ def test_changes_tells_when_other_installs_are_failed_than_before_and_not_again(
     assert told == [1, 1, 2, 2]
 
 
+def test_changes_compares_with_the_run_before_whatever_that_one_told(play):
+    job = play({LOCATIONS[1]: Place("not_installed")})
+    mail = Mail(job.folder)
+    job.environment |= {"RECOVERY_NOTIFY__COMMAND": mail.command, "RECOVERY_NOTIFY__LEVEL": "always"}
+    manifest = job.manifest(LISTING)
+    job.run(manifest)
+    job.environment["RECOVERY_NOTIFY__LEVEL"] = "changes"
+    job.run(manifest)  # The same install has failed: told before, and no news.
+    assert len(mail.mails) == 1
+    job.environment |= {"RECOVERY_NOTIFY__COMMAND": "", "RECOVERY_NOTIFY__LEVEL": "problems"}
+    job.sandbox.world.installs.clear()
+    job.run(manifest)  # Nobody is told that it is back.
+    job.environment |= {"RECOVERY_NOTIFY__COMMAND": mail.command, "RECOVERY_NOTIFY__LEVEL": "changes"}
+    job.run(manifest)
+    assert len(mail.mails) == 1
+
+
 def test_always_tells_of_a_good_end_too(play):
     job = play()
     mail = Mail(job.folder)
@@ -238,6 +255,8 @@ def test_an_address_that_is_not_encrypted_is_refused_by_name_and_not_shown(play,
         ("changes", News(Exit.HELD, "i"), False),
         ("changes", News(Exit.CANNOT_START, "i"), True),
         ("changes", News(Exit.BUG, "i"), True),
+        ("changes", News(Exit.SIGTERM, "i"), True),
+        ("changes", News(Exit.STOPPED_EARLY, "i"), True),
         ("always", News(Exit.OK, "i"), True),
     ],
 )

@@ -639,6 +639,48 @@ def test_a_signal_ends_a_run_whose_reader_does_not_read(play, kind):
     assert job.summary()["stopped_because"] == "signal"
 
 
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_run_that_cannot_start_waits_for_no_reader_either(play, kind):
+    job = play()
+    reader, writer = fill(kind)
+    command = [sys.executable, "-m", "jobs", "run", "installs.csv", "--no-such-option"]
+    done = subprocess.run(
+        command, cwd=PROJECT, env=job.environment, stdout=writer, stderr=writer, timeout=30, check=False
+    )
+    os.close(writer)
+    os.close(reader)
+    assert done.returncode == 2
+
+
+WITHOUT_THREADS = """
+import sys, threading
+def start(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+from jobs.net import Net
+net = Net(sys.stderr)
+net.unblock()
+for _ in range(1000):
+    net.write("a line\\n")
+net.drain(1)
+print(net.lost)
+"""
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_where_no_thread_can_be_started_what_is_not_read_at_once_is_lost_and_nobody_waits(kind):
+    reader, writer = fill(kind)
+    command = [sys.executable, "-c", WITHOUT_THREADS]
+    done = subprocess.run(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=writer, text=True, timeout=30, check=False
+    )
+    os.close(writer)
+    os.close(reader)
+    assert done.stdout == "1000\n"
+    read = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=30, check=False)
+    assert (read.stdout, read.stderr) == ("0\n", "a line\n" * 1000)
+
+
 def test_messages_that_nobody_reads_are_bounded_and_counted_and_those_that_are_read_are_whole():
     reader, writer = fill("socket")
     with os.fdopen(writer, "w", encoding="utf-8") as stream:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from jobs.clock import utc
 from jobs.errors import Exit
 from jobs.model import Run
+from jobs.net import LATE_SECONDS
 from jobs.terminal.closing import broken, closing, last_line
 from jobs.terminal.events import Event
 from jobs.terminal.header import Opening, header, nothing_to_do
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening", "Terminal", "draws"]
 
-_LATE_SECONDS = 2.0
 _LATE_AT_ONCE_SECONDS = 0.5
+_REASONS = dict.fromkeys((Exit.SIGHUP, Exit.SIGINT, Exit.SIGTERM), "signal")
 _DUMB = {"", "dumb", "unknown"}
 
 
@@ -47,7 +48,10 @@ def draws(err: Net, environment: Mapping[str, str]) -> bool:
 
 
 class Terminal:
-    """Says what goes on in a command; `for_run` in a run, whose log may be JSON. `clock` gives monotonic seconds."""
+    """Says what goes on in a command; `for_run` in a run, whose log may be JSON. `clock` gives monotonic seconds.
+
+    A run waits for no reader from its first moment on, and SIGUSR1 asks it for a line of progress.
+    """
 
     def __init__(
         self,
@@ -78,16 +82,18 @@ class Terminal:
         self._lines: list[str] = []
         self._problems: list[str] = []
         self._changed: bool | None = None
+        if for_run:
+            signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_asked", True))
+            out.unblock()
+            err.unblock()
 
     # -- the start -----------------------------------------------------------------------------------------------
 
     def begins(self, manifest: Path, options: Iterable[tuple[str, str]]) -> None:
-        """A run was asked for, with these options. From now on SIGUSR1 asks for a line of progress."""
+        """A run was asked for, with these options."""
         self._input, self._options = str(manifest), list(options)
         for net in (self._out, self._err):
             net.spare(manifest, manifest.absolute())
-            net.unblock()
-        signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_asked", True))
         if self._voice.as_json:
             sys.stderr = cast("TextIO", Stray(self.warn))
 
@@ -166,11 +172,9 @@ class Terminal:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool | None) -> None:
+    def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool) -> None:
         """Say how the run ended, what stands, and what to do next; `exits` says the rest, `news` tells it to others."""
-        self._run, self._folder, self._changed = run, folder, changed
-        command = next_command(manifest, folder, self._options, run.recovered_before)
-        self._lines = closing(run, folder, command, self._nothing)
+        self.knows(run, folder, self.next_command(manifest, folder, run.recovered_before), changed=changed)
         self._close()
         if self._voice.screen:
             self._voice.screen.say("", "info")
@@ -178,6 +182,15 @@ class Terminal:
             self._write(self._out, self._lines)
         elif run.exit_code and not self._voice.as_json:
             self._write(self._err, self._lines)
+
+    def next_command(self, manifest: Path, folder: Path, before: str) -> str:
+        """The command that goes on with this run's work (see `shell`)."""
+        return next_command(manifest, folder, self._options, before)
+
+    def knows(self, run: Run, folder: Path, command: str, *, changed: bool) -> None:
+        """How a run ended, for `news`; `changed`: other installs are failed than before."""
+        self._input, self._run, self._folder, self._changed = self._input or run.input, run, folder, changed
+        self._lines = closing(run, folder, command, self._nothing)
 
     def broke(self, problems: Sequence[str], text: str = "") -> None:
         """Say why the command could not go on: what a person is to mend, or a text as it is, such as a traceback."""
@@ -197,7 +210,7 @@ class Terminal:
         """How the run ended, for those who are not here; None where there was none."""
         from jobs.notify import News
 
-        if self._run is None and not self._broke:
+        if self._run is None and not code:
             return None
         return News(Exit(code), self._input, self._run, self._folder, self._lines, self._problems, self._changed)
 
@@ -213,8 +226,9 @@ class Terminal:
             self._write(self._err, [line] if code else [])
         elif (self._for_run or code) and not self._quiet:
             self._write(self._out, [line] if run or code else [])
-        self._out.drain(_LATE_SECONDS)
-        self._err.drain(_LATE_SECONDS)
+        until = time.monotonic() + LATE_SECONDS
+        for net in (self._out, self._err):
+            net.drain(max(0.0, until - time.monotonic()))
 
     def _finish_log(self, code: int, line: str) -> None:
         if self._quiet and not code:
@@ -223,7 +237,8 @@ class Terminal:
         self._start()
         fields = {
             "exit_code": code,
-            "reason": (run.stopped_because if run.exit_code == code else None) or Exit(code).name.lower(),
+            "reason": (run.stopped_because if run.exit_code == code else None)
+            or _REASONS.get(Exit(code), Exit(code).name.lower()),
             "words": line.partition(": ")[2],
             "counts": asdict(run.counts),
             "this_run": asdict(run.this_run),
