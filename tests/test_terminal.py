@@ -163,12 +163,12 @@ def test_there_is_one_live_line_and_at_the_end_none(play):
 
 
 def test_a_hold_is_shown_with_its_end_while_nothing_else_happens(play):
-    job = play(limit=Limit(10, 1.5, "seconds"))
+    job = play(limit=Limit(10, 5, "seconds"))
     with terminal(job, "run", job.manifest(listing(8)), "--output", job.output, columns=120) as screen:
         code, text = screen.end()
     assert code == 0
     holds = re.findall(r"held back by HighLevel until \d\d:\d\d:\d\d \w+ \(429\)", text)
-    assert len(holds) > 3  # Drawn again and again, though no install ends.
+    assert len(holds) > 3  # Drawn each second, though no install ends.
 
 
 def test_the_first_install_is_shown_to_go_alone(play):
