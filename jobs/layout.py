@@ -56,6 +56,7 @@ _OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
 _OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
 _OF_LOCATIONS = re.compile(r"location|subacc|loc(?:id)?$")
 _LIKE_A_LOCATION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]{20,24}", re.ASCII)
+_DIGIT = re.compile(r"\d")
 _MOSTLY = 0.8
 
 
@@ -150,32 +151,46 @@ def _place(path: Path, header: Sequence[str], name: str) -> int:
     return alike[0]
 
 
+def lacks_header(header: Iterable[str]) -> bool:
+    """Whether what should be the header is a line of ids: to name a column by one of them would lose that install."""
+    return any(_LIKE_A_LOCATION.fullmatch(name) and _DIGIT.search(name) for name in map(as_seen, header))
+
+
 def speaks_of_locations(layout: Layout) -> str:
     """The header of a column of the user's that may be that of the location ids; '' where there is none."""
     return next((name for name in layout.columns if _OF_LOCATIONS.search(_normal(name))), "")
 
 
-def holds_ids(layout: Layout, rows: Iterable[Sequence[str]]) -> str:
+def holds_ids(layout: Layout, rows: Sequence[Sequence[str]]) -> str:
     """The header of a column of the user's whose cells in `rows` look like ids, most of them only once; '' for none."""
-    cells: dict[int, list[str]] = {index: [] for index in layout.own}
-    for row in rows:
-        for index, found in cells.items():
-            if index < len(row) and (cell := as_seen(row[index])):
-                found.append(cell)
     for index, name in zip(layout.own, layout.columns, strict=True):
-        like = [cell for cell in cells[index] if _LIKE_A_LOCATION.fullmatch(cell)]
-        if like and len(like) >= _MOSTLY * len(cells[index]) and len(set(like)) >= _MOSTLY * len(like):
+        like = _like_ids(index, rows)
+        if like and len(set(like)) >= _MOSTLY * len(like):
             return name
     return ""
 
 
-def unknown_locations(path: Path, layout: Layout, column: str) -> UserError:
-    """The error where `column` may be that of the location ids: sub-accounts would be taken for agencies."""
+def _like_ids(index: int, rows: Iterable[Sequence[str]]) -> list[str]:
+    """The cells of a column that look like ids, where most of them do."""
+    cells = [cell for row in rows if index < len(row) and (cell := as_seen(row[index]))]
+    like = [cell for cell in cells if _LIKE_A_LOCATION.fullmatch(cell)]
+    return like if len(like) >= _MOSTLY * len(cells) else []
+
+
+def unknown_locations(path: Path, layout: Layout, column: str, rows: Iterable[Sequence[str]]) -> UserError:
+    """The error where `column` may be that of the location ids: sub-accounts would be taken for agencies.
+
+    What its cells in `rows` look like says which way out stands first: a city that is taken for an id is no help.
+    """
     named = as_seen(column)
-    there = "holds no location id, and its" if layout.location_id >= 0 else "has no column location_id, and its"
-    option = f"--column {quote(f'location_id={named}')}"
-    return refuse(
-        f"{there} column {named!r} looks like one of locations",
-        str(path),
-        f"give {option}, or `--column location_id=` where it is none",
-    )
+    there = "holds no location id" if layout.location_id >= 0 else "has no column location_id"
+    this, none = f"--column {quote(f'location_id={named}')}", "`--column location_id=`"
+    if _like_ids(layout.own[layout.columns.index(column)], rows):
+        what = f"{there}, and its column {named!r} looks like one of locations"
+        todo = f"give {this}, or {none} where it holds something else"
+    else:
+        what = (
+            f"{there}, and its column {named!r} is named like one of locations, though its cells do not look like ids"
+        )
+        todo = f"give {none} where it holds something else, or {this} where it holds the location ids"
+    return refuse(what, str(path), todo)

@@ -22,6 +22,7 @@ from jobs.layout import (
     ROW_AS_READ,
     Layout,
     holds_ids,
+    lacks_header,
     layout_of,
     role_of,
     speaks_of_locations,
@@ -249,6 +250,9 @@ def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
     header, separator = max(found, key=lambda one: (_names_an_id(one[0], chosen), len(one[0])))
     if not any(header):
         raise refuse("is empty", str(path), "give a CSV with a header and a line for each install")
+    if not _names_an_id(header, chosen) and lacks_header(header):
+        todo = "put a line before it that names each column, location_id among them"
+        raise refuse("has no header: its first line holds ids", str(path), todo)
     layout = layout_of(path, header, separator, chosen)
     if chosen is not None and "location_id" not in chosen and not layout.ours:
         _refuse_unknown_locations(path, layout)
@@ -266,19 +270,24 @@ def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
 
 def _refuse_unknown_locations(path: Path, layout: Layout) -> None:
     """Refuse a list with a column that may be the one of location ids, and is not used."""
+    rows = _first_rows(path, layout)
     if layout.location_id < 0 and (column := speaks_of_locations(layout)):
-        raise unknown_locations(path, layout, column)
+        raise unknown_locations(path, layout, column, rows)
+    place = layout.location_id
+    known = place >= 0 and any(len(row) > place and _said(row[place]) for row in rows)
+    if not known and (column := holds_ids(layout, rows)):
+        raise unknown_locations(path, layout, column, rows)
+
+
+def _first_rows(path: Path, layout: Layout) -> list[list[str]]:
+    """The cells of the first lines behind the header; none where one is not UTF-8, which is told where all is read."""
     try:
         with _opened(path) as file:
             found = records(file, layout.separator)
             _header_of(found)
-            rows = [record.cells for record in islice(found, _LOOKED_AT)]
+            return [record.cells for record in islice(found, _LOOKED_AT)]
     except UnicodeDecodeError:
-        return  # It is told by its line where all of the list is read.
-    place = layout.location_id
-    known = place >= 0 and any(len(row) > place and _said(row[place]) for row in rows)
-    if not known and (column := holds_ids(layout, rows)):
-        raise unknown_locations(path, layout, column)
+        return []
 
 
 def _header(path: Path, separator: str) -> list[str] | None:

@@ -60,6 +60,26 @@ def test_a_list_of_no_known_id_at_all_is_refused_with_the_option_too(opened):
     assert "--column location_id=NAME" in refused(opened, "id,name\n1,x\n")
 
 
+@pytest.mark.parametrize(
+    ("header", "cell"), [("location", "Berlin"), ("Number of locations", "12"), ("Location", ""), ("loc", "Bad, Ems")]
+)
+def test_agencies_with_a_column_that_only_speaks_of_locations_are_told_first_to_say_that_it_is_none(
+    opened, header, cell
+):
+    text = f"company_id,{header}\n" + "".join(f'Com{n:017},"{cell}"\n' for n in range(4))
+    said = refused(opened, text)
+    assert f"column {header!r} is named like one of locations, though its cells do not look like ids" in said
+    assert "give `--column location_id=` where it holds something else, or --column " in said
+    assert [row.account_id for row in opened(text, location_id="").rows()] == [f"Com{n:017}" for n in range(4)]
+
+
+@pytest.mark.parametrize("text", [f"{IDS[0]}\n{IDS[1]}\n", f"{IDS[0]},Com1,x\n{IDS[1]},Com1,y\n", f"Bob;{IDS[0]}\n"])
+def test_of_a_list_without_a_header_no_install_is_taken_for_one(opened, text):
+    said = refused(opened, text)
+    assert "has no header: its first line holds ids: put a line before it that names each column" in said
+    assert "--column" not in said
+
+
 def test_a_location_column_without_a_cell_is_no_reason_to_take_ids_beside_it_for_nothing(opened):
     text = "location_id,company_id,key\n" + "".join(f",Com{n // 5:017},{one}\n" for n, one in enumerate(IDS))
     assert "--column location_id=key" in refused(opened, text)
