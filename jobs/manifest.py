@@ -101,13 +101,16 @@ class Manifest:
 
 
 class _Lines:
-    """Reads the lines of a manifest. Behind a torn one, only what is surely a row counts as one, until the first of these."""
+    """Reads the lines of a manifest. Behind a torn one, only what is surely a row counts as one, until the first of these;
+    behind the header of another list, whose ids stand elsewhere, nothing does until this list's header comes again.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._header = [as_seen(unguard(name) if layout.from_report else name) for name in layout.header]
         self._headers = {self._header[place] for place in (layout.location_id, layout.company_id) if place >= 0}
         self._torn_at = 0
+        self._other_at = 0
 
     def read(self, record: Record, noticed: Noticed) -> Row | Broken | None:
         """What a line says; None where it says nothing."""
@@ -127,8 +130,7 @@ class _Lines:
         if self._torn_at and not self._is_surely_a_row(lacking, location, company, noticed):
             why = f"line {record.line} stands behind the torn line {self._torn_at}"
             return self._torn(record, why, noticed)
-        if lacking < 0 and any(cells[layout.width :]):
-            why = f"line {record.line} has {len(cells)} cells where the header has {layout.width}"
+        if why := self._why_no_row(record.line, cells, location or company, noticed):
             return self._broken(record, why)
         self._torn_at = 0
         if len(record.lines) > 1 and self._spans_rows(record):
@@ -138,6 +140,7 @@ class _Lines:
     def _says_nothing(self, line: int, cells: Sequence[str], account: str, noticed: Noticed) -> bool:
         if account in self._headers and [*map(as_seen, cells)] == self._header:
             noticed.headers.add(line)
+            self._other_at = 0
             return True
         if not account and not any(map(as_seen, cells)):
             noticed.blank += 1
@@ -150,6 +153,8 @@ class _Lines:
         own = tuple([cells[index] for index in layout.own])
         why = _why_broken(line, location, company, client)
         if why:
+            if layout.row_as_read >= 0 and own[layout.row_as_read] and not (location or company):
+                why = f"line {line} holds a line that could not be read (row_as_read): put its cells into their columns"
             return Broken(line, location, company, client, own, why)
         if location:
             noticed.locations.add(location, line)
@@ -160,6 +165,28 @@ class _Lines:
         level = Level.SUB_ACCOUNT if location else Level.AGENCY
         access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))
         return Row(line, client, level, location or company, company, own, access, refresh)
+
+    def _why_no_row(self, line: int, cells: Sequence[str], account: str, noticed: Noticed) -> str:
+        """Why the cells of a line are not those of this list's columns; '' where they are."""
+        if len(account) < _LONGEST_ROLE and self._is_another_header(line, cells, account):
+            return f"line {line} looks like the header of another list; put that into a file of its own"
+        if self._other_at:
+            noticed.behind_another.add(line)
+            return f"line {line} stands behind the header of another list, line {self._other_at}"
+        if any(cells[self._layout.width :]):
+            return f"line {line} has {len(cells)} cells where the header has {self._layout.width}"
+        return ""
+
+    def _is_another_header(self, line: int, cells: Sequence[str], account: str) -> bool:
+        """Whether a line names columns where ids stand. Where ids stand elsewhere by it, the lines behind it are not read."""
+        layout = self._layout
+        roles = {role: place for place, cell in enumerate(cells) if (role := role_of(cell)) in IDS}
+        places = {layout.location_id, layout.company_id, layout.client_id}
+        if not roles or (places.isdisjoint(roles.values()) and (not account or account not in self._header)):
+            return False
+        elsewhere = any(getattr(layout, role) != place for role, place in roles.items())
+        self._other_at = line if elsewhere else 0
+        return True
 
     def _is_surely_a_row(self, lacking: int, location: str, company: str, noticed: Noticed) -> bool:
         """Whether it is no rest of a cell: as wide as the header, or with an id like those before."""
@@ -223,8 +250,6 @@ def _why_broken(line: int, location: str, company: str, client: str) -> str:
     for name, value in (("location id", location), ("company id", company), ("client id", client)):
         if value and not is_id(value):
             return f"line {line}: {_why_no_id(name, value)}"
-    if len(location or company) < _LONGEST_ROLE and role_of(location or company) in IDS:
-        return f"line {line} looks like the header of another list; put that into a file of its own"
     return ""
 
 

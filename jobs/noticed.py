@@ -67,6 +67,7 @@ class Noticed:
 
     blank: int = 0
     headers: Seen = field(default_factory=Seen)
+    behind_another: Seen = field(default_factory=Seen)
     torn: Seen = field(default_factory=Seen)
     emptied: Seen = field(default_factory=Seen)
     spans: list[tuple[int, int]] = field(default_factory=list)
@@ -88,6 +89,9 @@ class Noticed:
         """What a person should look at, with the lines."""
         if self.headers.count:
             yield f"{_lines(self.headers, 'equals the header and is', 'equal the header and are')} skipped"
+        if self.behind_another.count:
+            where = _lines(self.behind_another, "stands", "stand")
+            yield f"{where} behind the header of another list: not used; put that list into a file of its own"
         if self.spans:
             where = ", ".join(f"{first} to {last}" for first, last in self.spans)
             yield f"a cell spans lines that look like rows (lines {where}): is a quote missing there?"

@@ -123,6 +123,38 @@ def test_a_line_equal_to_the_header_is_skipped_and_counted_and_another_header_is
     assert told(read, text) == ["2 lines (3, 5) equal the header and are skipped"]
 
 
+@pytest.mark.parametrize(
+    "other", ["company_id,location_id,name", "name,location_id,company_id", "x,Location ID,CompanyId,more"]
+)
+def test_lines_behind_the_header_of_another_list_are_not_read_by_the_columns_of_this_one(read, other):
+    text = f"location_id,company_id,name\nLocA,CoA,x\n{other}\nCoB,LocB,y\nLocC,x,CoC\n\n"
+    _, rows = read(text + "location_id,company_id,name\nLocD,CoD,z\n")
+    assert [(row.line, type(row)) for row in rows] == [(2, Row), (3, Broken), (4, Broken), (5, Broken), (8, Row)]
+    assert [row.cells[-1] for row in rows[1:4]] == [other, "CoB,LocB,y", "LocC,x,CoC"]
+    assert rows[2].why == "line 4 stands behind the header of another list, line 3"
+    told_of = "2 lines (4, 5) stand behind the header of another list: not used; put that list into a file of its own"
+    assert told_of in told(read, text)
+
+
+@pytest.mark.parametrize("other", ["Location Id,Company Id,customer", "location_id,,"])
+def test_a_header_that_has_the_ids_where_this_list_has_them_costs_its_own_line_alone(read, other):
+    _, rows = read(f"location_id,company_id,name\nLocA,CoA,x\n{other}\nLocB,CoB,y\n")
+    assert [type(row) for row in rows] == [Row, Broken, Row]
+
+
+def test_a_cell_of_the_users_that_names_an_id_makes_no_header(read):
+    _, rows = read(
+        "location_id,company_id,asked for,\nLocA,CoA,location_id,\n,CoB,client id,\n,,Company ID,\nLocB,CoB,x,\n"
+    )
+    assert [type(row) for row in rows] == [Row, Row, Broken, Row]
+
+
+def test_a_line_that_was_kept_as_text_keeps_saying_so_when_it_is_fed_back(read):
+    _, rows = read('location_id,company_id,row_as_read\n,,"LocA,CoA,""open"\n,,\n')
+    why = "line 2 holds a line that could not be read (row_as_read): put its cells into their columns"
+    assert [row.why for row in rows] == [why]
+
+
 def test_a_header_alone_is_a_list_without_installs(read):
     for text in ("location_id,name\n", "location_id", "location_id,name\n\n,\n\u00a0,\n"):
         assert read(text)[1] == []
