@@ -608,6 +608,15 @@ def fill(kind):
     return reader, writer
 
 
+def test_a_log_on_a_full_disk_costs_messages_and_no_install(play):
+    job = play()
+    command = [sys.executable, "-m", "jobs", "run", str(job.manifest(listing(5))), "--output", str(job.output)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=PROJECT, env=job.environment, stdout=full, stderr=full, check=False)
+    assert done.returncode == 0
+    assert job.summary()["counts"]["recovered"] == 5
+
+
 STREAMS = ["pipe", "terminal", "socket"]
 
 
