@@ -160,6 +160,8 @@ class _Lines:
             noticed.locations.add(location, line)
         elif layout.location_id >= 0 and as_seen(cells[layout.location_id]):
             noticed.emptied.add(line)
+        elif layout.location_id >= 0 and not layout.ours:
+            noticed.agencies.add(line)
         if company:
             noticed.companies.add(company, line)
         level = Level.SUB_ACCOUNT if location else Level.AGENCY

@@ -41,6 +41,9 @@ class Ids:
             self._forms[form] = Seen()
         self._forms[form].add(line)
 
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
     def __contains__(self, text: str) -> bool:
         """Whether there was one of the form of `text`."""
         return (len(text), text.isalnum(), text.isdigit()) in self._forms
@@ -61,8 +64,8 @@ class Ids:
 
 @dataclass(slots=True)
 class Noticed:
-    """Collected by one pass over a list. `emptied` are agencies whose location id is a word for nothing; `fault` says why
-    the first torn line is.
+    """Collected by one pass over a list. `emptied` are agencies whose location id is a word for nothing; `agencies` those
+    whose cell of a location id is empty; `fault` says why the first torn line is.
     """
 
     blank: int = 0
@@ -70,6 +73,7 @@ class Noticed:
     behind_another: Seen = field(default_factory=Seen)
     torn: Seen = field(default_factory=Seen)
     emptied: Seen = field(default_factory=Seen)
+    agencies: Seen = field(default_factory=Seen)
     spans: list[tuple[int, int]] = field(default_factory=list)
     locations: Ids = field(default_factory=lambda: Ids("location"))
     companies: Ids = field(default_factory=lambda: Ids("company"))
@@ -99,6 +103,8 @@ class Noticed:
             yield f"{_lines(self.torn, 'is', 'are')} torn by a quote, or behind one: see failures.csv; close or remove the quote"
         if self.emptied.count:
             yield f"{_lines(self.emptied, 'says', 'say')} in a word (null, nan, ...) that there is no location: taken for agencies"
+        if self.agencies.count and not (self.locations or self.emptied.count):
+            yield f"no line has a location id: {_lines(self.agencies, 'is', 'are')} taken for agencies"
         yield from self.locations.warnings()
         yield from self.companies.warnings()
 

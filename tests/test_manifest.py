@@ -98,6 +98,15 @@ def test_that_words_for_nothing_make_agencies_is_told(read):
     ]
 
 
+def test_that_an_emptied_column_of_location_ids_makes_agencies_is_told(read):
+    said = ["no line has a location id: 3 lines (2, 3, 4) are taken for agencies"]
+    assert told(read, "location_id,company_id\n,CoA\n,CoA\n,CoB\n") == said
+    assert told(read, "location_id,company_id\nLocA,CoA\n,CoA\n") == []
+    assert told(read, "company_id\nCoA\nCoB\n") == []
+    of_a_report = "location_id,company_id,cause,owner,next_step,reinstall_url\n,CoA,not_installed,customer,x,\n"
+    assert told(read, of_a_report) == []
+
+
 def test_an_id_that_a_spreadsheet_was_to_take_for_text_is_what_stands_within(read):
     _, rows = read('location_id;refresh_token;note\n="LocA";"=""old""";="x"\n')
     assert (rows[0].account_id, rows[0].refresh_token.reveal(), rows[0].cells) == ("LocA", "old", ('="x"',))
