@@ -46,7 +46,8 @@ _LONG = re.compile(r"[A-Za-z0-9_\-+~]{40,}")
 _MIXED = re.compile(r"[A-Za-z0-9]{25,}")
 _KNOWN = re.compile(
     r"eyJ[A-Za-z0-9_\-]{8,}[A-Za-z0-9_\-.]*|\b(?:sk|rk|pk)_(?:live|test)_\w+|\b(?:gh[opsu]|xox[abps])[_\-][\w\-]{8,}"
-    r"|\bAKIA[0-9A-Z]{12,}|\b[Bb]earer {1,3}[A-Za-z0-9._~+/\-]{16,}"
+    r"|\bAKIA[0-9A-Z]{12,}|\b[Bb]earer {1,3}[A-Za-z0-9._~+/\-]{16,}|://[^\s/@:]{0,64}:[^\s/@]{1,128}@"
+    r"|hooks\.slack\.com/services/[\w/]{20,}"
 )
 # A pair of a name and a value, as in JSON or in a query.
 _NAMED = re.compile(

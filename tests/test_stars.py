@@ -48,6 +48,7 @@ def test_a_header_that_names_none(header):
         "password: hunter2", "API key: a1b2c3", '{"a":"{\\"refresh_token\\":\\"abcd\\"}"}', "Authorization: Bearer abcdefgh12345678",
         "sk_live_abc123", "xoxb-1234567890-abc", "ghp_abcdefgh1234", "pit-5f3a9c1e-7b2d-4860-5f3a-9c1e7b2d4860",
         "aB3dE6gH9jK2mN5pQ8sT1vW4yZ", "x" * 64, "-----BEGIN RSA PRIVATE KEY-----",
+        "https://bob:hunter2@crm.example.com/", "see redis://:hunter2@cache", "https://hooks.slack.com/services/T00/B00/ve9EPM428h8vShlRW1KT",
     ],
 )  # fmt: skip
 def test_a_cell_with_the_form_of_a_secret(cell):
@@ -61,6 +62,7 @@ def test_a_cell_with_the_form_of_a_secret(cell):
         "5f3a9c1e-7b2d-4860-5f3a-9c1e7b2d4860", "owner@a-rather-long-name-of-a-business.example", "2026-11-25T02:30:00Z",
         "https://example.com/top-10-tips-to-reconnect-the-apps-of-your-customers", "lost the token", "token: no", "",
         "https://app.gohighlevel.com/v2/location/ve9EPM428h8vShlRW1KT/dashboard", "****",
+        "https://example.com:8080/@acme", "https://example.com, ask: bob@example.com", "mailto:bob@example.com",
     ],
 )  # fmt: skip
 def test_a_cell_that_is_none(cell):
