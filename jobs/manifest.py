@@ -45,6 +45,7 @@ __all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "open_manifest"]
 
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 SEPARATORS = ",;\t"
+_OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")
 _LONGEST_HEADER = 1_048_576
 _LOOKED_AT = 2_000
 _NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")}
@@ -277,9 +278,8 @@ def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
     header, separator = max(found, key=lambda one: (_names_an_id(one[0], chosen), len(one[0])))
     if not any(header):
         raise refuse("is empty", str(path), "give a CSV with a header and a line for each install")
-    if not _names_an_id(header, chosen) and lacks_header(header):
-        todo = "put a line before it that names each column, location_id among them"
-        raise refuse("has no header: its first line holds ids", str(path), todo)
+    if not _names_an_id(header, chosen):
+        _refuse_no_header(path, header)
     layout = layout_of(path, header, separator, chosen)
     if chosen is not None and "location_id" not in chosen and not layout.ours:
         _refuse_unknown_locations(path, layout)
@@ -288,6 +288,16 @@ def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
         more = ", or say which with --column location_id=NAME" if chosen is not None else ""
         raise refuse("has no column location_id or company_id", str(path), todo + more)
     return Manifest(path, layout)
+
+
+def _refuse_no_header(path: Path, header: Sequence[str]) -> None:
+    """Refuse a first line that names no column: no option that names one of its cells would help."""
+    if lacks_header(header):
+        todo = "put a line before it that names each column, location_id among them"
+        raise refuse("has no header: its first line holds ids", str(path), todo)
+    if len(header) == 1 and any(role_of(part) for part in _OTHER_SEPARATORS.split(header[0])):
+        todo = "separate the cells by comma, semicolon or tab, without quotes around whole lines"
+        raise refuse(f"has all its columns in one ({as_seen(header[0])})", str(path), todo)
 
 
 def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:

@@ -80,6 +80,17 @@ def test_of_a_list_without_a_header_no_install_is_taken_for_one(opened, text):
     assert "--column" not in said
 
 
+@pytest.mark.parametrize(
+    "header", ["location_id|company_id", '"location_id,company_id"', '"companyId;name"', "location_id company_id"]
+)
+def test_a_list_with_all_its_columns_in_one_is_refused_for_its_separator(opened, header):
+    said = refused(opened, f"{header}\n{IDS[0]}|Com1\n")
+    assert (
+        f"has all its columns in one ({header.strip(chr(34))}): separate the cells by comma, semicolon or tab" in said
+    )
+    assert "--column" not in said
+
+
 def test_a_location_column_without_a_cell_is_no_reason_to_take_ids_beside_it_for_nothing(opened):
     text = "location_id,company_id,key\n" + "".join(f",Com{n // 5:017},{one}\n" for n, one in enumerate(IDS))
     assert "--column location_id=key" in refused(opened, text)
