@@ -11,8 +11,10 @@ import os
 import queue
 import re
 import select
+import stat
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from jobs.secret import Secret, opaque_parts, scrub_own
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 LATE_SECONDS = 2.0
 # What a reader that lags behind may still get; more than a pipe holds, less than memory minds.
 _MOST_LATE_BYTES = 262_144
+# What a pipe or a socket that is ready surely takes at once.
 _LEAST_TAKEN = 512
 # All control and direction characters but the tab and the newline.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -94,7 +97,7 @@ class Net:
             # A daemon: a reader that never reads must not keep the process from its end.
             threading.Thread(target=self._write_out, args=(file, waiting), name="stream", daemon=True).start()
         except RuntimeError:  # No thread can be started: what the reader does not take at once is lost.
-            self._at_once = file
+            self._at_once = _that_never_waits(file)
             return
         except (OSError, ValueError):
             return  # It is no file.
@@ -165,12 +168,22 @@ def _write_all(file: int, data: bytes) -> None:
             poll.poll()
 
 
+def _that_never_waits(file: int) -> int:
+    """Another opening of a pipe or a terminal, since the mode of this one is shared with other programs; else `file` itself."""
+    mode = os.fstat(file).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        with suppress(OSError):
+            return os.open(f"/dev/fd/{file}", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return file
+
+
 def _write_what_fits(file: int, data: bytes) -> bool:
-    """Whether all of it was taken without a wait. A pipe that takes anything takes so many bytes."""
+    """Whether all of it was taken without a wait."""
     poll = select.poll()
     poll.register(file, select.POLLOUT)
-    while data and poll.poll(0):
-        data = data[os.write(file, data[:_LEAST_TAKEN]) :]
+    with suppress(BlockingIOError):
+        while data and poll.poll(0):
+            data = data[os.write(file, data[:_LEAST_TAKEN]) :]
     return not data
 
 

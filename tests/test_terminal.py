@@ -8,6 +8,7 @@ import math
 import os
 import pty
 import re
+import select
 import shlex
 import signal
 import socket
@@ -601,9 +602,10 @@ def fill(kind):
     else:
         reader, writer = os.pipe() if kind == "pipe" else pty.openpty()
     os.set_blocking(writer, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(writer, b"x" * 512)
+    # A terminal that was full a moment ago takes more once the system has passed on what it holds.
+    while select.select([], [writer], [], 0.2)[1]:
+        with suppress(BlockingIOError):
+            os.write(writer, b"x")
     os.set_blocking(writer, True)
     return reader, writer
 

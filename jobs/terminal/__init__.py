@@ -265,8 +265,9 @@ class Terminal:
         if self._voice.screen:
             self._voice.screen.close()
 
-    @staticmethod
-    def _write(net: Net, lines: Iterable[str]) -> None:
+    def _write(self, net: Net, lines: Iterable[str]) -> None:
+        # Both may be one terminal, and each is written by a thread of its own: what was said before comes before.
+        (self._out if net is self._err else self._err).drain(LATE_SECONDS)
         width = shutil.get_terminal_size().columns if net.isatty() else None
         for line in lines:
             net.write("\n".join(broken(line, width)) + "\n")
