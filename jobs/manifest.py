@@ -156,6 +156,7 @@ class _Lines:
         if why:
             if layout.row_as_read >= 0 and own[layout.row_as_read] and not (location or company):
                 why = f"line {line} holds a line that could not be read (row_as_read): put its cells into their columns"
+            noticed.cannot_be_used(line, why)
             return Broken(line, location, company, client, own, why)
         if location:
             noticed.locations.add(location, line)
@@ -172,13 +173,16 @@ class _Lines:
     def _why_no_row(self, line: int, cells: Sequence[str], account: str, noticed: Noticed) -> str:
         """Why the cells of a line are not those of this list's columns; '' where they are."""
         if len(account) < _LONGEST_ROLE and self._is_another_header(line, cells, account):
-            return f"line {line} looks like the header of another list; put that into a file of its own"
-        if self._other_at:
+            why = f"line {line} looks like the header of another list; put that into a file of its own"
+        elif self._other_at:
             noticed.behind_another.add(line)
             return f"line {line} stands behind the header of another list, line {self._other_at}"
-        if any(cells[self._layout.width :]):
-            return f"line {line} has {len(cells)} cells where the header has {self._layout.width}"
-        return ""
+        elif any(cells[self._layout.width :]):
+            why = f"line {line} has {len(cells)} cells where the header has {self._layout.width}"
+        else:
+            return ""
+        noticed.cannot_be_used(line, why)
+        return why
 
     def _is_another_header(self, line: int, cells: Sequence[str], account: str) -> bool:
         """Whether a line names columns where ids stand. Where ids stand elsewhere by it, the lines behind it are not read."""

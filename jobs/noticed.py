@@ -65,7 +65,7 @@ class Ids:
 @dataclass(slots=True)
 class Noticed:
     """Collected by one pass over a list. `emptied` are agencies whose location id is a word for nothing; `agencies` those
-    whose cell of a location id is empty; `fault` says why the first torn line is.
+    whose cell of a location id is empty; `fault` says why the first torn line is, `why` why the first is unusable.
     """
 
     blank: int = 0
@@ -77,7 +77,14 @@ class Noticed:
     spans: list[tuple[int, int]] = field(default_factory=list)
     locations: Ids = field(default_factory=lambda: Ids("location"))
     companies: Ids = field(default_factory=lambda: Ids("company"))
+    unusable: Seen = field(default_factory=Seen)
     fault: str = ""
+    why: str = ""
+
+    def cannot_be_used(self, line: int, why: str) -> None:
+        """A line that fails by itself."""
+        self.why = self.why or why
+        self.unusable.add(line)
 
     def torn_line(self, line: int, why: str) -> None:
         """A line that a quote tears, or that stands behind one."""
@@ -101,6 +108,9 @@ class Noticed:
             yield f"a cell spans lines that look like rows (lines {where}): is a quote missing there?"
         if self.torn.count:
             yield f"{_lines(self.torn, 'is', 'are')} torn by a quote, or behind one: see failures.csv; close or remove the quote"
+        if self.unusable.count:
+            several = f"{_lines(self.unusable, '', 'cannot be used')}: " if self.unusable.count > 1 else ""
+            yield several + self.why
         if self.emptied.count:
             yield f"{_lines(self.emptied, 'says', 'say')} in a word (null, nan, ...) that there is no location: taken for agencies"
         if self.agencies.count and not (self.locations or self.emptied.count):

@@ -98,6 +98,11 @@ def test_that_words_for_nothing_make_agencies_is_told(read):
     ]
 
 
+def test_lines_that_cannot_be_used_are_told_with_the_reason_of_the_first(read):
+    text = 'location_id,company_id,name\nLocA, CoA, "Smith, Bob"\nLocB,CoB,x\n,,y\n'
+    assert told(read, text) == ["2 lines (2, 4) cannot be used: line 2 has 4 cells where the header has 3"]
+
+
 def test_that_an_emptied_column_of_location_ids_makes_agencies_is_told(read):
     said = ["no line has a location id: 3 lines (2, 3, 4) are taken for agencies"]
     assert told(read, "location_id,company_id\n,CoA\n,CoA\n,CoB\n") == said
@@ -129,7 +134,7 @@ def test_a_line_equal_to_the_header_is_skipped_and_counted_and_another_header_is
     _, rows = read(text)
     assert [row.line for row in rows] == [2, 4, 6]
     assert rows[2].why == "line 6 looks like the header of another list; put that into a file of its own"
-    assert told(read, text) == ["2 lines (3, 5) equal the header and are skipped"]
+    assert told(read, text) == ["2 lines (3, 5) equal the header and are skipped", rows[2].why]
 
 
 @pytest.mark.parametrize(
