@@ -82,8 +82,8 @@ class Means:
 
     `under_way` tells how many requests have left and are not answered. Without `fixed` workers, so many others are
     kept ready (`at_gate`, or more where the caller is slow to write down what has ended) that no slot passes unused: as
-    many are out as the pace and the answers' time need, up to `slots`. Where `under_way` grows, None comes into `inbox`. `no_worker` is told why no thread can be started
-    at all;    `say` tells a person.
+    many are out as the pace and the answers' time need, up to `slots`. Where `under_way` grows, None comes into `inbox`.
+    `no_worker` is told why no thread can be started at all; `say` tells a person.
     """
 
     crew: Workers
