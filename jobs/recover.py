@@ -102,7 +102,9 @@ def _stop_for(stop: Stop, error: OSError) -> None:
     if refused is None:
         stop.ask("bug", Exit.BUG)
         raise error
-    stop.ask(error.because if isinstance(error, FileError) else FileError.because, Exit.STOPPED_EARLY, str(refused))
+    because = error.because if isinstance(error, FileError) else FileError.because
+    if stop.because in {"", "bug"}:  # Whatever raises is taken for a bug until it is looked at.
+        stop.must(because, Exit.STOPPED_EARLY, str(refused))
 
 
 def _bring_back(ledger: Ledger, folder: Path, stop: Stop) -> bool:

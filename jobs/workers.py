@@ -210,11 +210,8 @@ def outcomes(todo: Mapping[str, Iterator[Install]], means: Means) -> Iterator[Ro
             break
         for back in _collect(floor, means, until):
             floor.out -= 1
-            bug = bug or back.bug
-            if back.bug:
-                floor.end(back.way, means.ways.unfinished(back.way))
-            else:
-                _judge(floor, back, means)
+            met = _take_in(floor, back, means)
+            bug = bug or met
         yield from _yield(floor, means)
     if bug is not None:
         raise bug
@@ -338,6 +335,24 @@ def _collect(floor: _Floor, means: Means, until: float) -> Iterator[Back]:
             back = means.inbox.get_nowait()
     except queue.Empty:
         return
+
+
+def _take_in(floor: _Floor, back: Back, means: Means) -> BaseException | None:
+    """Judge what came back. Returns the bug that its worker met, or the judge: its way ends with it, a new pair as such."""
+    bug = back.bug
+    if bug is None:
+        try:
+            _judge(floor, back, means)
+        except Exception as error:  # noqa: BLE001 - it is raised when what is in flight is back
+            bug = error
+    if bug is None:
+        return None
+    if isinstance(back.tried, Tokens):
+        back.way.tries += 1
+        floor.end(back.way, means.ways.recovered(back.way, back.tried))
+    else:
+        floor.end(back.way, means.ways.unfinished(back.way))
+    return bug
 
 
 def _judge(floor: _Floor, back: Back, means: Means) -> None:

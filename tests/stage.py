@@ -81,14 +81,14 @@ class Moments:
 
 
 def plant(bug):
-    """Make a function of the job raise at its n-th call: a bug on purpose."""
+    """Make a function of the job raise at its n-th call: a bug on purpose, or what the system refuses (`errno`)."""
     place, _, name = bug["where"].rpartition(".")
     holder = pkgutil.resolve_name(place)
     real, calls = getattr(holder, name), itertools.count(1)
 
     def broken(*arguments, **more):
         if next(calls) == bug["at"]:
-            raise RuntimeError(bug["said"])
+            raise OSError(bug["errno"], bug["said"]) if "errno" in bug else RuntimeError(bug["said"])
         return real(*arguments, **more)
 
     setattr(holder, name, broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import threading
@@ -271,6 +272,30 @@ def test_texts_that_were_overwritten_are_a_damaged_ledger(stage):
     stage.said()
     assert stage.run(manifest, job.output)["code"] == 2
     assert "damaged" in refused(stage)
+
+
+@pytest.mark.parametrize("where", ["jobs.ways.Ways.begin", "jobs.ways.Ways.heard", "jobs.bearers.Bearers.add"])
+def test_what_the_system_refuses_anywhere_in_a_run_is_told_as_that_and_costs_no_pair_in_flight(stage, where):
+    job = stage.job
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
+    agencies = "location_id,company_id\n" + "".join(f",Comp{n}\n" for n in range(40))
+    refusal = {"where": where, "errno": errno.EIO, "said": "", "at": 5}
+    assert stage.run(job.manifest(agencies), job.output, "--workers", 8, bug=refusal)["code"] == 3
+    said = stage.said()
+    assert "Traceback" not in said
+    assert "(disk: " in said.splitlines()[-1]
+    assert 0 < len(issued(job)) < 40
+    assert pairs(job.output) == issued(job)
+    assert (job.summary()["exit_code"], job.summary()["stopped_because"]) == (3, "disk")
+
+
+def test_a_bug_in_what_judges_an_answer_costs_no_pair_in_flight(stage):
+    job = stage.job
+    job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
+    bug = {"where": "jobs.ways.Ways.heard", "said": "on purpose", "at": 5}
+    assert stage.run(job.manifest(listing(40)), job.output, "--workers", 8, bug=bug)["code"] == 70
+    assert 0 < len(issued(job)) < 40
+    assert pairs(job.output) == issued(job)
 
 
 @pytest.fixture
