@@ -23,7 +23,7 @@ _LAST_WAIT_SECONDS = 600.0
 class Book:
     """Writes outcomes down. Where the ledger refuses one, `let_nothing_out` is called and the run stops.
 
-    What was kept for a full disk is used then, and no outcome is given up before the end, where pairs in hand wait for
+    `held`: it did so since another program holds it. What was kept for a full disk is used then, and no outcome is given up before the end, where pairs in hand wait for
     `last_wait` seconds for whoever holds the ledger.
     """
 
@@ -33,6 +33,7 @@ class Book:
     let_nothing_out: Callable[[], None]
     last_wait: float = _LAST_WAIT_SECONDS
     unwritten: list[tuple[Install, Outcome]] = field(default_factory=list)
+    held: bool = False
 
     def write(self, ended: list[tuple[Install, Outcome]]) -> list[tuple[Install, Outcome]]:
         """Record what has ended, and what could not be recorded before. Returns what is on disk now."""
@@ -44,6 +45,7 @@ class Book:
         except UnwritableError as refused:
             self.let_nothing_out()
             self.stop.ask(refused.because, Exit.STOPPED_EARLY, str(refused))
+            self.held = isinstance(refused, HeldError)
             self._be_patient(0.0)  # What else comes back is kept for the end, when there is time to wait.
         self.make_room()
         try:
@@ -59,7 +61,7 @@ class Book:
     def close(self) -> None:
         """Try what is left a last time, one by one, and wait for whoever holds the ledger; what is lost is said."""
         pairs = self._pairs_in_hand()
-        if pairs and self.stop.because == HeldError.because:
+        if pairs and self.held:  # Whatever else stopped the run first.
             words = f"new pairs in hand, not yet stored: {pairs}; let go of the ledger within {self.last_wait:.0f} s"
             self.ledger.wait.patience.say(words)
             self._be_patient(self.last_wait)

@@ -80,7 +80,7 @@ def work(
         closing(Crew(pacing.workers or MOST_WORKERS, time.monotonic, inbox.put, came_late)) as crew,
     ):
         routing = open_routes(ledger, wishes.routes, persistence, start.settings.stop, stop, api.server_time)
-        try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop), stop)
+        try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, pace), stop)
         means = _means(
             start.settings, crew, inbox, routing, try_once, lambda: pace.under_way + api.connecting, pace, stop
         )
@@ -190,11 +190,12 @@ def _try_once(
         return None
 
 
-def _intend(ledger: Ledger, stop: Stop, install: Install) -> bool:
-    """Put on disk that a token will be spent; where the disk will not have it, the run stops and the token is not sent."""
+def _intend(ledger: Ledger, stop: Stop, pace: Pace, install: Install) -> bool:
+    """Put on disk that a token will be spent; where that cannot be, the run stops and nothing is sent, codes in hand neither."""
     try:
         ledger.intend(install, utc_now())
     except UnwritableError as full:
+        pace.stop(also_codes=True)  # Here, since the run may have another reason to stop by now.
         stop.ask(full.because, Exit.STOPPED_EARLY, str(full))
         return False
     return True

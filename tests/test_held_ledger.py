@@ -5,18 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from jobs.book import Book
+from jobs.clock import utc
 from jobs.manifest import open_manifest
 from jobs.model import Install, InstallKey, Level, Recovered, Route, Tokens
 from jobs.opening import open_ledger
+from jobs.pace import Pace, Stopped
 from jobs.patience import Patience
 from jobs.records import records
 from jobs.schema import HeldError, Wait
 from jobs.secret import Secret
 from jobs.stop import Stop
+from jobs.work import _intend
 
 from .conftest import pairs
 from .test_disk import issued, listing, wait_until
@@ -130,6 +134,38 @@ def test_a_ledger_that_is_held_for_too_long_stops_the_run_and_its_pair_is_kept_u
     assert pairs(tmp_path) == {"LocA": "refresh-1"}
     assert "lost" not in book.stop.met
     assert "could not be stored" not in book.stop.met
+
+
+@pytest.mark.parametrize("because", ["time_limit", "signal"])
+def test_a_run_that_stops_anyway_waits_for_the_ledger_as_long_with_a_pair_in_hand(book, hold, tmp_path, because):
+    book, said, _ = book
+    viewer = hold(tmp_path)
+    book.stop.ask(because, 4)
+    assert book.write([new_pair()]) == []
+    book.ledger.wait.patience.say = lambda words: (said.append(words), viewer.let_go())
+    book.close()
+    assert pairs(tmp_path) == {"LocA": "refresh-1"}
+    assert any("new pairs in hand, not yet stored: 1" in words for words in said)
+    assert book.stop.because == because
+
+
+def test_a_spend_that_cannot_be_written_down_lets_no_code_out_though_the_run_stops_already(book, hold, tmp_path):
+    book, _, _ = book
+    pace = Pace(10, 600, clock=time.monotonic, now=utc, backoff=float)
+    book.ledger.wait.pause, book.ledger.wait.go_on = pace.pause, pace.go_on
+    book.stop.ask("signal", 143)
+    hold(tmp_path)
+    install = Install(InstallKey("app-1", Level.SUB_ACCOUNT, "LocA"), "", old=Secret("old-1"))
+    pace.pause()
+    with ThreadPoolExecutor() as threads:
+        code_in_hand = threads.submit(pace.enter, urgent=True)
+        wait_until(lambda: pace.waiting)
+        try:
+            assert not _intend(book.ledger, book.stop, pace, install)
+            with pytest.raises(Stopped):
+                code_in_hand.result(5)
+        finally:
+            pace.stop(also_codes=True)
 
 
 def test_where_it_is_never_let_go_of_what_is_lost_is_said_with_a_number(book, hold, tmp_path):
