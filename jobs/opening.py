@@ -93,7 +93,7 @@ def _to_read(path: Path) -> Ledger:
     # Where no run is under way there is no WAL file, and SQLite would make one even to read.
     how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
     url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
     schema.prepare(engine, path, scratch, wait, store)
     return Ledger(engine, wait)
 

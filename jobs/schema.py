@@ -277,7 +277,7 @@ def open_file(path: Path, wait: Wait) -> Engine:
     needs for a moment lies beside the file, without a name.
     """
     keep_temporary_files_in(path.parent)
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool)
+    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True)
     prepare(engine, path, path.parent, wait, "journal_mode=wal", "synchronous=FULL", "temp_store=FILE")
     return engine
 
@@ -291,7 +291,7 @@ def keep_temporary_files_in(folder: Path) -> None:
 
 def open_memory() -> Engine:
     """A ledger that is nowhere, for a plan without one."""
-    return create_engine("sqlite://")
+    return create_engine("sqlite://", hide_parameters=True)
 
 
 @contextmanager

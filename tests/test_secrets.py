@@ -12,6 +12,11 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from jobs.opening import open_ledger
+from jobs.schema import open_memory
 
 from .bad_server import KEEP, Bad, http, serving
 from .conftest import SECRET
@@ -169,6 +174,15 @@ def test_a_bug_that_prints_a_secret_shows_stars_keeps_its_traceback_and_what_was
 
         assert pairs(job.output) == dict(job.sandbox.codes.issued)
         assert pairs(job.output)
+
+
+@pytest.mark.parametrize(
+    "opened", [lambda folder: open_ledger(folder, "https://api.example.test").engine, lambda _: open_memory()]
+)
+def test_what_goes_wrong_in_the_ledger_shows_no_value_that_was_to_be_written(tmp_path, opened):
+    with pytest.raises(OperationalError) as refused, opened(tmp_path).begin() as connection:
+        connection.execute(text("INSERT INTO nowhere VALUES (:token)"), {"token": "short-1"})
+    assert "short-1" not in str(refused.value)
 
 
 def test_a_process_list_shows_no_secret_and_a_core_dump_holds_none(play):
