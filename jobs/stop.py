@@ -177,6 +177,11 @@ def on_signals(stop: Stop, at_once: Callable[[Exit], None]) -> Iterator[None]:
         stop.ask("signal", _SIGNALS[signal.Signals(number)])
 
     before = {number: signal.signal(number, gently) for number in _heeded()}
+    # One that came earlier may have been raised where a library hears no exception.
+    came = [one.code for handler in before.values() if isinstance(one := getattr(handler, "__self__", None), Signals)]
+    if came and came[0] is not None:
+        stop.signalled = True
+        stop.ask("signal", came[0])
     try:
         yield
     finally:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jobs.errors import Exit
 from jobs.sandbox.world import Place
+from jobs.stop import Interrupted, Signals, Stop, on_signals
 
 from .conftest import PROJECT, wait_until
 
@@ -221,3 +226,17 @@ def test_what_was_in_flight_at_the_signal_is_in_the_reports_of_the_end(play):
     assert process.returncode == 143
     assert (during["finished_at"], job.summary()["exit_code"]) == (None, 143)
     assert job.summary()["counts"]["recovered"] == during["counts"]["recovered"] + 1
+
+
+def test_a_signal_whose_exception_a_library_swallowed_still_stops_what_begins_then():
+    handlers = {number: signal.getsignal(number) for number in (*ENDS, signal.SIGALRM)}
+    try:
+        signals, stop = Signals(), Stop(time.monotonic)
+        with signals.raised(earlier=False):
+            with suppress(Interrupted):
+                os.kill(os.getpid(), signal.SIGTERM)
+            with on_signals(stop, lambda _: None):
+                assert (stop.because, stop.code, stop.signalled) == ("signal", Exit.SIGTERM, True)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
