@@ -348,7 +348,7 @@ def test_a_disk_that_dies_under_way_costs_what_is_in_flight_alone_and_that_is_sa
 
 
 def test_once_the_ledger_has_refused_a_write_no_code_in_hand_is_exchanged(stricken):
-    job, code, out, _ = stricken("EIO", latency_seconds=0.3)
+    job, code, out, _ = stricken("EIO", latency_seconds=1.0)
     assert code == 3
     given = [seen.account_id for seen in job.sandbox.seen if seen.call == "reconnect"]
     sent = [seen.account_id for seen in job.sandbox.seen if seen.call == "token"]
