@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jobs.between import Looks, looks, text_of
-from jobs.causes import diagnose
-from jobs.ids import is_id
-from jobs.model import Answer, Cause, Install, Level, Stage, Tokens
-from jobs.secret import STARS, Secret, plain, scrub
+from jobs.core.causes import diagnose
+from jobs.core.ids import is_id
+from jobs.core.model import Answer, Cause, Install, Level, Stage, Tokens
+from jobs.core.secret import STARS, Secret, plain, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

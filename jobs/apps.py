@@ -9,11 +9,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from jobs.errors import Problem, UserError
-from jobs.ids import as_seen, has_unseen, is_id
-from jobs.model import App
-from jobs.refusals import what_to_do
-from jobs.secret import Secret
+from jobs.core.errors import Problem, UserError
+from jobs.core.file_errors import what_to_do
+from jobs.core.ids import as_seen, has_unseen, is_id
+from jobs.core.model import App
+from jobs.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

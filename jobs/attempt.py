@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from tenacity import DoSleep, RetryCallState, Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
 
-from jobs.causes import ADVICE, diagnose
+from jobs.core.causes import ADVICE, diagnose
+from jobs.core.model import Answer, App, Cause, Install, Route, Tokens
 from jobs.highlevel import CallFailed, ConnectionLost, ThisMachineLacks
-from jobs.model import Answer, App, Cause, Install, Route, Tokens
 from jobs.pace import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobs.bearers import AgencyKey
+    from jobs.core.secret import Secret
     from jobs.highlevel import Code, HighLevel, Pages, Window
-    from jobs.secret import Secret
 
 _MOST_HELD = 10_000
 

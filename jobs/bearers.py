@@ -15,19 +15,19 @@ from sqlalchemy import and_, delete, func, insert, select, text
 
 from jobs import schema
 from jobs.claims import read_claims, why_useless
+from jobs.core.model import InstallKey, Level
+from jobs.core.secret import Secret
 from jobs.ledger import in_batches
-from jobs.model import InstallKey, Level
 from jobs.schema import UnwritableError, bearers, locations
-from jobs.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sqlalchemy import ColumnElement, Connection, Executable, Row, Select
 
+    from jobs.core.model import Answer, Tokens
     from jobs.highlevel import Pages
     from jobs.ledger import Ledger
-    from jobs.model import Answer, Tokens
 
 
 class AgencyKey(NamedTuple):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jobs.errors import Exit
-from jobs.model import Recovered
+from jobs.core.errors import Exit
+from jobs.core.model import Recovered
 from jobs.schema import HeldError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobs.core.model import Install, Outcome
     from jobs.ledger import Ledger
-    from jobs.model import Install, Outcome
     from jobs.stop import Stop
 
 _LAST_WAIT_SECONDS = 600.0

@@ -13,13 +13,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.causes import ADVICE, Shows, diagnose
-from jobs.model import Answer, Cause, Failed, Recovered, Route, Tokens, Unfinished
+from jobs.core.causes import ADVICE, Shows, diagnose
+from jobs.core.model import Answer, Cause, Failed, Recovered, Route, Tokens, Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.model import Outcome, Stage
+    from jobs.core.model import Outcome, Stage
 
 REFUSALS_IN_A_ROW = 3
 SAME_IN_A_ROW = 5

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobs.model import InstallKey
-    from jobs.secret import Secret
+    from jobs.core.model import InstallKey
+    from jobs.core.secret import Secret
 
 _BEGINS_AS_JSON = "eyJ"
 _PARTS = 3

@@ -18,20 +18,20 @@ import click
 from click.core import ParameterSource
 
 from jobs import __version__
-from jobs.clock import past_moment, utc, utc_now
-from jobs.errors import Exit, Problem, UserError, refuse
+from jobs.core.clock import past_moment, utc, utc_now
+from jobs.core.errors import Exit, Problem, UserError, refuse
+from jobs.core.file_errors import FileError
+from jobs.core.model import Cause, Route
 from jobs.importing import importing
-from jobs.model import Cause, Route
-from jobs.refusals import FileError
 from jobs.stop import Interrupted, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jobs.net import Net
     from jobs.start import Start
-    from jobs.terminal import Terminal
     from jobs.terminal.live import LiveScreen
+    from jobs.terminal.streams import Net
+    from jobs.terminal.terminal import Terminal
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _LONGEST_HOURS = 8_760
@@ -302,8 +302,8 @@ def sandbox(port: int, world: Path | None) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
     signals = Signals()
-    from jobs.net import nets
     from jobs.spare import one_descriptor_kept
+    from jobs.terminal.streams import nets
 
     _no_core_dumps()
     _fill_streams()
@@ -316,7 +316,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Interrupted:
         code = signals.code or Exit.SIGINT
     except Exception as error:  # noqa: BLE001 - each has its row in `ending_of`
-        from jobs.endings import ending_of
+        from jobs.core.endings import ending_of
 
         code, problems, text = ending_of(error)
         terminal.broke(problems, text)
@@ -351,7 +351,7 @@ def _notify(terminal: Terminal, code: int) -> None:
 
 def _terminal(arguments: list[str], out: Net, err: Net) -> Terminal:
     """What the command speaks through. It is needed before the arguments are parsed, since they may not be right."""
-    from jobs.terminal import Terminal, draws
+    from jobs.terminal.terminal import Terminal, draws
 
     def screen() -> LiveScreen:
         from jobs.terminal.live import LiveScreen, console

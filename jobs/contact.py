@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.model import InstallKey
+    from jobs.core.model import InstallKey
 
 _INSTALLS = 3  # So many different ones without an answer: it is not the installs that are at fault.
 _LONGEST_BACKOFF = 3  # Probes cost nothing; a network that is back is to be noticed soon.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobs.errors import Exit
+    from jobs.core.errors import Exit
 
 _CODE = Path(__file__).resolve().parent.parent
 _END_SECONDS = 2.0

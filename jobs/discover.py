@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING
 from jobs.apps import base_url, load_apps
 from jobs.attempt import is_refused_by_pace
 from jobs.bearers import AgencyKey
-from jobs.cells import without_formula
 from jobs.claims import read_claims, why_useless
-from jobs.clock import utc, utc_now
-from jobs.errors import Exit, Problem, UserError, refuse
+from jobs.core.clock import utc, utc_now
+from jobs.core.errors import Exit, Problem, UserError, refuse
+from jobs.core.file_errors import FileError
+from jobs.core.formula_guard import without_formula
+from jobs.core.ids import is_id
+from jobs.core.model import InstallKey, Level, Row
+from jobs.core.secret import Secret
 from jobs.folder import app_lock, hold, replacing
 from jobs.highlevel import CallFailed, Pages
-from jobs.ids import is_id
 from jobs.manifest import open_manifest
-from jobs.model import InstallKey, Level, Row
 from jobs.noticed import Noticed
 from jobs.opening import must_hold_ledger, reading, refuse_another
 from jobs.pace import Stopped
 from jobs.plan import with_apps
 from jobs.reach import known_bearers
-from jobs.refusals import FileError
-from jobs.secret import Secret
 from jobs.settings import load_settings
 from jobs.start import environment_of
 from jobs.stop import Stop, on_signals

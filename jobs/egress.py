@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from jobs.apps import is_loopback, port_of
-from jobs.errors import refuse
+from jobs.core.errors import refuse
 
 if TYPE_CHECKING:
     import ssl

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from jobs.model import Status
+from jobs.core.model import Status
 from jobs.schema import UnwritableError, broken, installs, remember, remembered
 
 if TYPE_CHECKING:

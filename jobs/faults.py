@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import requests.exceptions as rq
 import urllib3.exceptions as u3
 
-from jobs.model import Cause
+from jobs.core.model import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.model import Answer
+    from jobs.core.model import Answer
 
 _LOST = Cause.NETWORK_ERROR
 _UNREADABLE = Cause.MALFORMED_ANSWER

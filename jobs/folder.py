@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from jobs.errors import Exit, refuse
+from jobs.core.errors import Exit, refuse
+from jobs.core.file_errors import doing
 from jobs.patience import Patience, holders, this_process, who_holds
-from jobs.refusals import doing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

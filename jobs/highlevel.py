@@ -11,9 +11,9 @@ import requests
 from requests import PreparedRequest
 
 from jobs.answers import CallFailed, Heard, read_body, read_code, read_page, read_tokens
-from jobs.causes import Closes, closes, leaves_in_doubt
+from jobs.core.causes import Closes, closes, leaves_in_doubt
+from jobs.core.model import Answer, App, Cause, Install, Level, Stage, Tokens
 from jobs.faults import judge
-from jobs.model import Answer, App, Cause, Install, Level, Stage, Tokens
 from jobs.pace import Resource, Rests, Stopped
 from jobs.reasons import Way, of_this_machine, reason, why_unreachable
 from jobs.transport import Dropped, Limits, Transport
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from jobs.secret import Secret
+    from jobs.core.secret import Secret
 
 __all__ = ["CallFailed", "Code", "ConnectionLost", "Gate", "HighLevel", "Limits", "Pages", "ThisMachineLacks", "Window"]
 

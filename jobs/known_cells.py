@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, text, update
 
-from jobs.cells import under
+from jobs.core.formula_guard import under
+from jobs.core.secret import STARS
 from jobs.records import broken_record, layout_names, streamed
 from jobs.schema import SAME_INSTALL, broken, installs, listed, torn
-from jobs.secret import STARS
 from jobs.stars import Stars
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from jobs.model import Record
+    from jobs.core.model import Record
 
 _AT_ONCE = 500
 _STARRED = listed.c.cells.contains(json.dumps(STARS))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from jobs.cells import unguard
-from jobs.errors import UserError, refuse
-from jobs.ids import as_seen
+from jobs.core.errors import UserError, refuse
+from jobs.core.formula_guard import unguard
+from jobs.core.ids import as_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

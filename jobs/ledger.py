@@ -18,10 +18,8 @@ from sqlalchemy import case, delete, false, func, insert, literal, or_, select, 
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs import outcomes, schema, spends, staging
-from jobs.causes import ADVICE
-from jobs.known_cells import keep_known_cells, keep_known_lines
-from jobs.lineup import page_after
-from jobs.model import (
+from jobs.core.causes import ADVICE
+from jobs.core.model import (
     Broken,
     Cause,
     Failed,
@@ -35,6 +33,8 @@ from jobs.model import (
     Status,
     Unfinished,
 )
+from jobs.known_cells import keep_known_cells, keep_known_lines
+from jobs.lineup import page_after
 from jobs.records import last_run, run_to_text
 from jobs.reported import keep_last_report
 from jobs.schema import SAME_INSTALL, broken, installs, layouts, listed, pairs, runs, todo, torn

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, select
 
 from jobs import spends
-from jobs.model import Install, InstallKey, Level
+from jobs.core.model import Install, InstallKey, Level
 from jobs.schema import installs, listed, todo
 
 if TYPE_CHECKING:

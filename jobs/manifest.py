@@ -14,9 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from jobs.cells import unguard
-from jobs.errors import UserError, refuse
-from jobs.ids import as_seen, has_unseen, is_id
+from jobs.core.errors import UserError, refuse
+from jobs.core.file_errors import what_to_do
+from jobs.core.formula_guard import unguard
+from jobs.core.ids import as_seen, has_unseen, is_id
+from jobs.core.model import Broken, Level, Row
+from jobs.core.secret import STARS, Secret
 from jobs.layout import (
     IDS,
     ROW_AS_READ,
@@ -29,10 +32,7 @@ from jobs.layout import (
     unknown_locations,
 )
 from jobs.lines import records
-from jobs.model import Broken, Level, Row
 from jobs.noticed import Noticed
-from jobs.refusals import what_to_do
-from jobs.secret import STARS, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from jobs.errors import EXIT_WORDS, Exit, UserError
-from jobs.secret import Secret, plain, scrub_own
+from jobs.core.errors import EXIT_WORDS, Exit, UserError
+from jobs.core.secret import Secret, plain, scrub_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from jobs.model import Run
+    from jobs.core.model import Run
     from jobs.settings import NotifySettings
 
 _MOST_ANSWER_BYTES = 65_536

@@ -16,12 +16,12 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from jobs import schema
-from jobs.errors import UserError, refuse
+from jobs.core.errors import UserError, refuse
+from jobs.core.file_errors import FileError
 from jobs.folder import make_private_file
 from jobs.ledger import Ledger, in_batches
 from jobs.manifest import SEPARATORS
 from jobs.records import fingerprint
-from jobs.refusals import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, case, update
 from sqlalchemy.dialects import sqlite
 
-from jobs.model import Failed, Install, Recovered, Status
+from jobs.core.model import Failed, Install, Recovered, Status
 from jobs.records import fingerprint, tokens_to_text
 from jobs.schema import installs, pairs
 

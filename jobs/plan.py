@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jobs.causes import ADVICE
-from jobs.errors import Problem, UserError
-from jobs.model import Broken, Cause, Level, Row, Status
+from jobs.core.causes import ADVICE
+from jobs.core.errors import Problem, UserError
+from jobs.core.model import Broken, Cause, Level, Row, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.apps import load_apps
-from jobs.clock import utc, utc_now
-from jobs.errors import UserError, refuse
+from jobs.core.clock import utc, utc_now
+from jobs.core.errors import UserError, refuse
 from jobs.failed_set import failed_set_changed
 from jobs.folder import alone, patience_for_reports
-from jobs.messages import load_messages
 from jobs.opening import (
     LEDGER,
     is_begun,
@@ -24,6 +23,7 @@ from jobs.plan import make_plan, with_apps
 from jobs.reach import served
 from jobs.records import last_run
 from jobs.rendering import render_from
+from jobs.reports.messages import load_messages
 from jobs.schema import at_one_moment, usual_wait
 from jobs.standing import under_way
 from jobs.start import MESSAGES, environment_of
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from jobs.core.model import Route, Run
     from jobs.ledger import Ledger
-    from jobs.model import Route, Run
     from jobs.plan import Plan
     from jobs.start import Start
 

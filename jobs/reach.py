@@ -8,10 +8,10 @@ from sqlalchemy import func, inspect, select
 
 from jobs.bearers import is_bearer, lives
 from jobs.claims import why_useless
-from jobs.model import InstallKey, Level, Route, Status
+from jobs.core.model import InstallKey, Level, Route, Status
+from jobs.core.secret import Secret
 from jobs.records import tokens_from_text
 from jobs.schema import SAME_INSTALL, installs, listed, spends, todo
-from jobs.secret import Secret
 from jobs.spends import fingerprint, newest
 from jobs.standing import taken_again
 

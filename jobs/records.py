@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, select
 
-from jobs.model import Cause, Counts, Level, Record, Run, Stage, Status, ThisRun, Tokens
+from jobs.core.model import Cause, Counts, Level, Record, Run, Stage, Status, ThisRun, Tokens
+from jobs.core.secret import Secret
 from jobs.schema import broken, installs, layouts, runs
-from jobs.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

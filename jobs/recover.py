@@ -10,9 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from jobs.clock import utc_now
+from jobs.core.clock import utc_now
+from jobs.core.errors import Exit, UserError
+from jobs.core.file_errors import FileError, problem_of
+from jobs.core.model import Cause, Failed, Recovered, Run, ThisRun
 from jobs.cut_short import ReportBeside, leave_reports
-from jobs.errors import Exit, UserError
 from jobs.failed_set import failed_set_changed
 from jobs.folder import (
     LOCK,
@@ -27,18 +29,16 @@ from jobs.folder import (
     warnings_of,
 )
 from jobs.importing import importing
-from jobs.model import Cause, Failed, Recovered, Run, ThisRun
 from jobs.opening import LEDGER, open_ledger, refuse_unknown_tokens
 from jobs.plan import make_plan, with_apps
-from jobs.refusals import FileError, problem_of
 from jobs.rendering import render
-from jobs.reports import REPORTS
+from jobs.reports.files import REPORTS
 from jobs.rescue import anchor, bring_back
 from jobs.schema import HeldError, usual_wait
 from jobs.spare import refuse_few_descriptors
 from jobs.standing import as_it_stands, count_pairs, recovery_ages
 from jobs.stop import Stop, end_of, on_signals, remaining
-from jobs.terminal import Opening
+from jobs.terminal.header import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from jobs.ledger import Ledger
     from jobs.plan import Plan
     from jobs.start import Start
-    from jobs.terminal import Terminal
+    from jobs.terminal.terminal import Terminal
     from jobs.wishes import Wishes
     from jobs.work import Progress
 

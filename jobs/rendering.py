@@ -11,7 +11,8 @@ from jobs.folder import replacing
 from jobs.opening import RESULTS, refuse_unknown_tokens
 from jobs.records import failures, records, user_columns
 from jobs.reported import changes
-from jobs.reports import SUMMARY, Source, summary, write_all
+from jobs.reports import summary
+from jobs.reports.files import SUMMARY, Source, write_all
 from jobs.reports.page import Worklist
 from jobs.schema import UnwritableError, at_one_moment
 from jobs.stars import Stars
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from jobs.core.model import App, Cause, Run
     from jobs.ledger import Ledger
-    from jobs.messages import Messages
-    from jobs.model import App, Cause, Run
+    from jobs.reports.messages import Messages
 
 
 def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> tuple[str, ...]:

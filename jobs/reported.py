@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, select
 
-from jobs.model import Status
+from jobs.core.model import Status
 from jobs.records import last_run
 from jobs.schema import broken, installs, remember, remembered, reported, reported_lines
 

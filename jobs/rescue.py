@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from jobs.errors import Problem
+from jobs.core.errors import Problem
+from jobs.core.file_errors import FileError
 from jobs.folder import make_folder, make_private_file, sync
 from jobs.opening import LEDGER
-from jobs.refusals import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

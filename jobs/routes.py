@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
-from jobs.clock import utc, utc_now
-from jobs.model import Answer, Level, Recovered, Route, Status
+from jobs.core.clock import utc, utc_now
+from jobs.core.model import Answer, Level, Recovered, Route, Status
 from jobs.reach import known_bearers, may_serve
 from jobs.schema import installs
 from jobs.strays import Strays
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from jobs.attempt import Persistence
     from jobs.bearers import AgencyKey
+    from jobs.core.model import Install, Outcome
     from jobs.ledger import Ledger
-    from jobs.model import Install, Outcome
     from jobs.settings import StopSettings
     from jobs.stop import Stop
 

@@ -40,9 +40,9 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
-from jobs.errors import Problem
+from jobs.core.errors import Problem
+from jobs.core.file_errors import TODO, FileError
 from jobs.patience import Patience, who_holds
-from jobs.refusals import TODO, FileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,9 +11,9 @@ from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
 from msgspec.structs import fields
 
 from jobs.apps import is_loopback
-from jobs.errors import Problem, UserError
-from jobs.refusals import what_to_do
-from jobs.secret import Secret
+from jobs.core.errors import Problem, UserError
+from jobs.core.file_errors import what_to_do
+from jobs.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from jobs.errors import refuse
+from jobs.core.errors import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from jobs.model import Fate
+from jobs.core.model import Fate
+from jobs.core.secret import Secret
 from jobs.records import tokens_from_text
 from jobs.schema import spends
-from jobs.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
 
-    from jobs.model import Install, Outcome
+    from jobs.core.model import Install, Outcome
 
 ASKED, FORCED = "asked", "forced"
 

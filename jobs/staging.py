@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobs.model import Broken, Row
+    from jobs.core.model import Broken, Row
 
 
 def of_row(position: int, row: Row) -> dict[str, object]:

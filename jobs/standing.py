@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, case, func, select
 
-from jobs.causes import ADVICE
-from jobs.model import Cause, Counts, Run, Status
+from jobs.core.causes import ADVICE
+from jobs.core.model import Cause, Counts, Run, Status
 from jobs.reported import LINE_BY_LAST_REPORT
 from jobs.schema import broken, installs
 

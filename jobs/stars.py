@@ -7,14 +7,14 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from jobs.ids import as_seen
+from jobs.core.ids import as_seen
+from jobs.core.secret import STARS
 from jobs.layout import ROW_AS_READ
-from jobs.secret import STARS
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from jobs.model import Record
+    from jobs.core.model import Record
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SECRET = {

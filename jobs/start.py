@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dotenv.parser import parse_stream
 
 from jobs.apps import Apps, base_url, load_apps, too_open
+from jobs.core.errors import Problem, UserError, refuse
+from jobs.core.file_errors import what_to_do
 from jobs.egress import check_way_out
-from jobs.errors import Problem, UserError, refuse
 from jobs.manifest import Manifest, open_manifest
-from jobs.messages import Messages, load_messages
 from jobs.noticed import Noticed
 from jobs.opening import LEDGER
 from jobs.plan import needed_apps
-from jobs.refusals import what_to_do
+from jobs.reports.messages import Messages, load_messages
 from jobs.settings import Settings, load_settings
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jobs.core.model import Answer, Fate, Install, Met, Route
 from jobs.highlevel import Window
-from jobs.model import Answer, Fate, Install, Met, Route
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

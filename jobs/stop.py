@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from jobs.errors import Exit
+from jobs.core.errors import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.bearers import AgencyKey
-from jobs.model import Install, InstallKey, Level, Recovered, Route, Status
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.model import Answer
+    from jobs.core.model import Answer
 
 _IN_A_ROW = 3
 

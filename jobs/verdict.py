@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobs.answers import LONGEST_MESSAGE
-from jobs.causes import diagnose, most_actionable
-from jobs.model import Answer, Cause, Failed, Fate, Met, Route, Stage
-from jobs.secret import plain
+from jobs.core.causes import diagnose, most_actionable
+from jobs.core.model import Answer, Cause, Failed, Fate, Met, Route, Stage
+from jobs.core.secret import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from jobs.attempt import Errand, Listing, is_refused_by_pace
 from jobs.bearers import AgencyKey
-from jobs.causes import Closes, closes, diagnose, leaves_in_doubt
 from jobs.claims import why_useless
-from jobs.highlevel import Pages
-from jobs.model import (
+from jobs.core.causes import Closes, closes, diagnose, leaves_in_doubt
+from jobs.core.model import (
     Answer,
     Cause,
     Failed,
@@ -27,6 +26,7 @@ from jobs.model import (
     Tokens,
     Unfinished,
 )
+from jobs.highlevel import Pages
 from jobs.steps import OWN_LIMIT, Go, Over, Park, Step, Until, Way
 from jobs.verdict import verdict
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.model import Route
+from jobs.core.model import Route
 
 if TYPE_CHECKING:
-    from jobs.model import Cause
+    from jobs.core.model import Cause
 
 USUAL_ROUTES = (Route.RECONNECT, Route.AGENCY)
 

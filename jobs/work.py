@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from jobs import __version__
 from jobs.attempt import Persistence, attempt
 from jobs.book import Book
-from jobs.clock import utc, utc_now
 from jobs.contact import Contact
+from jobs.core.clock import utc, utc_now
+from jobs.core.errors import Exit
+from jobs.core.model import Recovered, Route, Unfinished
 from jobs.crew import Crew
-from jobs.errors import Exit
 from jobs.highlevel import HighLevel, Limits, ThisMachineLacks
-from jobs.model import Recovered, Route, Unfinished
 from jobs.pace import Pace
 from jobs.routes import keep_bearers, open_routes
 from jobs.schema import HeldError, UnwritableError
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from jobs.attempt import Errand, Tried
     from jobs.breaker import Breaker
+    from jobs.core.model import App, Install, Outcome
     from jobs.ledger import Ledger
-    from jobs.model import App, Install, Outcome
     from jobs.pace import Held, Lowered
     from jobs.routes import Routing
     from jobs.settings import PaceSettings, Settings

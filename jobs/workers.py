@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from jobs.attempt import Errand, Listing, Tried, is_refused_by_pace
 from jobs.breaker import Trip
+from jobs.core.model import Answer, Install, Met, Outcome, Recovered, Stage, Tokens
 from jobs.faults import is_late, is_unreachable
-from jobs.model import Answer, Install, Met, Outcome, Recovered, Stage, Tokens
 from jobs.steps import OWN_LIMIT, Go, Over, Park, Until, Way
 from jobs.width import Width
 

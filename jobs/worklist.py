@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Integer, case, cast, func, select
 
-from jobs.causes import ADVICE
-from jobs.model import Cause, Level, Owner, Stage, Status
+from jobs.core.causes import ADVICE
+from jobs.core.model import Cause, Level, Owner, Stage, Status
 from jobs.records import as_record, broken_record, layout_names, streamed
 from jobs.reported import BY_LAST_REPORT, FIXED, LINE_BY_LAST_REPORT
 from jobs.schema import broken, installs
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from jobs.model import Record
+    from jobs.core.model import Record
 
 _KINDS = 20
 _TRACE_IDS = 50

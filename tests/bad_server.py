@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.model import Cause
+from jobs.core.model import Cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,19 +8,33 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from jobs.clock import utc_now
-from jobs.messages import load_messages
-from jobs.model import App, Broken, Cause, Failed, Install, InstallKey, Level, Recovered, Route, Row, Run, Stage, Tokens
+from jobs.core.clock import utc_now
+from jobs.core.model import (
+    App,
+    Broken,
+    Cause,
+    Failed,
+    Install,
+    InstallKey,
+    Level,
+    Recovered,
+    Route,
+    Row,
+    Run,
+    Stage,
+    Tokens,
+)
+from jobs.core.secret import Secret
 from jobs.opening import open_ledger
 from jobs.rendering import render
-from jobs.secret import Secret
+from jobs.reports.messages import load_messages
 from jobs.standing import as_it_stands
 from jobs.start import MESSAGES, PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.messages import Messages
+    from jobs.reports.messages import Messages
 
 URL = "https://services.leadconnectorhq.com"
 CLIENT_ID = "66c8a1b2c3d4e5f6a7b8c9d0-m0testing"

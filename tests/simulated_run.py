@@ -10,8 +10,8 @@ from jobs.attempt import Persistence
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
 from jobs.contact import Contact
-from jobs.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Tokens
-from jobs.secret import Secret
+from jobs.core.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Tokens
+from jobs.core.secret import Secret
 from jobs.strays import Strays
 from jobs.ways import Ways
 from jobs.workers import Means, outcomes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.absence import names_absence
-from jobs.causes import diagnose
-from jobs.model import Answer, Cause, Stage
+from jobs.core.absence import names_absence
+from jobs.core.causes import diagnose
+from jobs.core.model import Answer, Cause, Stage
 
 NOT_THERE = [
     "No App installation found for the given location",

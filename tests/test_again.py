@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs.clock import past_moment
-from jobs.errors import Exit
+from jobs.core.clock import past_moment
+from jobs.core.errors import Exit
 from jobs.sandbox.world import Place
 from jobs.stop import Left, end_of, remaining
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from jobs.answers import CallFailed, Heard, read_body, read_code, read_page, read_tokens
 from jobs.attempt import by_reconnect
-from jobs.causes import Closes, closes, diagnose
 from jobs.claims import read_claims, why_useless
-from jobs.model import Cause, InstallKey, Level, Stage
-from jobs.secret import Secret
+from jobs.core.causes import Closes, closes, diagnose
+from jobs.core.model import Cause, InstallKey, Level, Stage
+from jobs.core.secret import Secret
 from jobs.transport import Raw
 
 from .bad_server import KEEP, Bad, http, serving

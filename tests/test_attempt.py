@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.attempt import Persistence
-from jobs.model import Answer, Cause, Stage, Tokens
-from jobs.secret import Secret
+from jobs.core.model import Answer, Cause, Stage, Tokens
+from jobs.core.secret import Secret
 
 DOWN = Answer(Stage.RECONNECT, 503)
 MISSING = Answer(Stage.RECONNECT, 400, "Location not found")

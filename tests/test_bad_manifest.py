@@ -16,17 +16,17 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from jobs.apps import Apps
-from jobs.cells import guard
-from jobs.errors import UserError
+from jobs.core.errors import UserError
+from jobs.core.formula_guard import guard
+from jobs.core.model import App, Broken, Cause, Failed, Recovered, Route, Run, Stage, Tokens, Unfinished
+from jobs.core.secret import Secret
 from jobs.folder import replacing
 from jobs.manifest import ROW_AS_READ, open_manifest
-from jobs.model import App, Broken, Cause, Failed, Recovered, Route, Run, Stage, Tokens, Unfinished
 from jobs.opening import open_ledger
 from jobs.plan import with_apps
 from jobs.records import failures, records, user_columns
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.reports.tables import write_failures, write_results
-from jobs.secret import Secret
 from jobs.standing import as_it_stands
 from jobs.stars import Stars
 

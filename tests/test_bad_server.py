@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.causes import diagnose
+from jobs.core.causes import diagnose
+from jobs.core.model import App, Cause, Install, InstallKey, Level
+from jobs.core.secret import Secret
 from jobs.highlevel import CallFailed, Code, HighLevel, Limits, Pages, Window
-from jobs.model import App, Cause, Install, InstallKey, Level
-from jobs.secret import Secret
 
 from .bad_server import BAD, CLOSE, KEEP, STALL, Bad, http, serving
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jobs.breaker import Breaker
-from jobs.causes import ADVICE, Shows
-from jobs.model import Answer, Cause, Failed, Met, Recovered, Route, Stage, Tokens, Unfinished
-from jobs.secret import Secret
+from jobs.core.causes import ADVICE, Shows
+from jobs.core.model import Answer, Cause, Failed, Met, Recovered, Route, Stage, Tokens, Unfinished
+from jobs.core.secret import Secret
 
 GONE, REJECTED, DOWN = Cause.RECONNECT_REMOVED, Cause.CREDENTIALS_REJECTED, Cause.SERVER_ERROR
 MISSING, REFUSED = Cause.NOT_INSTALLED, Cause.REQUEST_REFUSED

@@ -8,9 +8,9 @@ import pytest
 import requests.exceptions as rq
 import urllib3.exceptions as u3
 
-from jobs.causes import ADVICE, RULES, Closes, closes, diagnose, most_actionable
+from jobs.core.causes import ADVICE, RULES, Closes, closes, diagnose, most_actionable
+from jobs.core.model import Answer, Cause, Stage
 from jobs.faults import EXCEPTIONS, judge
-from jobs.model import Answer, Cause, Stage
 
 ANSWERS = [
     (400, "API endpoint has been removed | Bad Request", Cause.RECONNECT_REMOVED),

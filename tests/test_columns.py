@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from jobs.errors import UserError
+from jobs.core.errors import UserError
 from jobs.manifest import open_manifest
 from jobs.sandbox.world import Place
 

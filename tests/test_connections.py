@@ -15,11 +15,11 @@ from urllib.parse import parse_qs
 import pytest
 
 from jobs.attempt import by_reconnect
-from jobs.causes import diagnose
+from jobs.core.causes import diagnose
+from jobs.core.model import Cause
+from jobs.core.secret import Secret
 from jobs.highlevel import CallFailed, Code, HighLevel, Limits, Window
-from jobs.model import Cause
 from jobs.pace import Stopped
-from jobs.secret import Secret
 
 from .bad_server import CLOSE, KEEP, RESET, Bad, http, serving
 from .test_bad_server import APP, CALLS, INSTALL

@@ -8,14 +8,14 @@ import pytest
 
 from jobs.apps import Apps
 from jobs.bearers import AgencyKey
-from jobs.cells import without_formula
+from jobs.core.formula_guard import without_formula
+from jobs.core.model import App
+from jobs.core.secret import Secret
 from jobs.discover import Question, Reply, add
 from jobs.manifest import open_manifest
-from jobs.model import App
 from jobs.sandbox.behaviours import LISTING
 from jobs.sandbox.tokens import mint
 from jobs.sandbox.world import Limit, Place
-from jobs.secret import Secret
 from jobs.settings import Settings
 
 from .conftest import CLIENT_ID

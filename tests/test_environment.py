@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from jobs.causes import diagnose
+from jobs.core.causes import diagnose
+from jobs.core.model import Cause
 from jobs.highlevel import CallFailed
-from jobs.model import Cause
 
 from .bad_server import KEEP, Bad, http, serving
 from .conftest import PROJECT, wait_until

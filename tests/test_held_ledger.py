@@ -10,15 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobs.book import Book
-from jobs.clock import utc
+from jobs.core.clock import utc
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route, Tokens
+from jobs.core.secret import Secret
 from jobs.manifest import open_manifest
-from jobs.model import Install, InstallKey, Level, Recovered, Route, Tokens
 from jobs.opening import open_ledger
 from jobs.pace import Pace, Stopped
 from jobs.patience import Patience
 from jobs.records import records
 from jobs.schema import HeldError, Wait
-from jobs.secret import Secret
 from jobs.stop import Stop
 from jobs.work import _intend
 

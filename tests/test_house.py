@@ -14,24 +14,22 @@ import click
 import pytest
 from msgspec.structs import fields
 
-from jobs.causes import ADVICE
 from jobs.cli import cli
-from jobs.errors import EXIT_WORDS
-from jobs.model import Cause
+from jobs.core.causes import ADVICE
+from jobs.core.errors import EXIT_WORDS
+from jobs.core.model import Cause
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.settings import Settings, load_settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 ROOMS = sorted(PROJECT.glob("jobs/**/*.py"))
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-# From the top of the house to the bottom: of these, a room imports only from rooms that stand below it here.
-# `reports`, `terminal` and `sandbox` are one room each. A room between two floors need not be named: no circle is
-# allowed wherever it stands.
+# From the top of the house to the bottom: a room imports only from rooms that stand below it.
 ORDER = [
     "__main__", "cli", "preview", "recover", "demo", "work", "rescue", "rendering", "workers", "start", "terminal",
     "reports", "attempt", "opening", "notify", "book", "ledger", "highlevel", "transport", "plan", "standing", "outcomes",
-    "breaker", "sandbox", "failed_set", "records", "answers", "manifest", "egress", "settings", "apps", "net", "folder",
-    "stop", "faults", "causes", "endings", "pace", "schema", "cells", "clock", "wishes", "secret", "errors", "model",
+    "breaker", "sandbox", "failed_set", "records", "answers", "manifest", "egress", "settings", "apps", "folder",
+    "stop", "faults", "pace", "schema", "wishes", "core",
 ]  # fmt: skip
 
 
@@ -64,26 +62,52 @@ def _imports(room):
     return found(ast.parse(room.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PROJECT)))
-def test_a_room_imports_only_from_rooms_below_it(room):
-    me = room.relative_to(PROJECT / "jobs").with_suffix("").parts[0]
-    for module in _imports(room):
+def _room_of(file):
+    return file.relative_to(PROJECT / "jobs").with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("file", ROOMS, ids=lambda file: str(file.relative_to(PROJECT)))
+def test_a_room_imports_only_from_rooms_below_it(file):
+    me = _room_of(file)
+    for module in _imports(file):
         other = module.split(".")[1]
         if me in ORDER and other in ORDER and other != me:
             assert ORDER.index(other) > ORDER.index(me), f"{me} imports {module}, which stands above it"
 
 
-def test_no_rooms_import_each_other_in_a_circle_and_the_order_names_no_room_that_is_gone():
-    rooms = {
-        ".".join(room.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): room for room in ROOMS
+def test_no_modules_import_each_other_in_a_circle():
+    names = {
+        ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): file for file in ROOMS
     }
     # Of `jobs.reports.tables.own_cells` it is `jobs.reports.tables` that is imported.
     below = {
-        name: {one if one in rooms else one.rpartition(".")[0] for one in _imports(room)} - {name, "jobs"}
-        for name, room in rooms.items()
+        name: {one if one in names else one.rpartition(".")[0] for one in _imports(file)} - {name, "jobs"}
+        for name, file in names.items()
     }
     assert [*TopologicalSorter(below).static_order()]
-    assert {*ORDER} <= {name.split(".")[1] for name in rooms if name != "jobs"}
+
+
+DOORS = {
+    file.parent.name: ast.literal_eval(node.value)
+    for file in PROJECT.glob("jobs/*/__init__.py")
+    for node in ast.parse(file.read_text(encoding="utf-8")).body
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+}
+
+
+@pytest.mark.parametrize("room", DOORS)
+def test_what_a_door_opens_is_what_others_use(room):
+    """A door says what its room promises, and names the modules that others may import from; all else is the room's own."""
+    door = PROJECT / "jobs" / room / "__init__.py"
+    assert len(ast.get_docstring(ast.parse(door.read_text(encoding="utf-8")))) > 100
+    used = {
+        module.split(".")[2]
+        for file in (*ROOMS, *PROJECT.glob("tests/bench/*.py"))
+        if file.is_relative_to(PROJECT / "tests") or _room_of(file) != room
+        for module in _imports(file)
+        if module.startswith(f"jobs.{room}.")
+    }
+    assert used == {*DOORS[room]}
 
 
 def test_what_the_job_imports_and_what_it_declares_are_the_same():

@@ -11,12 +11,24 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jobs.causes import ADVICE
+from jobs.core.causes import ADVICE
+from jobs.core.model import (
+    Cause,
+    Failed,
+    Install,
+    InstallKey,
+    Level,
+    Recovered,
+    Route,
+    Stage,
+    Status,
+    Tokens,
+    Unfinished,
+)
+from jobs.core.secret import Secret
 from jobs.manifest import open_manifest
-from jobs.model import Cause, Failed, Install, InstallKey, Level, Recovered, Route, Stage, Status, Tokens, Unfinished
 from jobs.opening import open_ledger
 from jobs.records import failures, records
-from jobs.secret import Secret
 
 BASE = "https://api.example.test"
 APPS = ("app-1", "app-2")

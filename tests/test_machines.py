@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from jobs.endings import ending_of
-from jobs.errors import Exit
+from jobs.core.endings import ending_of
+from jobs.core.errors import Exit
 
 from .conftest import PROJECT, pairs
 from .test_disk import issued, listing

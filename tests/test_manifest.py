@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.cells import guard, unguard
-from jobs.errors import UserError
+from jobs.core.errors import UserError
+from jobs.core.formula_guard import guard, unguard
+from jobs.core.model import Broken, Level, Row
 from jobs.manifest import open_manifest
-from jobs.model import Broken, Level, Row
 from jobs.noticed import Noticed
 
 

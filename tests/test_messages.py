@@ -9,12 +9,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from jobs.causes import ADVICE
-from jobs.messages import HAS_MESSAGE, TO_HIGHLEVEL, load_messages
-from jobs.model import Cause, Level, Owner, Stage
+from jobs.core.causes import ADVICE
+from jobs.core.model import Cause, Level, Owner, Stage
 from jobs.reports.cards import CARDS, SECTIONS
 from jobs.reports.groups import Desk, tables
 from jobs.reports.links import HELPS_WITH
+from jobs.reports.messages import HAS_MESSAGE, TO_HIGHLEVEL, load_messages
 from jobs.reports.support import ENDPOINTS
 from jobs.sandbox.world import Place
 from jobs.start import MESSAGES, PROJECT, make_start

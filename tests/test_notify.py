@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs.errors import Exit, UserError
+from jobs.core.errors import Exit, UserError
 from jobs.notify import News, text, wanted
 from jobs.sandbox.world import Place
 from jobs.settings import NotifySettings, load_notify, load_settings

@@ -6,10 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from jobs.causes import diagnose
+from jobs.core.causes import diagnose
+from jobs.core.model import Cause, Stage
+from jobs.core.secret import Secret
 from jobs.highlevel import CallFailed, Pages, Window
-from jobs.model import Cause, Stage
-from jobs.secret import Secret
 
 from .test_highlevel import AGENCY, APP, BASE, GOOD, LOCATION, make, net
 

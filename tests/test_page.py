@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.model import App, Cause
+from jobs.core.model import App, Cause
+from jobs.core.secret import Secret
 from jobs.reports.cards import WHY_STOPPED
 from jobs.reports.links import INSTALL_PAGE, WHITE_LABEL_PAGE
 from jobs.reports.page import labels
-from jobs.secret import Secret
 
 from .made import APP, CLIENT_ID, COLUMNS, SECRET, all_causes, broken, make_run, person, place, render_again
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from jobs.model import Cause
+from jobs.core.model import Cause
 
 from .browser import need_chromium, running
 from .made import COLUMNS, all_causes, make_run, person, place

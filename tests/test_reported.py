@@ -10,7 +10,7 @@ import sqlite3
 from sqlalchemy import Engine, event, text
 
 from jobs import schema
-from jobs.model import Cause
+from jobs.core.model import Cause
 from jobs.opening import open_ledger
 from jobs.preview import report_again
 from jobs.reported import Changes, changes

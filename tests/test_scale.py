@@ -12,9 +12,9 @@ from jobs.attempt import Persistence
 from jobs.bearers import Bearers
 from jobs.breaker import Breaker
 from jobs.contact import Contact
-from jobs.model import Answer, Broken, Install, InstallKey, Level, Route, Row, Stage, Tokens
+from jobs.core.model import Answer, Broken, Install, InstallKey, Level, Route, Row, Stage, Tokens
+from jobs.core.secret import Secret
 from jobs.opening import open_ledger
-from jobs.secret import Secret
 from jobs.strays import Strays
 from jobs.ways import Ways
 from jobs.workers import Means, outcomes

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from jobs.model import Cause, Failed, Recovered, Unfinished
+from jobs.core.model import Cause, Failed, Recovered, Unfinished
 from jobs.opening import open_ledger
 
 from .simulated_run import APP, ERROR, GONE, LATE, PAIR, REFUSED_CONNECTION, Night

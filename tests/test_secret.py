@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.secret import STARS, Secret, scrub
+from jobs.core.secret import STARS, Secret, scrub
 
 
 @given(st.text(min_size=4, max_size=60))

@@ -145,7 +145,7 @@ def test_a_pair_is_found_in_the_results_alone_and_one_of_another_account_nowhere
 BUGS = {
     "in a worker": "jobs.attempt.by_reconnect",
     "where outcomes are written": "jobs.ledger.Ledger.record",
-    "in the terminal": "jobs.terminal.Terminal.ended",
+    "in the terminal": "jobs.terminal.terminal.Terminal.ended",
     "in the plan": "jobs.recover.make_plan",
     "in the reports": "jobs.reports.tables.write_results",
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import Exit
+from jobs.core.errors import Exit
 from jobs.sandbox.world import Place
 from jobs.stop import Interrupted, Signals, Stop, on_signals
 

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import select
 
 from jobs import schema, spends
-from jobs.model import Cause, Failed, Fate, Install, InstallKey, Level, Stage
+from jobs.core.model import Cause, Failed, Fate, Install, InstallKey, Level, Stage
+from jobs.core.secret import Secret
 from jobs.schema import spends as table
-from jobs.secret import Secret
 
 INSTALL = Install(InstallKey("app", Level.SUB_ACCOUNT, "LocA"), "", Secret("the-old-token"))
 

@@ -10,7 +10,7 @@ from msgspec.inspect import FloatType, IntType, type_info
 from msgspec.structs import fields
 
 from jobs.apps import base_url
-from jobs.errors import UserError
+from jobs.core.errors import UserError
 from jobs.settings import Settings, load_settings
 from jobs.start import MESSAGES, PROJECT, make_start, output_for
 

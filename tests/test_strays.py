@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Status, Tokens
+from jobs.core.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Status, Tokens
+from jobs.core.secret import Secret
 from jobs.sandbox.behaviours import LOCATION_TOKEN
 from jobs.sandbox.world import Place
-from jobs.secret import Secret
 from jobs.strays import Strays
 
 from .conftest import pairs

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.core.model import App, Broken, Cause, Level, Record, Row, Stage, Status
+from jobs.core.secret import Secret
 from jobs.manifest import open_manifest
-from jobs.model import App, Broken, Cause, Level, Record, Row, Stage, Status
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.reports.tables import own_cells, write_failures, write_results
-from jobs.secret import Secret
 
 TRICKY = st.text(alphabet=" \t\r\n'\"=+-@,;＝xé\x00\ufeff", max_size=6)
 TAKEN = {column.name for column in (*RESULTS, *FAILURES)}

@@ -26,18 +26,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.model import Cause, Failed, Install, InstallKey, Level, Stage, ThisRun
-from jobs.net import Net
+from jobs.core.model import Cause, Failed, Install, InstallKey, Level, Stage, ThisRun
+from jobs.core.secret import Secret
 from jobs.pace import Held, Lowered
 from jobs.plan import Plan
 from jobs.sandbox.world import Limit, Place
-from jobs.secret import Secret
 from jobs.terminal.events import KINDS, Event
 from jobs.terminal.gauge import Gauge, Standing
 from jobs.terminal.header import Opening, header
 from jobs.terminal.line import fit
 from jobs.terminal.live import LiveScreen, console
 from jobs.terminal.shell import next_command, quoted
+from jobs.terminal.streams import Net
 from jobs.terminal.voice import Voice
 from jobs.terminal.watch import Watch
 from jobs.work import Progress
@@ -668,7 +668,7 @@ import sys, threading
 def start(thread):
     raise RuntimeError("can't start new thread")
 threading.Thread.start = start
-from jobs.net import Net
+from jobs.terminal.streams import Net
 net = Net(sys.stderr)
 net.unblock()
 for _ in range(1000):

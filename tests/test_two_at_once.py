@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.errors import UserError
+from jobs.core.errors import UserError
 from jobs.folder import alone, patience_for_reports
 from jobs.opening import open_ledger
 from jobs.patience import Patience

@@ -19,10 +19,10 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError
 
 from jobs.apps import base_url
+from jobs.core.errors import UserError
+from jobs.core.model import Cause
 from jobs.egress import check_way_out
-from jobs.errors import UserError
 from jobs.highlevel import CallFailed, ThisMachineLacks
-from jobs.model import Cause
 from jobs.reasons import Way, of_this_machine, why_unreachable
 
 from .bad_server import http

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.model import Cause, Owner
+from jobs.core.model import Cause, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

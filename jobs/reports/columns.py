@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.causes import ADVICE
+from jobs.core.causes import ADVICE
 from jobs.reports.links import reinstall_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jobs.model import App, Record, Tokens
+    from jobs.core.model import App, Record, Tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,17 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from jobs.messages import HAS_MESSAGE
-from jobs.model import Level
+from jobs.core.model import Level
+from jobs.core.secret import plain
 from jobs.reports.links import reinstall_url
+from jobs.reports.messages import HAS_MESSAGE
 from jobs.reports.tables import own_cells
-from jobs.secret import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from jobs.messages import Letter, Messages
-    from jobs.model import App, Cause, Record
+    from jobs.core.model import App, Cause, Record
+    from jobs.reports.messages import Letter, Messages
     from jobs.worklist import Listed
 
 _ROWS = 100

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from jobs.model import Cause
+from jobs.core.model import Cause
 
 if TYPE_CHECKING:
-    from jobs.model import App, Record
+    from jobs.core.model import App, Record
 
 INSTALL_PAGE = "https://marketplace.gohighlevel.com/v2/oauth/chooselocation"
 WHITE_LABEL_PAGE = "https://marketplace.leadconnectorhq.com/v2/oauth/chooselocation"

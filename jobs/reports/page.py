@@ -12,19 +12,19 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from jobs.causes import ADVICE
-from jobs.messages import HAS_MESSAGE, TO_HIGHLEVEL
-from jobs.model import Cause, Owner, Record
+from jobs.core.causes import ADVICE
+from jobs.core.model import Cause, Owner, Record
 from jobs.reports.cards import CARDS, SECTIONS, WHY_STOPPED
 from jobs.reports.groups import Desk, minute, tables
 from jobs.reports.links import HELPS_WITH, INSTALL_PAGE, WHITE_LABEL_PAGE, reinstall_page
+from jobs.reports.messages import HAS_MESSAGE, TO_HIGHLEVEL
 from jobs.reports.support import block
 from jobs.reports.tables import own_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from jobs.model import App, Run
+    from jobs.core.model import App, Run
     from jobs.reported import Changes
     from jobs.worklist import Evidence, Listed, Tally
 

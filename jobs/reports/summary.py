@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
-    from jobs.model import Run
+    from jobs.core.model import Run
 
 _NOT_TOLD = {"met", "recovered_before", "kept"}
 

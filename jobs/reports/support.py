@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.messages import TO_HIGHLEVEL
-from jobs.model import Stage
+from jobs.core.model import Stage
+from jobs.core.secret import plain
 from jobs.reports.cards import CARDS
 from jobs.reports.groups import minute
-from jobs.secret import plain
+from jobs.reports.messages import TO_HIGHLEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jobs.messages import Letter, Messages
+    from jobs.reports.messages import Letter, Messages
     from jobs.worklist import Evidence
 
 ENDPOINTS: Mapping[Stage, str] = {

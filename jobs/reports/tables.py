@@ -6,13 +6,13 @@ import csv
 import io
 from typing import TYPE_CHECKING, BinaryIO
 
-from jobs.cells import guard, under
+from jobs.core.formula_guard import guard, under
 from jobs.reports.columns import FAILURES, RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jobs.model import App, Record
+    from jobs.core.model import App, Record
 
 
 def write_results(file: BinaryIO, columns: Sequence[str], records: Iterable[Record]) -> None:

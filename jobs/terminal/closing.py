@@ -5,16 +5,16 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from jobs.causes import ADVICE
-from jobs.errors import EXIT_WORDS, Exit
-from jobs.model import Cause
+from jobs.core.causes import ADVICE
+from jobs.core.errors import EXIT_WORDS, Exit
+from jobs.core.model import Cause
 from jobs.terminal.shell import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from jobs.model import Run
+    from jobs.core.model import Run
 
 # The file and who takes it; the failures are named only where there are some.
 _RESULTS = ("results.csv", "the tokens, for the developer to load")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from jobs.causes import ADVICE
-from jobs.model import Cause
+from jobs.core.causes import ADVICE
+from jobs.core.model import Cause
 from jobs.plan import duration
 from jobs.terminal.shell import shown
 

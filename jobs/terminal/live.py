@@ -13,8 +13,8 @@ from rich.text import Text
 from jobs.terminal.line import fit
 
 if TYPE_CHECKING:
-    from jobs.net import Net
     from jobs.terminal.gauge import Standing
+    from jobs.terminal.streams import Net
 
 _STYLES = {"warning": "yellow", "error": "red"}
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import ModuleType
 
-    from jobs.net import Net
     from jobs.terminal.events import Event
+    from jobs.terminal.streams import Net
 
 _UNCLEAR = re.compile(r"[\s=\"']")
 

@@ -9,9 +9,9 @@ from jobs.terminal.events import KINDS, LEVELS, Event
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from jobs.net import Net
     from jobs.terminal.live import LiveScreen
     from jobs.terminal.log import Log
+    from jobs.terminal.streams import Net
 
 
 class Voice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from jobs.model import Failed, Install, Recovered
+from jobs.core.model import Failed, Install, Recovered
 from jobs.terminal.events import Event
 from jobs.terminal.gauge import Gauge, Standing
 from jobs.terminal.words import failure, hold, pace
@@ -13,7 +13,7 @@ from jobs.terminal.words import failure, hold, pace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jobs.model import Cause, Outcome, ThisRun
+    from jobs.core.model import Cause, Outcome, ThisRun
     from jobs.pace import Lowered
     from jobs.terminal.voice import Voice
     from jobs.work import Progress

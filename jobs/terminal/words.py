@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.causes import ADVICE
-from jobs.model import Level
+from jobs.core.causes import ADVICE
+from jobs.core.model import Level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.model import Failed, Install
+    from jobs.core.model import Failed, Install
     from jobs.pace import Lowered
     from jobs.terminal.gauge import Standing
 

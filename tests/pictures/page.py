@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jobs.model import Cause
+from jobs.core.model import Cause
 from jobs.start import PROJECT
 from tests.browser import chromium, running
 from tests.made import COLUMNS, all_causes, make_run, person, place

@@ -17,7 +17,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from jobs.secret import Secret, opaque_parts, scrub_own
+from jobs.core.secret import Secret, opaque_parts, scrub_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from jobs.errors import Problem
+from jobs.core.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

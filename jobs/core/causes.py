@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from jobs.absence import names_absence
-from jobs.model import Answer, Cause, Owner, Stage
+from jobs.core.absence import names_absence
+from jobs.core.model import Answer, Cause, Owner, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

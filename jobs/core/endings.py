@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import click
 
-from jobs.errors import Exit, UserError
-from jobs.refusals import problem_of
+from jobs.core.errors import Exit, UserError
+from jobs.core.file_errors import problem_of
 
 
 class Ending(NamedTuple):

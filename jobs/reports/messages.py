@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from jobs.causes import ADVICE
-from jobs.errors import Problem
-from jobs.model import Cause, Owner
+from jobs.core.causes import ADVICE
+from jobs.core.errors import Problem
+from jobs.core.model import Cause, Owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

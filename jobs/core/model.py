@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from jobs.secret import Secret
+    from jobs.core.secret import Secret
 
 
 class Level(StrEnum):

@@ -1,0 +1,8 @@
+"""What all rooms speak with: the values of the job, what each answer means, errors for a person, secrets, ids and times.
+
+It imports nothing else of the job.
+"""
+
+from __future__ import annotations
+
+__all__ = ["absence", "causes", "clock", "endings", "errors", "file_errors", "formula_guard", "ids", "model", "secret"]

@@ -1,0 +1,58 @@
+"""From records to the files that a run leaves. Reports take values, never the ledger itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from jobs.core.errors import UserError
+from jobs.reports import page, summary, tables
+from jobs.reports.groups import Desk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from jobs.core.model import App, Record, Run
+    from jobs.reports.messages import Messages
+
+SUMMARY = "summary.json"
+REPORTS = ("results.csv", "failures.csv", "failures.html", SUMMARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What reports are made of. `columns` are the user's; `records` and `failures` give theirs in manifest order."""
+
+    columns: tuple[str, ...]
+    records: Callable[[], Iterator[Record]]
+    failures: Callable[[], Iterator[Record]]
+    worklist: page.Worklist
+
+
+def write_all(
+    source: Source,
+    run: Run,
+    apps: Mapping[str, App],
+    messages: Messages,
+    replace: Callable[[str], AbstractContextManager[BinaryIO]],
+) -> None:
+    """Write every report. `replace` gives the file that takes the place of one when its block ends well.
+
+    Where one cannot be written the others are all the same; then the first OSError or UserError is raised.
+    """
+    lacking: list[Exception] = []
+    writers: tuple[Callable[[BinaryIO], None], ...] = (
+        lambda file: tables.write_results(file, source.columns, source.records()),
+        lambda file: tables.write_failures(file, source.columns, source.failures(), apps),
+        lambda file: page.write(file, run, source.worklist, Desk(source.columns, apps, messages)),
+        lambda file: summary.write(file, run),
+    )
+    for name, write in zip(REPORTS, writers, strict=True):
+        try:
+            with replace(name) as file:
+                write(file)
+        except (OSError, UserError) as error:
+            lacking.append(error)
+    if lacking:
+        raise lacking[0]

@@ -1,0 +1,272 @@
+"""What a person or a program sees of a command: its start, what happens, its end.
+
+On a terminal: a header, one live line, of each cause the first failure, the closing block. Elsewhere: one line an
+event, a heartbeat each minute, the closing block. Quiet: nothing, or the closing block where all is not well.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO, cast
+
+from jobs.core.clock import utc
+from jobs.core.errors import Exit
+from jobs.core.model import Run
+from jobs.terminal.closing import broken, closing, last_line
+from jobs.terminal.events import Event
+from jobs.terminal.header import header, nothing_to_do
+from jobs.terminal.shell import next_command
+from jobs.terminal.streams import LATE_SECONDS
+from jobs.terminal.voice import Stray, Voice
+from jobs.terminal.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from jobs.core.model import ThisRun
+    from jobs.core.secret import Secret
+    from jobs.notify import News
+    from jobs.terminal.header import Opening
+    from jobs.terminal.live import LiveScreen
+    from jobs.terminal.streams import Net
+    from jobs.work import Progress
+
+_LATE_AT_ONCE_SECONDS = 0.5
+_REASONS = dict.fromkeys((Exit.SIGHUP, Exit.SIGINT, Exit.SIGTERM), "signal")
+_DUMB = {"", "dumb", "unknown"}
+
+
+def draws(err: Net, environment: Mapping[str, str]) -> bool:
+    """Whether a person looks at standard error, on a terminal that can move its cursor."""
+    return err.isatty() and environment.get("TERM", "") not in _DUMB
+
+
+class Terminal:
+    """Says what goes on in a command; `for_run` in a run, whose log may be JSON. `clock` gives monotonic seconds.
+
+    A run waits for no reader from its first moment on, and SIGUSR1 asks it for a line of progress.
+    """
+
+    def __init__(
+        self,
+        out: Net,
+        err: Net,
+        *,
+        for_run: bool = False,
+        quiet: bool = False,
+        as_json: bool = False,
+        screen: Callable[[], LiveScreen] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._out = out
+        self._err = err
+        self._for_run = for_run
+        self._quiet = quiet
+        self._clock = clock
+        self._voice = Voice(err, quiet=quiet, as_json=as_json, screen=screen() if screen else None)
+        self._watch: Watch | None = None
+        self._warnings: list[str] = []
+        self._options: list[tuple[str, str]] = []
+        self._input = ""
+        self._begun = self._asked = self._broke = False
+        self._lost = 0
+        self._nothing = ""
+        self._run: Run | None = None
+        self._folder: Path | None = None
+        self._lines: list[str] = []
+        self._problems: list[str] = []
+        self._changed: bool | None = None
+        if for_run:
+            signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_asked", True))
+            out.unblock()
+            err.unblock()
+
+    # -- the start -----------------------------------------------------------------------------------------------
+
+    def begins(self, manifest: Path, options: Iterable[tuple[str, str]]) -> None:
+        """A run was asked for, with these options."""
+        self._input, self._options = str(manifest), list(options)
+        for net in (self._out, self._err):
+            net.spare(manifest, manifest.absolute())
+        if self._voice.as_json:
+            sys.stderr = cast("TextIO", Stray(self.warn))
+
+    def configured(self, level: str, secrets: Iterable[Secret], warnings: Iterable[str] = ()) -> None:
+        """Settings and apps are known: what is told at all, what is never shown, and what to warn of."""
+        self._voice.level = level
+        secrets = tuple(secrets)
+        self._out.guard(secrets)
+        self._err.guard(secrets)
+        self._warnings += warnings
+
+    def started(self, opening: Opening) -> None:
+        """Say what there is to do, what is left alone, how long it takes, and where the files go."""
+        plan, self._folder = opening.plan, opening.folder
+        for net in (self._out, self._err):
+            net.spare(opening.folder, opening.folder.absolute())
+        self._start(
+            output=str(opening.folder),
+            to_try=opening.to_try,
+            installs=plan.installs,
+            apps=opening.apps,
+            agencies=plan.agencies_to_do,
+            duplicates=plan.duplicates,
+            duplicate_lines=plan.duplicate_lines,
+            broken_lines=plan.broken_lines,
+            left_alone=plan.recovered,
+            recovered_again=plan.recovered_again,
+            oldest_recovery=opening.ages[0],
+            newest_recovery=opening.ages[1],
+            requests_per_second=opening.requests_per_second,
+            seconds=opening.seconds,
+        )
+        if self._voice.screen:
+            for line in header(opening, utc()):
+                self._voice.screen.say(self._err.scrub(line), "info", whole="/" in line)
+            self._voice.screen.say("", "info")
+        self._nothing = nothing_to_do(opening, utc())
+        self._watch = Watch(self._voice, opening.requests_per_second, self._clock)
+
+    def _start(self, **fields: object) -> None:
+        if self._for_run and not self._begun:
+            self._begun = True
+            self._voice.tell(Event.RUN_STARTED, {"input": self._input, **fields})
+            for warning in self._warnings:
+                self.warn(warning)
+
+    def warn(self, text: str, *, asked: bool = False) -> None:
+        """Say what is not as it should be, and stops nothing. `asked`: also when quiet. The start is told first."""
+        if not self._begun:
+            self._warnings.append(text)
+            return
+        self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
+
+    def waits(self, text: str) -> None:
+        """Say what the command waits for while it waits, also before its start is told, save in a log of objects."""
+        if self._begun or self._voice.as_json:
+            self.warn(text)
+        else:
+            self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}")
+
+    # -- while it runs -------------------------------------------------------------------------------------------
+
+    def ended(self, progress: Progress, this_run: ThisRun, *, signalled: bool) -> None:
+        """Say what has ended, often nothing, and how far the run is; `signalled`: it was told to stop."""
+        assert self._watch is not None
+        asked, self._asked = self._asked, False
+        self._watch.see(progress, this_run, signalled=signalled, asked=asked)
+        if self._err.lost > self._lost:
+            lost, self._lost = self._err.lost - self._lost, self._err.lost
+            self._voice.tell(Event.MESSAGES_LOST, {"count": lost}, f"{lost:,} messages were not read in time")
+
+    def reporting(self) -> None:
+        """Say that the reports are written now."""
+        if self._voice.screen:
+            self._voice.screen.wait("writing the reports ...")
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool) -> None:
+        """Say how the run ended, what stands, and what to do next; `exits` says the rest, `news` tells it to others."""
+        self.knows(run, folder, self.next_command(manifest, folder, run.recovered_before), changed=changed)
+        self._close()
+        if self._voice.screen:
+            self._voice.screen.say("", "info")
+        if not self._quiet:
+            self._write(self._out, self._lines)
+        elif run.exit_code and not self._voice.as_json:
+            self._write(self._err, self._lines)
+
+    def next_command(self, manifest: Path, folder: Path, before: str) -> str:
+        """The command that goes on with this run's work (see `shell`)."""
+        return next_command(manifest, folder, self._options, before)
+
+    def knows(self, run: Run, folder: Path, command: str, *, changed: bool) -> None:
+        """How a run ended, for `news`; `changed`: other installs are failed than before."""
+        self._input, self._run, self._folder, self._changed = self._input or run.input, run, folder, changed
+        self._lines = closing(run, folder, command, self._nothing)
+
+    def broke(self, problems: Sequence[str], text: str = "") -> None:
+        """Say why the command could not go on: what a person is to mend, or a text as it is, such as a traceback."""
+        self._close()
+        self._begun, self._broke = self._begun or not self._voice.as_json, True
+        self._problems += problems
+        if self._voice.as_json:
+            self._start()
+            for problem in problems:
+                self._voice.tell(Event.ERROR, {"message": problem}, asked=True)
+            if text:
+                self._voice.tell(Event.BUG, {"traceback": text.splitlines()}, asked=True)
+        else:
+            self._write(self._err, [f"error: {problem}" for problem in problems] + text.splitlines())
+
+    def news(self, code: int) -> News | None:
+        """How the run ended, for those who are not here; None where there was none."""
+        from jobs.notify import News
+
+        if self._run is None and not code:
+            return None
+        return News(Exit(code), self._input, self._run, self._folder, self._lines, self._problems, self._changed)
+
+    def exits(self, code: int) -> None:
+        """Say the exit code in words, last of all."""
+        self._close()
+        run = self._run
+        said = run is not None and code == run.exit_code
+        line = last_line(code, run.met if run and said else "", run.stopped_because if run else None)
+        if self._for_run and self._voice.as_json:
+            self._finish_log(code, line)
+        if (self._broke or self._quiet) and not self._voice.as_json:
+            self._write(self._err, [line] if code else [])
+        elif (self._for_run or code) and not self._quiet:
+            self._write(self._out, [line] if run or code else [])
+        until = time.monotonic() + LATE_SECONDS
+        for net in (self._out, self._err):
+            net.drain(max(0.0, until - time.monotonic()))
+
+    def _finish_log(self, code: int, line: str) -> None:
+        if self._quiet and not code:
+            return
+        run = self._run or Run("", self._input, "", "")
+        self._start()
+        fields = {
+            "exit_code": code,
+            "reason": (run.stopped_because if run.exit_code == code else None)
+            or _REASONS.get(Exit(code), Exit(code).name.lower()),
+            "words": line.partition(": ")[2],
+            "counts": asdict(run.counts),
+            "this_run": asdict(run.this_run),
+            "retryable": run.retryable,
+            "failures_by_cause": run.failures_by_cause,
+            "failures_by_owner": run.failures_by_owner,
+            "output": str(self._folder) if self._folder else None,
+        }
+        self._voice.tell(Event.RUN_FINISHED, fields, asked=True)
+
+    def cut_short(self, code: Exit) -> None:
+        """The last words where a second signal ends the run at once, from within the signal's handler."""
+        what = f"stopped at once; what was in flight is pending, and the reports in {self._folder} follow"
+        try:
+            if self._voice.as_json:
+                self._finish_log(code, f"exit {int(code)}: {what}")
+            else:
+                self._err.write(f"\nexit {int(code)}: {what}\n")
+            self._err.drain(_LATE_AT_ONCE_SECONDS)
+        except RuntimeError:  # The signal came within a write of the very stream.
+            return
+
+    def _close(self) -> None:
+        if self._voice.screen:
+            self._voice.screen.close()
+
+    def _write(self, net: Net, lines: Iterable[str]) -> None:
+        # Both may be one terminal, and each is written by a thread of its own: what was said before comes before.
+        (self._out if net is self._err else self._err).drain(LATE_SECONDS)
+        width = shutil.get_terminal_size().columns if net.isatty() else None
+        for line in lines:
+            net.write("\n".join(broken(line, width)) + "\n")
