@@ -61,7 +61,7 @@ plan: $(RUN_STAMP) ## what a run would do: make plan INPUT=installs.csv [OUTPUT=
 	@exec $(VENV)/bin/recover plan $${OUTPUT:+--output "$$OUTPUT"} $(ARGS) -- "$$INPUT"
 
 demo: $(RUN_STAMP) ## the job on the example list against the local sandbox, then the rerun
-	@exec $(NEWEST_PYTHON) -m jobs.demo
+	@exec $(NEWEST_PYTHON) -m jobs.sandbox.demo
 
 sandbox: $(RUN_STAMP) ## a local HighLevel to rehearse with
 	@exec $(VENV)/bin/recover sandbox

@@ -22,15 +22,14 @@ from jobs.core.clock import past_moment, utc, utc_now
 from jobs.core.errors import Exit, Problem, UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.core.model import Cause, Route
-from jobs.importing import importing
-from jobs.stop import Interrupted, Signals
+from jobs.system.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobs.start import Start
     from jobs.terminal.live import LiveScreen
-    from jobs.terminal.streams import Net
+    from jobs.terminal.streams import Stream
     from jobs.terminal.terminal import Terminal
 
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
@@ -78,7 +77,7 @@ class _Column(click.ParamType[str]):
     name = "id=name"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from jobs.layout import ROLES, role_of
+        from jobs.manifest.layout import ROLES, role_of
 
         role, sign, name = str(value).partition("=")
         if not sign or role_of(role) not in ROLES:
@@ -161,10 +160,8 @@ def run(
     log_format: str,
 ) -> int:
     """Recover the installs that INPUT lists."""
-    with importing():
-        from jobs.recover import recover
-        from jobs.start import PROJECT, output_for
-        from jobs.wishes import Wishes
+    from jobs.recover import recover
+    from jobs.start import PROJECT, RunOptions, output_for
 
     del quiet, log_format  # `_terminal` has read them.
     if force and before:
@@ -175,8 +172,8 @@ def run(
     secrets.append(start.settings.notify.url)
     terminal.configured(start.settings.log.level, secrets, start.warnings)
     moment = utc_now() if force else before or ""
-    wishes = Wishes(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment)
-    return recover(start, output_for(PROJECT, manifest, output), wishes, terminal)
+    run_options = RunOptions(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment)
+    return recover(start, output_for(PROJECT, manifest, output), run_options, terminal)
 
 
 def _given() -> list[tuple[str, str]]:
@@ -223,10 +220,8 @@ def plan(
     as_json: bool,
 ) -> int:
     """Say what a run would do. Nothing is sent, nothing is written."""
-    with importing():
-        from jobs.plan import tell
-        from jobs.preview import preview
-        from jobs.start import PROJECT, output_for
+    from jobs.plan import preview, tell
+    from jobs.start import PROJECT, output_for
 
     start = _start(manifest, None, None, columns)
     made = preview(start, output_for(PROJECT, manifest, output), routes, before or "")
@@ -245,9 +240,8 @@ def plan(
 @click.pass_obj
 def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> int:
     """Render the reports of DIR again, also while a run is under way."""
-    with importing():
-        from jobs.preview import report_again
-        from jobs.start import PROJECT
+    from jobs.report import report_again
+    from jobs.start import PROJECT
 
     try:
         run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, code)
@@ -302,13 +296,13 @@ def sandbox(port: int, world: Path | None) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
     signals = Signals()
-    from jobs.spare import one_descriptor_kept
-    from jobs.terminal.streams import nets
+    from jobs.system.descriptors import one_descriptor_kept
+    from jobs.terminal.streams import open_streams
 
     _no_core_dumps()
     _fill_streams()
     given = sys.argv[1:] if arguments is None else arguments
-    terminal = _terminal(given, *nets())
+    terminal = _terminal(given, *open_streams())
     try:
         # What says how it ended may have to be loaded: hence the descriptor.
         with signals.raised(earlier=True), one_descriptor_kept():
@@ -332,7 +326,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _notify(terminal: Terminal, code: int) -> None:
     """Tell those who asked for it how the run ended, also where it could not start."""
-    from jobs.settings import load_notify
+    from jobs.config.settings import load_notify
     from jobs.start import PROJECT, environment_of
 
     try:
@@ -343,13 +337,13 @@ def _notify(terminal: Terminal, code: int) -> None:
     news = terminal.news(code) if settings.anybody else None
     if news is None:
         return
-    from jobs.notify import notify
+    from jobs.outgoing.notify import notify
 
     for warning in notify(settings, news, PROJECT, environment):
         terminal.warn(warning, asked=bool(code))
 
 
-def _terminal(arguments: list[str], out: Net, err: Net) -> Terminal:
+def _terminal(arguments: list[str], out: Stream, err: Stream) -> Terminal:
     """What the command speaks through. It is needed before the arguments are parsed, since they may not be right."""
     from jobs.terminal.terminal import Terminal, draws
 

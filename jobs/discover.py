@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs.apps import base_url, load_apps
-from jobs.attempt import is_refused_by_pace
-from jobs.bearers import AgencyKey
-from jobs.claims import read_claims, why_useless
+from jobs.config.apps import base_url, load_apps
+from jobs.config.settings import load_settings
 from jobs.core.clock import utc, utc_now
 from jobs.core.errors import Exit, Problem, UserError, refuse
 from jobs.core.file_errors import FileError
@@ -25,28 +23,31 @@ from jobs.core.formula_guard import without_formula
 from jobs.core.ids import is_id
 from jobs.core.model import InstallKey, Level, Row
 from jobs.core.secret import Secret
-from jobs.folder import app_lock, hold, replacing
-from jobs.highlevel import CallFailed, Pages
-from jobs.manifest import open_manifest
-from jobs.noticed import Noticed
-from jobs.opening import must_hold_ledger, reading, refuse_another
-from jobs.pace import Stopped
-from jobs.plan import with_apps
-from jobs.reach import known_bearers
-from jobs.settings import load_settings
-from jobs.start import environment_of
-from jobs.stop import Stop, on_signals
-from jobs.work import make_api, make_pace, persistence_of
+from jobs.highlevel.api import CallFailed, Pages
+from jobs.highlevel.jwt_claims import read_claims, why_useless
+from jobs.ledger.opening import must_hold_ledger, reading, refuse_another
+from jobs.manifest.reader import open_manifest
+from jobs.manifest.warnings import ListWarnings
+from jobs.pace.gate import Stopped
+from jobs.recovery.agency_tokens import AgencyKey
+from jobs.recovery.attempt import is_refused_by_pace
+from jobs.recovery.coverage import known_bearers
+from jobs.recovery.runner import make_api, make_gate, retry_policy_of
+from jobs.recovery.stop import Stop
+from jobs.start import environment_of, with_apps
+from jobs.system.files import replacing
+from jobs.system.locks import app_lock, hold
+from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from jobs.apps import Apps
-    from jobs.attempt import Persistence
-    from jobs.highlevel import HighLevel
-    from jobs.manifest import Manifest
-    from jobs.settings import Settings
+    from jobs.config.apps import Apps
+    from jobs.config.settings import Settings
+    from jobs.highlevel.api import HighLevel
+    from jobs.manifest.reader import Manifest
+    from jobs.recovery.attempt import RetryPolicy
 
 TOKEN = "HIGHLEVEL_AGENCY_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _LOOK_UP_SECONDS = 0.2
@@ -81,7 +82,7 @@ def prepare(
     settings = load_settings(project / "config" / "recovery.toml", known, {})
     apps, url = load_apps(project, known), base_url(known)
     manifest = open_manifest(output) if output.exists() else None
-    noticed = Noticed()
+    noticed = ListWarnings()
     deque(manifest.rows(noticed) if manifest else (), maxlen=0)  # What cannot be read is met before anything is sent.
     if noticed.fault:  # What is added must not end up within its quotes.
         raise refuse(noticed.fault, str(output), "close or remove it")
@@ -150,7 +151,7 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
         for client_id in sorted({key.client_id for key in question.agencies}):
             lock = app_lock(question.environment, question.base_url, client_id)
             held.enter_context(hold(lock, f"the app {client_id}", holder))
-        held.enter_context(on_signals(stop, lambda _: None))
+        held.enter_context(on_signals(stop.signal, lambda _: None))
         replies = _ask_all(question, stop)
     for reply in replies:
         if reply.locations is None:
@@ -169,8 +170,8 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
 
 def _ask_all(question: Question, stop: Stop) -> list[Reply]:
     """The replies of all agencies, one after the other; a signal cuts the waits short."""
-    persist = partial(persistence_of, question.settings)
-    pace = make_pace(question.settings.pace, persist())
+    persist = partial(retry_policy_of, question.settings)
+    pace = make_gate(question.settings.pace, persist())
     stopping = threading.Event()
     api = make_api(question.settings, question.base_url, question.environment, pace)
     with closing(api), ThreadPoolExecutor(1) as executor:
@@ -185,24 +186,24 @@ def _ask_all(question: Question, stop: Stop) -> list[Reply]:
 
 
 def _ask(
-    api: HighLevel, persist: Callable[[], Persistence], stopping: threading.Event, agency: AgencyKey, token: Secret
+    api: HighLevel, persist: Callable[[], RetryPolicy], stopping: threading.Event, agency: AgencyKey, token: Secret
 ) -> Reply:
     """An agency's whole listing; each page is tried again while that may help, and what was read is kept."""
-    persistence = persist()  # In this thread: what counts the tries keeps its figures by thread.
-    state, pages = persistence.begin(), Pages(agency.client_id, agency.company_id)
+    retry_policy = persist()  # In this thread: what counts the tries keeps its figures by thread.
+    state, pages = retry_policy.begin(), Pages(agency.client_id, agency.company_id)
     while not pages.whole:
         try:
             api.installed_locations(pages, token)
-            state = persistence.begin()
+            state = retry_policy.begin()
             continue
         except Stopped:
             return Reply(agency, None, "was not asked to the end")
         except CallFailed as failed:
             answer = failed.answer
-        if is_refused_by_pace(answer) and (answer.retry_after or 0.0) <= persistence.patience:
+        if is_refused_by_pace(answer) and (answer.retry_after or 0.0) <= retry_policy.patience:
             stopping.wait(answer.retry_after or 0.0)  # The gate holds everybody back, or this agency alone waits.
             continue
-        wait = persistence.wait_after(state, answer)
+        wait = retry_policy.wait_after(state, answer)
         if wait is None or stopping.wait(wait):
             return Reply(agency, None, f"refused: {answer.message}")
     return Reply(agency, pages.found)

@@ -14,63 +14,53 @@ from jobs.core.clock import utc_now
 from jobs.core.errors import Exit, UserError
 from jobs.core.file_errors import FileError, problem_of
 from jobs.core.model import Cause, Failed, Recovered, Run, ThisRun
-from jobs.cut_short import ReportBeside, leave_reports
-from jobs.failed_set import failed_set_changed
-from jobs.folder import (
-    LOCK,
-    alone,
-    app_lock,
-    clear_left_behind,
-    hold,
-    make_folder,
-    patience_for_reports,
-    refuse_folders,
-    reserve,
-    warnings_of,
-)
-from jobs.importing import importing
-from jobs.opening import LEDGER, open_ledger, refuse_unknown_tokens
-from jobs.plan import make_plan, with_apps
-from jobs.rendering import render
+from jobs.ledger.counts import as_it_stands, count_pairs, recovery_ages
+from jobs.ledger.failed_set import failed_set_changed
+from jobs.ledger.moved_folder import anchor, bring_back
+from jobs.ledger.opening import LEDGER, open_ledger
+from jobs.ledger.tables import HeldError, usual_wait
+from jobs.recovery.stop import Stop, end_of, remaining
+from jobs.report import render
+from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import REPORTS
-from jobs.rescue import anchor, bring_back
-from jobs.schema import HeldError, usual_wait
-from jobs.spare import refuse_few_descriptors
-from jobs.standing import as_it_stands, count_pairs, recovery_ages
-from jobs.stop import Stop, end_of, on_signals, remaining
+from jobs.start import make_plan, with_apps
+from jobs.system.descriptors import refuse_few_descriptors
+from jobs.system.files import clear_left_behind
+from jobs.system.locks import LOCK, alone, app_lock, hold, patience_for_reports
+from jobs.system.output_folder import make_folder, refuse_folders, reserve, warnings_of
+from jobs.system.report_process import ReportBeside, leave_reports
+from jobs.system.signals import on_signals
 from jobs.terminal.header import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from jobs.ledger import Ledger
-    from jobs.plan import Plan
-    from jobs.start import Start
+    from jobs.ledger.ledger import Ledger
+    from jobs.recovery.runner import Progress
+    from jobs.start import Plan, RunOptions, Start
     from jobs.terminal.terminal import Terminal
-    from jobs.wishes import Wishes
-    from jobs.work import Progress
 
 _OF_A_DISK = {FileError.because, HeldError.because}
 
 
-def recover(start: Start, output: Path, wishes: Wishes, terminal: Terminal) -> Exit:
+def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal) -> Exit:
     """One run: hold the folder, read the manifest, plan, enrol, try, report. Raises UserError before anything is sent."""
-    stop = Stop(time.monotonic, None if wishes.max_duration is None else time.monotonic() + wishes.max_duration)
+    stop = Stop(time.monotonic, None if options.max_duration is None else time.monotonic() + options.max_duration)
     began = utc_now()
     with ExitStack() as held:
         folder = make_folder(output)
         ledger, make_room = _take(start, folder, held, terminal)
-        plan, todo = _enrol(start, ledger, wishes, began)
-        run = _begin(start, ledger, plan, wishes, began)
-        opening = _opening(start, folder, plan, todo, ledger, wishes)
+        plan, todo = _enrol(start, ledger, options, began)
+        run = _begin(start, ledger, plan, options, began)
+        opening = _opening(start, folder, plan, todo, ledger, options)
         in_place = anchor(folder / LEDGER)
         terminal.started(opening)
         beside, command = ReportBeside(folder), terminal.next_command(start.manifest.path, folder, run.recovered_before)
-        held.enter_context(on_signals(stop, partial(_cut_short, terminal, command, beside)))
+        held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside)))
         this_run = run.this_run
         try:
-            for progress in _work(start, ledger, todo, wishes, stop, make_room):
+            for progress in _work(start, ledger, todo, options, stop, make_room):
                 this_run = _count(this_run, progress)
                 terminal.ended(progress, this_run, signalled=stop.signalled)
                 if stop.signalled and progress.in_flight:
@@ -147,24 +137,24 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
     return ledger, make_room
 
 
-def _enrol(start: Start, ledger: Ledger, wishes: Wishes, began: str) -> tuple[Plan, dict[str, int]]:
+def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tuple[Plan, dict[str, int]]:
     """Make the manifest the newest, and line up what is to do: how many installs of each app."""
     rows = ledger.stage(with_apps(start.manifest.rows(), start.apps))
-    before = wishes.recovered_before
+    before = options.recovered_before
     duplicates, groups = ledger.duplicate_lines(), ledger.staged(before)
     broken = ledger.broken_lines
-    plan = make_plan(rows, duplicates, broken, groups, start.needed, causes=wishes.causes)
+    plan = make_plan(rows, duplicates, broken, groups, start.needed, causes=options.causes)
     ledger.enrol(start.manifest.columns, began, with_companies=start.manifest.with_companies)
     ledger.refuse_unknown_apps(start.apps.known, began, before)
-    return plan, ledger.line_up(start.needed, before=before, causes=wishes.causes)
+    return plan, ledger.line_up(start.needed, before=before, causes=options.causes)
 
 
-def _begin(start: Start, ledger: Ledger, plan: Plan, wishes: Wishes, began: str) -> Run:
+def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began: str) -> Run:
     """The run as it begins, remembered: a report may be asked for before it ends."""
     this_run = ThisRun(already_recovered=plan.recovered)
     # A file's name need not be UTF-8, but summary.json is.
     manifest = os.fsencode(start.manifest.path).decode(errors="backslashreplace")
-    before = wishes.recovered_before
+    before = options.recovered_before
     run = Run(uuid4().hex, manifest, start.base_url, began, this_run=this_run, recovered_before=before)
     with ledger.engine.connect() as connection:
         run = as_it_stands(connection, run, plan.rows)
@@ -172,25 +162,31 @@ def _begin(start: Start, ledger: Ledger, plan: Plan, wishes: Wishes, began: str)
     return run
 
 
-def _opening(start: Start, folder: Path, plan: Plan, todo: dict[str, int], ledger: Ledger, wishes: Wishes) -> Opening:
+def _opening(
+    start: Start, folder: Path, plan: Plan, todo: dict[str, int], ledger: Ledger, options: RunOptions
+) -> Opening:
     """What is told before the first request."""
     to_do = sum(todo.values())
-    to_try = to_do if wishes.limit is None else min(to_do, wishes.limit)
+    to_try = to_do if options.limit is None else min(to_do, options.limit)
     with ledger.engine.connect() as connection:
-        ages = recovery_ages(connection, wishes.recovered_before)
+        ages = recovery_ages(connection, options.recovered_before)
     pace = start.settings.pace.requests_per_second
-    before = wishes.recovered_before
-    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, wishes.causes, before)
+    before = options.recovered_before
+    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, options.causes, before)
 
 
 def _work(
-    start: Start, ledger: Ledger, todo: dict[str, int], wishes: Wishes, stop: Stop, make_room: Callable[[], None]
+    start: Start,
+    ledger: Ledger,
+    todo: dict[str, int],
+    options: RunOptions,
+    stop: Stop,
+    make_room: Callable[[], None],
 ) -> Iterator[Progress]:
     if todo:
-        with importing():
-            from jobs.work import work  # not needed where nothing is to do
+        from jobs.recovery.runner import work  # not needed where nothing is to do
 
-        yield from work(start, ledger, todo, wishes, stop, make_room)
+        yield from work(start, ledger, todo, options, stop, make_room)
 
 
 def _count(so_far: ThisRun, progress: Progress) -> ThisRun:

@@ -1,4 +1,5 @@
-"""What a run needs before it may begin: settings, apps, the address of the API, the manifest.
+"""What a run needs before it may begin (settings, apps, the address of the API, the manifest), what the user asked of it,
+and what it would do.
 
 All problems of a start are gathered, so that a person mends them in one go.
 """
@@ -6,27 +7,29 @@ All problems of a start are gathered, so that a person mends them in one go.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dotenv.parser import parse_stream
 
-from jobs.apps import Apps, base_url, load_apps, too_open
+from jobs.config.apps import Apps, base_url, load_apps, too_open
+from jobs.config.settings import Settings, load_settings
 from jobs.core.errors import Problem, UserError, refuse
 from jobs.core.file_errors import what_to_do
-from jobs.egress import check_way_out
-from jobs.manifest import Manifest, open_manifest
-from jobs.noticed import Noticed
-from jobs.opening import LEDGER
-from jobs.plan import needed_apps
+from jobs.core.model import Broken, Level, Route, Row, Status
+from jobs.highlevel.proxy import check_way_out
+from jobs.ledger.opening import LEDGER
+from jobs.manifest.reader import Manifest, open_manifest
+from jobs.manifest.warnings import ListWarnings
 from jobs.reports.messages import Messages, load_messages
-from jobs.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from jobs.layout import Chosen
+    from jobs.core.model import Cause
+    from jobs.ledger.ledger import StagedGroup
+    from jobs.manifest.layout import Chosen
 
 MESSAGES = Path("config") / "messages"
 PROJECT = Path(__file__).resolve().parent.parent
@@ -105,7 +108,7 @@ def make_start(
     url = take(lambda: base_url(known))
     take(lambda: check_way_out(url or "https://", known))
     opened = take(lambda: open_manifest(manifest, chosen or {}))
-    noticed = Noticed()
+    noticed = ListWarnings()
     needed = take(lambda: needed_apps(opened.rows(noticed), apps or Apps())) if opened else set()
     messages = load_messages(project / MESSAGES)
     if problems:
@@ -126,3 +129,103 @@ def output_for(project: Path, manifest: Path, given: Path | None) -> Path:
     if not stem.strip(". "):
         raise refuse("makes no name for the output folder", str(manifest), "give --output")
     return project / "data" / stem
+
+
+USUAL_ROUTES = (Route.RECONNECT, Route.AGENCY)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the user asked of one run; `max_duration` in seconds.
+
+    What was recovered before `recovered_before` (UTC, ISO 8601) is to be recovered again; empty: what is recovered is left
+    alone. `force`: also old refresh tokens that may be spent are sent.
+    """
+
+    limit: int | None = None
+    max_duration: float | None = None
+    causes: tuple[Cause, ...] = ()
+    force: bool = False
+    routes: tuple[Route, ...] = USUAL_ROUTES
+    recovered_before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How INPUT's installs stand before a run, how many of them it would try, and how many each route can serve.
+
+    `recovered` are left alone, `recovered_again` are to be recovered again. (`unplaced` among the routes: how many an
+    agency may serve besides, which name no company.) `warnings` are what a
+    person should know before a run.
+    """
+
+    rows: int
+    installs: int
+    duplicates: int
+    duplicate_lines: list[int] = field(default_factory=list)
+    broken_lines: int = 0
+    recovered: int = 0
+    recovered_again: int = 0
+    unknown_app: int = 0
+    never_tried: int = 0
+    failed_before: dict[str, int] = field(default_factory=dict)
+    agencies_to_do: int = 0
+    to_do: int = 0
+    routes: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken]:
+    """`rows` with the only app's client id filled in where a row leaves it out."""
+    for row in rows:
+        if isinstance(row, Broken) or row.client_id:
+            yield row
+        elif apps.only:
+            yield replace(row, client_id=apps.only)
+        else:
+            location = row.account_id if row.level is Level.SUB_ACCOUNT else ""
+            why = f"line {row.line} names no client id, and several apps are configured"
+            yield Broken(row.line, location, row.company_id, "", row.cells, why)
+
+
+def needed_apps(rows: Iterable[Row | Broken], apps: Apps) -> set[str]:
+    """The configured client ids that `rows` need. It reads all of it, so that a bad line is met before anything begins.
+
+    Raises UserError where the secret of one is missing.
+    """
+    needed = {row.client_id for row in with_apps(rows, apps) if isinstance(row, Row)}
+    lacking: list[Problem] = [problem for client_id, problem in apps.missing.items() if client_id in needed]
+    if lacking:
+        raise UserError(*lacking)
+    return needed & set(apps.known)
+
+
+def make_plan(
+    rows: int,
+    duplicates: tuple[int, list[int]],
+    broken_lines: int,
+    groups: Sequence[StagedGroup],
+    known: Iterable[str],
+    *,
+    causes: Sequence[Cause] = (),
+) -> Plan:
+    """The plan for a staged manifest."""
+    apps = set(known)
+    failed: dict[str, int] = {}
+    recovered = again = unknown = never = agencies = to_do = 0
+    for group in groups:
+        is_back = group.status == Status.RECOVERED and not group.again
+        recovered += group.how_many if is_back else 0
+        again += group.how_many if group.again else 0
+        if group.client_id not in apps:
+            unknown += 0 if is_back else group.how_many
+            continue
+        wanted = not is_back and (not causes or group.cause in causes)
+        if not is_back and group.cause:
+            failed[group.cause] = failed.get(group.cause, 0) + group.how_many
+        elif not is_back and not group.again:
+            never += group.how_many
+        to_do += group.how_many if wanted else 0
+        agencies += group.how_many if wanted and group.level == Level.AGENCY else 0
+    installs = rows - duplicates[0]
+    return Plan(rows, installs, *duplicates, broken_lines, recovered, again, unknown, never, failed, agencies, to_do)

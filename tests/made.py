@@ -25,10 +25,10 @@ from jobs.core.model import (
     Tokens,
 )
 from jobs.core.secret import Secret
-from jobs.opening import open_ledger
-from jobs.rendering import render
+from jobs.ledger.counts import as_it_stands
+from jobs.ledger.opening import open_ledger
+from jobs.report import render
 from jobs.reports.messages import load_messages
-from jobs.standing import as_it_stands
 from jobs.start import MESSAGES, PROJECT
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from jobs.control import Control
+from jobs.pace.controller import Controller
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -95,7 +95,7 @@ class Hours:
 def run(server, *, rate=10.0, requests=600, latency=0.1, jitter=0.0, late=0.0, seed=1, idle=None, patience=600.0):
     """`requests` requests against `server`. `jitter` and `late`: seconds that a way and a wake-up take more, at most."""
     rng = random.Random(seed)
-    control = Control(rate, patience, lambda n: rng.uniform(1, min(60, 2**n)))
+    control = Controller(rate, patience, lambda n: rng.uniform(1, min(60, 2**n)))
     now, under_way, heard = 0.0, [], []
     while len(heard) < requests or under_way:
         due = control.due(now) if len(heard) < requests else float("inf")

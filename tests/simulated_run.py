@@ -6,15 +6,15 @@ import heapq
 import itertools
 import queue
 
-from jobs.attempt import Persistence
-from jobs.bearers import Bearers
-from jobs.breaker import Breaker
-from jobs.contact import Contact
 from jobs.core.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Tokens
 from jobs.core.secret import Secret
-from jobs.strays import Strays
-from jobs.ways import Ways
-from jobs.workers import Means, outcomes
+from jobs.recovery.agency_answers import AgencyAnswers
+from jobs.recovery.agency_tokens import AgencyTokens
+from jobs.recovery.attempt import RetryPolicy
+from jobs.recovery.breaker import Breaker
+from jobs.recovery.connectivity import Connectivity
+from jobs.recovery.routing import Router
+from jobs.recovery.scheduler import Parts, outcomes
 
 APP = "app-1"
 PAIR = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
@@ -48,30 +48,30 @@ class Night:
         self._coming = []
         self._order = itertools.count()
         self._under_way = 0
-        persistence = Persistence(attempts, wait, 8 * wait)
+        retry_policy = RetryPolicy(attempts, wait, 8 * wait)
         self.breaker = Breaker(transient_installs, lambda app: False)
-        ways = Ways(
+        router = Router(
             [Route.RECONNECT],
-            persistence,
-            Bearers(ledger),
+            retry_policy,
+            AgencyTokens(ledger),
             {},
             reconnect_closed=self.breaker.reconnect_closed,
             look_again=self.breaker.look_again,
             clock=lambda: self.now,
             now=lambda: "2026-11-24T10:00:00.000Z",
             server_time=lambda: 0.0,
-            strays=Strays(lambda agency: None, lambda: "", self.said.append),
+            agency_answers=AgencyAnswers(lambda agency: None, lambda: "", self.said.append),
             say=self.said.append,
         )
-        self.means = Means(
-            crew=self,
+        self.parts = Parts(
+            threads=self,
             inbox=self,
             slots=256,
             fixed=False,
-            try_once=lambda errand: self.answer(errand.install.key.account_id, self.now, self.out),
-            ways=ways,
+            try_once=lambda task: self.answer(task.install.key.account_id, self.now, self.out),
+            router=router,
             breaker=self.breaker,
-            contact=Contact(patience, persistence.backoff),
+            connectivity=Connectivity(patience, retry_policy.backoff),
             under_way=lambda: self._under_way,
             out_of_patience=lambda: False,
             stopping=lambda: bool(self.stopped),
@@ -103,7 +103,7 @@ class Night:
         self.out += 1
         self.most_out = max(self.most_out, self.out)
         back = job()
-        self.asked.append((self.now, back.way.install.key.account_id))
+        self.asked.append((self.now, back.progress.install.key.account_id))
         tried, seconds = back.tried
         heapq.heappush(self._coming, (self.now + seconds, next(self._order), back._replace(tried=tried)))
 
@@ -128,6 +128,6 @@ class Night:
         ids = [f"Loc{number:03}" for number in range(installs)]
         todo = iter([Install(InstallKey(APP, Level.SUB_ACCOUNT, one), "") for one in ids])
         ended = {}
-        for now in outcomes({APP: todo}, self.means):
+        for now in outcomes({APP: todo}, self.parts):
             ended |= {install.key.account_id: outcome for install, outcome in now.ended}
         return ended

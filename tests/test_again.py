@@ -11,8 +11,8 @@ import pytest
 
 from jobs.core.clock import past_moment
 from jobs.core.errors import Exit
+from jobs.recovery.stop import Left, end_of, remaining
 from jobs.sandbox.world import Place
-from jobs.stop import Left, end_of, remaining
 
 from .conftest import CLIENT_ID
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.answers import CallFailed, Heard, read_body, read_code, read_page, read_tokens
-from jobs.attempt import by_reconnect
-from jobs.claims import read_claims, why_useless
 from jobs.core.causes import Closes, closes, diagnose
 from jobs.core.model import Cause, InstallKey, Level, Stage
 from jobs.core.secret import Secret
-from jobs.transport import Raw
+from jobs.highlevel.jwt_claims import read_claims, why_useless
+from jobs.highlevel.parsing import CallFailed, Heard, read_body, read_code, read_page, read_tokens
+from jobs.highlevel.transport import Raw
+from jobs.recovery.attempt import by_reconnect
 
 from .bad_server import KEEP, Bad, http, serving
 from .test_highlevel import APP, BASE, DATE, GOOD, LOCATION, Gate, make, net

@@ -15,20 +15,20 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from jobs.apps import Apps
+from jobs.config.apps import Apps
 from jobs.core.errors import UserError
 from jobs.core.formula_guard import guard
 from jobs.core.model import App, Broken, Cause, Failed, Recovered, Route, Run, Stage, Tokens, Unfinished
 from jobs.core.secret import Secret
-from jobs.folder import replacing
-from jobs.manifest import ROW_AS_READ, open_manifest
-from jobs.opening import open_ledger
-from jobs.plan import with_apps
-from jobs.records import failures, records, user_columns
+from jobs.ledger.counts import as_it_stands
+from jobs.ledger.opening import open_ledger
+from jobs.ledger.reads import failures, records, user_columns
+from jobs.manifest.reader import ROW_AS_READ, open_manifest
+from jobs.manifest.redaction import Redactor
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.reports.tables import write_failures, write_results
-from jobs.standing import as_it_stands
-from jobs.stars import Stars
+from jobs.start import with_apps
+from jobs.system.files import replacing
 
 AT = "2026-11-24T00:00:00.000Z"
 APPS = Apps({"app-1": App("app-1", Secret("secret-of-the-app"))})
@@ -104,7 +104,7 @@ def night(folder, content, name="installs.csv"):
             with replacing(folder / "results.csv") as file:
                 write_results(file, columns, records(connection))
             with replacing(folder / "failures.csv") as file:
-                write_failures(file, columns, map(Stars(), failures(connection)), APPS.known)
+                write_failures(file, columns, map(Redactor(), failures(connection)), APPS.known)
     finally:
         ledger.close()
     return rows, run.counts

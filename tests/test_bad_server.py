@@ -16,7 +16,7 @@ import pytest
 from jobs.core.causes import diagnose
 from jobs.core.model import App, Cause, Install, InstallKey, Level
 from jobs.core.secret import Secret
-from jobs.highlevel import CallFailed, Code, HighLevel, Limits, Pages, Window
+from jobs.highlevel.api import CallFailed, Code, HighLevel, Limits, Pages, Window
 
 from .bad_server import BAD, CLOSE, KEEP, STALL, Bad, http, serving
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.breaker import Breaker
 from jobs.core.causes import ADVICE, Shows
-from jobs.core.model import Answer, Cause, Failed, Met, Recovered, Route, Stage, Tokens, Unfinished
+from jobs.core.model import Answer, Cause, Failed, Recovered, Route, RouteResult, Stage, Tokens, Unfinished
 from jobs.core.secret import Secret
+from jobs.recovery.breaker import Breaker
 
 GONE, REJECTED, DOWN = Cause.RECONNECT_REMOVED, Cause.CREDENTIALS_REJECTED, Cause.SERVER_ERROR
 MISSING, REFUSED = Cause.NOT_INSTALLED, Cause.REQUEST_REFUSED
@@ -20,7 +20,7 @@ def refusal(cause, says=""):
 
 def failed(cause, route=Route.RECONNECT, *, asked=True, says=""):
     answer = refusal(cause, says)
-    return Failed(cause, answer.stage, answer.message, 0, "", 1, "", (Met(route, answer, asked=asked),))
+    return Failed(cause, answer.stage, answer.message, 0, "", 1, "", (RouteResult(route, answer, asked=asked),))
 
 
 class Night:
@@ -173,7 +173,7 @@ def test_a_server_that_was_never_reached_is_an_outage_by_the_first_installs_trie
     breaker.hear("app", Route.RECONNECT, no_answer, 1)
     assert breaker.tripped("app") is None
     outcome = Failed(
-        no_answer.cause, no_answer.stage, no_answer.message, 0, "", 5, "", (Met(Route.RECONNECT, no_answer),)
+        no_answer.cause, no_answer.stage, no_answer.message, 0, "", 5, "", (RouteResult(Route.RECONNECT, no_answer),)
     )
     breaker.observe("app", outcome, 1)
     assert breaker.tripped("app").met == breaker.tripped("other").met == "hl.test refused the connection"

@@ -10,7 +10,7 @@ import urllib3.exceptions as u3
 
 from jobs.core.causes import ADVICE, RULES, Closes, closes, diagnose, most_actionable
 from jobs.core.model import Answer, Cause, Stage
-from jobs.faults import EXCEPTIONS, judge
+from jobs.highlevel.network_errors import EXCEPTIONS, judge
 
 ANSWERS = [
     (400, "API endpoint has been removed | Bad Request", Cause.RECONNECT_REMOVED),

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from jobs.claims import read_claims, why_useless
 from jobs.core.model import InstallKey, Level
 from jobs.core.secret import Secret
+from jobs.highlevel.jwt_claims import read_claims, why_useless
 
 KEY = InstallKey("app-1", Level.SUB_ACCOUNT, "LocA")
 

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from jobs.core.errors import UserError
-from jobs.manifest import open_manifest
+from jobs.manifest.reader import open_manifest
 from jobs.sandbox.world import Place
 
 IDS = [f"Loc{n:017}" for n in range(20)]

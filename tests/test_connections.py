@@ -14,12 +14,12 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from jobs.attempt import by_reconnect
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.core.secret import Secret
-from jobs.highlevel import CallFailed, Code, HighLevel, Limits, Window
-from jobs.pace import Stopped
+from jobs.highlevel.api import CallFailed, Code, HighLevel, Limits, Window
+from jobs.pace.gate import Stopped
+from jobs.recovery.attempt import by_reconnect
 
 from .bad_server import CLOSE, KEEP, RESET, Bad, http, serving
 from .test_bad_server import APP, CALLS, INSTALL

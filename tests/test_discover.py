@@ -6,17 +6,17 @@ import csv
 
 import pytest
 
-from jobs.apps import Apps
-from jobs.bearers import AgencyKey
+from jobs.config.apps import Apps
+from jobs.config.settings import Settings
 from jobs.core.formula_guard import without_formula
 from jobs.core.model import App
 from jobs.core.secret import Secret
 from jobs.discover import Question, Reply, add
-from jobs.manifest import open_manifest
+from jobs.manifest.reader import open_manifest
+from jobs.recovery.agency_tokens import AgencyKey
 from jobs.sandbox.behaviours import LISTING
 from jobs.sandbox.tokens import mint
 from jobs.sandbox.world import Limit, Place
-from jobs.settings import Settings
 
 from .conftest import CLIENT_ID
 

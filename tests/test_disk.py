@@ -274,7 +274,10 @@ def test_texts_that_were_overwritten_are_a_damaged_ledger(stage):
     assert "damaged" in refused(stage)
 
 
-@pytest.mark.parametrize("where", ["jobs.ways.Ways.begin", "jobs.ways.Ways.heard", "jobs.bearers.Bearers.add"])
+@pytest.mark.parametrize(
+    "where",
+    ["jobs.recovery.routing.Ways.begin", "jobs.recovery.routing.Ways.heard", "jobs.recovery.agency_tokens.Bearers.add"],
+)
 def test_what_the_system_refuses_anywhere_in_a_run_is_told_as_that_and_costs_no_pair_in_flight(stage, where):
     job = stage.job
     job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
@@ -292,7 +295,7 @@ def test_what_the_system_refuses_anywhere_in_a_run_is_told_as_that_and_costs_no_
 def test_a_bug_in_what_judges_an_answer_costs_no_pair_in_flight(stage):
     job = stage.job
     job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
-    bug = {"where": "jobs.ways.Ways.heard", "said": "on purpose", "at": 5}
+    bug = {"where": "jobs.recovery.routing.Ways.heard", "said": "on purpose", "at": 5}
     assert stage.run(job.manifest(listing(40)), job.output, "--workers", 8, bug=bug)["code"] == 70
     assert 0 < len(issued(job)) < 40
     assert pairs(job.output) == issued(job)

@@ -21,7 +21,7 @@ import trustme
 
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
-from jobs.highlevel import CallFailed
+from jobs.highlevel.api import CallFailed
 
 from .bad_server import KEEP, Bad, http, serving
 from .conftest import PROJECT, wait_until
@@ -334,7 +334,10 @@ def stranger():
     try:
         os.chown(folder, user, user)
         can = subprocess.run(
-            [*become, sys.executable, "-c", "import jobs.work"], cwd=PROJECT, capture_output=True, check=False
+            [*become, sys.executable, "-c", "import jobs.recovery.runner"],
+            cwd=PROJECT,
+            capture_output=True,
+            check=False,
         )
         if can.returncode:
             pytest.skip("nobody else may read this checkout and its Python")

@@ -9,18 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobs.book import Book
 from jobs.core.clock import utc
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route, Tokens
 from jobs.core.secret import Secret
-from jobs.manifest import open_manifest
-from jobs.opening import open_ledger
-from jobs.pace import Pace, Stopped
-from jobs.patience import Patience
-from jobs.records import records
-from jobs.schema import HeldError, Wait
-from jobs.stop import Stop
-from jobs.work import _intend
+from jobs.ledger.opening import open_ledger
+from jobs.ledger.reads import records
+from jobs.ledger.tables import HeldError, Wait
+from jobs.manifest.reader import open_manifest
+from jobs.pace.gate import Gate, Stopped
+from jobs.recovery.recorder import Recorder
+from jobs.recovery.runner import _intend
+from jobs.recovery.stop import Stop
+from jobs.system.lock_holders import Patience
 
 from .conftest import pairs
 from .test_disk import issued, listing, wait_until
@@ -87,7 +87,7 @@ BASE = "https://api.example.test"
 
 
 @pytest.fixture
-def book(tmp_path):
+def recorder(tmp_path):
     """A book on a ledger that is waited for briefly, what it says, how often the gate was told what, and one new pair."""
     (tmp_path / "installs.csv").write_text("location_id,client_id\nLocA,app-1\n")
     manifest = open_manifest(tmp_path / "installs.csv")
@@ -97,7 +97,7 @@ def book(tmp_path):
     ledger.stage(manifest.rows())
     ledger.enrol(manifest.columns, "2026-11-25T00:00:00.000Z", with_companies=True)
     stop = Stop(time.monotonic)
-    yield Book(ledger, stop, lambda: None, lambda: gate.append("nothing out")), said, gate
+    yield Recorder(ledger, stop, lambda: None, lambda: gate.append("nothing out")), said, gate
     ledger.close()
 
 
@@ -107,53 +107,53 @@ def new_pair():
     return install, Recovered(tokens, Route.RECONNECT, 1, "2026-11-25T00:00:00.000Z")
 
 
-def test_a_ledger_that_is_let_go_of_in_time_takes_the_pair_and_sending_goes_on(book, hold, tmp_path):
-    book, said, gate = book
+def test_a_ledger_that_is_let_go_of_in_time_takes_the_pair_and_sending_goes_on(recorder, hold, tmp_path):
+    recorder, said, gate = recorder
     viewer = hold(tmp_path)
-    book.ledger.wait.patience.say = lambda words: (said.append(words), viewer.let_go())
-    assert len(book.write([new_pair()])) == 1
+    recorder.ledger.wait.patience.say = lambda words: (said.append(words), viewer.let_go())
+    assert len(recorder.write([new_pair()])) == 1
     assert pairs(tmp_path) == {"LocA": "refresh-1"}
     assert gate == ["pause", "go on"]
     assert len(said) == 1
-    assert not book.stop.because
+    assert not recorder.stop.because
 
 
 def test_a_ledger_that_is_held_for_too_long_stops_the_run_and_its_pair_is_kept_until_it_is_let_go_of(
-    book, hold, tmp_path
+    recorder, hold, tmp_path
 ):
-    book, _, gate = book
+    recorder, _, gate = recorder
     viewer = hold(tmp_path)
-    assert book.write([new_pair()]) == []
-    assert book.write([]) == []
+    assert recorder.write([new_pair()]) == []
+    assert recorder.write([]) == []
     assert gate[:2] == ["pause", "nothing out"]
     assert "go on" not in gate
-    assert (book.stop.because, book.stop.code) == ("ledger", 3)
-    assert f"(process {viewer.process.pid}) holds it" in book.stop.met
-    book.ledger.wait.patience.say = lambda _: viewer.let_go()
-    book.close()
+    assert (recorder.stop.because, recorder.stop.code) == ("ledger", 3)
+    assert f"(process {viewer.process.pid}) holds it" in recorder.stop.met
+    recorder.ledger.wait.patience.say = lambda _: viewer.let_go()
+    recorder.close()
     assert pairs(tmp_path) == {"LocA": "refresh-1"}
-    assert "lost" not in book.stop.met
-    assert "could not be stored" not in book.stop.met
+    assert "lost" not in recorder.stop.met
+    assert "could not be stored" not in recorder.stop.met
 
 
 @pytest.mark.parametrize("because", ["time_limit", "signal"])
-def test_a_run_that_stops_anyway_waits_for_the_ledger_as_long_with_a_pair_in_hand(book, hold, tmp_path, because):
-    book, said, _ = book
+def test_a_run_that_stops_anyway_waits_for_the_ledger_as_long_with_a_pair_in_hand(recorder, hold, tmp_path, because):
+    recorder, said, _ = recorder
     viewer = hold(tmp_path)
-    book.stop.ask(because, 4)
-    assert book.write([new_pair()]) == []
-    book.ledger.wait.patience.say = lambda words: (said.append(words), viewer.let_go())
-    book.close()
+    recorder.stop.ask(because, 4)
+    assert recorder.write([new_pair()]) == []
+    recorder.ledger.wait.patience.say = lambda words: (said.append(words), viewer.let_go())
+    recorder.close()
     assert pairs(tmp_path) == {"LocA": "refresh-1"}
     assert any("new pairs in hand, not yet stored: 1" in words for words in said)
-    assert book.stop.because == because
+    assert recorder.stop.because == because
 
 
-def test_a_spend_that_cannot_be_written_down_lets_no_code_out_though_the_run_stops_already(book, hold, tmp_path):
-    book, _, _ = book
-    pace = Pace(10, 600, clock=time.monotonic, now=utc, backoff=float)
-    book.ledger.wait.pause, book.ledger.wait.go_on = pace.pause, pace.go_on
-    book.stop.ask("signal", 143)
+def test_a_spend_that_cannot_be_written_down_lets_no_code_out_though_the_run_stops_already(recorder, hold, tmp_path):
+    recorder, _, _ = recorder
+    pace = Gate(10, 600, clock=time.monotonic, now=utc, backoff=float)
+    recorder.ledger.wait.pause, recorder.ledger.wait.go_on = pace.pause, pace.go_on
+    recorder.stop.ask("signal", 143)
     hold(tmp_path)
     install = Install(InstallKey("app-1", Level.SUB_ACCOUNT, "LocA"), "", old=Secret("old-1"))
     pace.pause()
@@ -161,33 +161,33 @@ def test_a_spend_that_cannot_be_written_down_lets_no_code_out_though_the_run_sto
         code_in_hand = threads.submit(pace.enter, urgent=True)
         wait_until(lambda: pace.waiting)
         try:
-            assert not _intend(book.ledger, book.stop, pace, install)
+            assert not _intend(recorder.ledger, recorder.stop, pace, install)
             with pytest.raises(Stopped):
                 code_in_hand.result(5)
         finally:
             pace.stop(also_codes=True)
 
 
-def test_where_it_is_never_let_go_of_what_is_lost_is_said_with_a_number(book, hold, tmp_path):
-    book, said, _ = book
+def test_where_it_is_never_let_go_of_what_is_lost_is_said_with_a_number(recorder, hold, tmp_path):
+    recorder, said, _ = recorder
     hold(tmp_path)
-    book.last_wait = 0.2
-    book.write([new_pair()])
-    book.close()
+    recorder.last_wait = 0.2
+    recorder.write([new_pair()])
+    recorder.close()
     assert any("new pairs in hand, not yet stored: 1" in words for words in said)
-    assert book.stop.because == "ledger"
-    assert "1 new pairs could not be stored" in book.stop.met
+    assert recorder.stop.because == "ledger"
+    assert "1 new pairs could not be stored" in recorder.stop.met
 
 
-def test_a_start_that_finds_the_ledger_held_says_who_holds_it_and_has_sent_nothing(book, hold, tmp_path):
-    ledger = book[0].ledger
+def test_a_start_that_finds_the_ledger_held_says_who_holds_it_and_has_sent_nothing(recorder, hold, tmp_path):
+    ledger = recorder[0].ledger
     viewer = hold(tmp_path)
     with pytest.raises(HeldError, match=rf"\(process {viewer.process.pid}\) holds it: end that program"):
         ledger.line_up(["app-1"], before="", causes=())
 
 
-def test_a_reader_is_never_kept_waiting_by_a_writer(book, hold, tmp_path):
-    ledger = book[0].ledger
+def test_a_reader_is_never_kept_waiting_by_a_writer(recorder, hold, tmp_path):
+    ledger = recorder[0].ledger
     hold(tmp_path)
     assert ledger.last_run() is None
     with ledger.engine.connect() as connection:

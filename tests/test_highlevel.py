@@ -16,7 +16,7 @@ import responses
 from jobs.core.causes import diagnose
 from jobs.core.model import App, Cause, Install, InstallKey, Level
 from jobs.core.secret import Secret
-from jobs.highlevel import CallFailed, HighLevel, Limits
+from jobs.highlevel.api import CallFailed, HighLevel, Limits
 
 # Connections are made to it, but what is sent to it, `responses` answers.
 LISTENING = socket.create_server(("127.0.0.1", 0), backlog=4_096)

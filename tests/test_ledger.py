@@ -26,9 +26,9 @@ from jobs.core.model import (
     Unfinished,
 )
 from jobs.core.secret import Secret
-from jobs.manifest import open_manifest
-from jobs.opening import open_ledger
-from jobs.records import failures, records
+from jobs.ledger.opening import open_ledger
+from jobs.ledger.reads import failures, records
+from jobs.manifest.reader import open_manifest
 
 BASE = "https://api.example.test"
 APPS = ("app-1", "app-2")

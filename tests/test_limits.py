@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.limits import Said, read_limits
+from jobs.pace.server_limits import Said, read_limits
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 WINDOW = {

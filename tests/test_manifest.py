@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from jobs.core.errors import UserError
 from jobs.core.formula_guard import guard, unguard
 from jobs.core.model import Broken, Level, Row
-from jobs.manifest import open_manifest
-from jobs.noticed import Noticed
+from jobs.manifest.reader import open_manifest
+from jobs.manifest.warnings import ListWarnings
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_a_header_alone_is_a_list_without_installs(read):
 
 def told(read, content):
     """What is noticed of a list."""
-    noticed = Noticed()
+    noticed = ListWarnings()
     list(read(content)[0].rows(noticed))
     return list(noticed.warnings())
 

@@ -11,14 +11,14 @@ import pytest
 
 from jobs.core.causes import ADVICE
 from jobs.core.model import Cause, Level, Owner, Stage
+from jobs.ledger.support_queries import by_company
 from jobs.reports.cards import CARDS, SECTIONS
-from jobs.reports.groups import Desk, tables
+from jobs.reports.groups import PageContext, tables
 from jobs.reports.links import HELPS_WITH
 from jobs.reports.messages import HAS_MESSAGE, TO_HIGHLEVEL, load_messages
 from jobs.reports.support import ENDPOINTS
 from jobs.sandbox.world import Place
 from jobs.start import MESSAGES, PROJECT, make_start
-from jobs.worklist import by_company
 
 from .made import APP, CLIENT_ID, COLUMNS, SECRET, make_run, messages, open_ledger, person, place, render_again
 
@@ -29,9 +29,9 @@ FORMULA = re.compile(r"^\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 def parts(folder, cause, apps=None):
     ledger = open_ledger(folder, "")
     try:
-        desk = Desk(COLUMNS, apps or {CLIENT_ID: APP}, messages())
+        context = PageContext(COLUMNS, apps or {CLIENT_ID: APP}, messages())
         with ledger.engine.connect() as connection:
-            return [part for table in tables(by_company(connection, cause), cause, desk) for part in table]
+            return [part for table in tables(by_company(connection, cause), cause, context) for part in table]
     finally:
         ledger.close()
 

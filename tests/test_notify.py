@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs.config.settings import NotifySettings, load_notify, load_settings
 from jobs.core.errors import Exit, UserError
-from jobs.notify import News, text, wanted
+from jobs.outgoing.notify import News, text, wanted
 from jobs.sandbox.world import Place
-from jobs.settings import NotifySettings, load_notify, load_settings
 
 from .conftest import CLIENT_ID, SECRET
 

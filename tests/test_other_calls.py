@@ -9,7 +9,7 @@ import pytest
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause, Stage
 from jobs.core.secret import Secret
-from jobs.highlevel import CallFailed, Pages, Window
+from jobs.highlevel.api import CallFailed, Pages, Window
 
 from .test_highlevel import AGENCY, APP, BASE, GOOD, LOCATION, make, net
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.control import Control
-from jobs.pace import Pace, Resource, Rests, Stopped
+from jobs.pace.controller import Controller
+from jobs.pace.gate import Gate, Resource, Rests, Stopped
 
 from .simulated import Server, run
 
@@ -125,7 +125,7 @@ def test_what_others_use_of_the_limit_is_left_to_them(share, fixed):
 
 
 def gate(rate=200.0, patience=600.0):
-    return Pace(
+    return Gate(
         rate, patience, clock=time.monotonic, now=lambda: datetime(2026, 11, 24, tzinfo=UTC), backoff=lambda _: 0.2
     )
 
@@ -284,7 +284,7 @@ def test_an_app_whose_pace_is_lowered_by_what_it_tells_says_so():
 
 
 def test_thousands_of_agencies_cost_a_bounded_memory():
-    control, now = Control(100.0, 600.0, lambda _: 1.0), 0.0
+    control, now = Controller(100.0, 600.0, lambda _: 1.0), 0.0
     utc = datetime(2026, 11, 24, tzinfo=UTC)
     said = {**FULL, "x-ratelimit-remaining": "50"}
     tracemalloc.start()
@@ -343,7 +343,7 @@ NUMBERS = st.one_of(
     )
 )
 def test_no_number_of_an_answer_overflows_anything_at_the_gate(answers):
-    control, now = Control(10.0, 600.0, lambda _: 1.0), 0.0
+    control, now = Controller(10.0, 600.0, lambda _: 1.0), 0.0
     utc = datetime(2026, 11, 24, tzinfo=UTC)
     names = ("max", "remaining", "interval-milliseconds", "daily-remaining", "daily-reset")
     for status, retry_after, values, resource in answers:

@@ -14,11 +14,11 @@ from types import BuiltinMethodType, ModuleType
 import pytest
 
 import jobs
-from jobs.between import looks, text_of
 from jobs.core.absence import names_absence
 from jobs.core.causes import CLOSINGS, RULES, diagnose
 from jobs.core.model import Answer, Stage
 from jobs.core.secret import plain, scrub
+from jobs.highlevel.middleboxes import looks, text_of
 
 LONGEST_TEXT = 40_000  # Characters of a page; of a text that is kept for recognition there are 2,000.
 LONGEST_SAID = 2_000

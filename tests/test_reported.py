@@ -9,15 +9,15 @@ import sqlite3
 
 from sqlalchemy import Engine, event, text
 
-from jobs import schema
 from jobs.core.model import Cause
-from jobs.opening import open_ledger
-from jobs.preview import report_again
-from jobs.reported import Changes, changes
-from jobs.schema import at_one_moment
-from jobs.standing import under_way
+from jobs.ledger import tables
+from jobs.ledger.changes import Changes, changes
+from jobs.ledger.counts import under_way
+from jobs.ledger.opening import open_ledger
+from jobs.ledger.support_queries import by_company, fixed
+from jobs.ledger.tables import at_one_moment
+from jobs.report import report_again
 from jobs.start import PROJECT
-from jobs.worklist import by_company, fixed
 
 from .made import broken, make_run, place, render_again, with_version_1
 
@@ -85,7 +85,7 @@ def test_a_ledger_of_the_first_version_is_taken_on_and_nothing_is_lost(tmp_path)
     with sqlite3.connect(tmp_path / "ledger.sqlite3") as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.close()
-    assert version == schema.VERSION
+    assert version == tables.VERSION
 
 
 def test_whole_runs_tell_it_and_a_rerun_with_nothing_to_do_changes_nothing(play):

@@ -8,16 +8,16 @@ from queue import SimpleQueue
 
 import pytest
 
-from jobs.attempt import Persistence
-from jobs.bearers import Bearers
-from jobs.breaker import Breaker
-from jobs.contact import Contact
 from jobs.core.model import Answer, Broken, Install, InstallKey, Level, Route, Row, Stage, Tokens
 from jobs.core.secret import Secret
-from jobs.opening import open_ledger
-from jobs.strays import Strays
-from jobs.ways import Ways
-from jobs.workers import Means, outcomes
+from jobs.ledger.opening import open_ledger
+from jobs.recovery.agency_answers import AgencyAnswers
+from jobs.recovery.agency_tokens import AgencyTokens
+from jobs.recovery.attempt import RetryPolicy
+from jobs.recovery.breaker import Breaker
+from jobs.recovery.connectivity import Connectivity
+from jobs.recovery.routing import Router
+from jobs.recovery.scheduler import Parts, outcomes
 
 ROW = Row(2, "app-1", Level.SUB_ACCOUNT, "LocA", "CoA", ("Customer A", "gold"))
 
@@ -58,7 +58,7 @@ def test_lines_that_cannot_be_used_are_not_held_in_memory(ledger):
 
 def test_tokens_of_agencies_and_what_they_list_are_not_held_in_memory(ledger):
     tracemalloc.start()
-    bearers = Bearers(ledger)
+    bearers = AgencyTokens(ledger)
     bearers.add_all(lambda _: (("app-1", f"Co{n}", Secret(f"{n:2000}")) for n in range(2_000)))
     before, _ = tracemalloc.get_traced_memory()
     for n in range(2_000):
@@ -73,7 +73,7 @@ def test_tokens_of_agencies_and_what_they_list_are_not_held_in_memory(ledger):
 
 
 def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger):
-    bearers, refusal = Bearers(ledger), Answer(Stage.LOCATION_TOKEN, 401, "Invalid JWT")
+    bearers, refusal = AgencyTokens(ledger), Answer(Stage.LOCATION_TOKEN, 401, "Invalid JWT")
     for token in ("old", "new", "new"):
         bearers.add("app-1", "CoA", Secret(token))
     agency = bearers.of("app-1", "CoA")
@@ -119,29 +119,29 @@ class Waiting:
 
 def test_installs_that_end_while_others_are_written_share_one_synced_transaction(ledger):
     pair = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
-    crew = Waiting()
-    ways = Ways(
+    threads = Waiting()
+    router = Router(
         [Route.RECONNECT],
-        Persistence(5, 0, 0),
-        Bearers(ledger),
+        RetryPolicy(5, 0, 0),
+        AgencyTokens(ledger),
         {},
         reconnect_closed=lambda app: None,
         look_again=lambda app: None,
         clock=lambda: 0.0,
         now=lambda: "2026-11-24T10:00:00.000Z",
         server_time=lambda: 0.0,
-        strays=Strays(lambda agency: None, lambda: "", lambda words: None),
+        agency_answers=AgencyAnswers(lambda agency: None, lambda: "", lambda words: None),
         say=lambda words: None,
     )
-    means = Means(
-        crew=crew,
-        inbox=crew.inbox,
+    parts = Parts(
+        threads=threads,
+        inbox=threads.inbox,
         slots=8,
         fixed=True,
-        try_once=lambda errand: pair,
-        ways=ways,
+        try_once=lambda task: pair,
+        router=router,
         breaker=Breaker(10, lambda app: False),
-        contact=Contact(600, lambda n: 1.0),
+        connectivity=Connectivity(600, lambda n: 1.0),
         under_way=lambda: 0,
         out_of_patience=lambda: False,
         stopping=lambda: False,
@@ -152,8 +152,8 @@ def test_installs_that_end_while_others_are_written_share_one_synced_transaction
     )
     installs = [Install(InstallKey("app-1", Level.SUB_ACCOUNT, f"Loc{number}"), "") for number in range(9)]
     sizes = []
-    for now in outcomes({"app-1": iter(installs)}, means):
+    for now in outcomes({"app-1": iter(installs)}, parts):
         if now.ended:
             sizes.append(len(now.ended))
-        crew.end_all()
+        threads.end_all()
     assert sizes == [1, 8]

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from jobs.core.model import Cause, Failed, Recovered, Unfinished
-from jobs.opening import open_ledger
+from jobs.ledger.opening import open_ledger
 
 from .simulated_run import APP, ERROR, GONE, LATE, PAIR, REFUSED_CONNECTION, Night
 

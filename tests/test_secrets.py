@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from jobs.opening import open_ledger
-from jobs.schema import open_memory
+from jobs.ledger.opening import open_ledger
+from jobs.ledger.tables import open_memory
 
 from .bad_server import KEEP, Bad, http, serving
 from .conftest import SECRET
@@ -143,8 +143,8 @@ def test_a_pair_is_found_in_the_results_alone_and_one_of_another_account_nowhere
 
 
 BUGS = {
-    "in a worker": "jobs.attempt.by_reconnect",
-    "where outcomes are written": "jobs.ledger.Ledger.record",
+    "in a worker": "jobs.recovery.attempt.by_reconnect",
+    "where outcomes are written": "jobs.ledger.ledger.Ledger.record",
     "in the terminal": "jobs.terminal.terminal.Terminal.ended",
     "in the plan": "jobs.recover.make_plan",
     "in the reports": "jobs.reports.tables.write_results",

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from jobs.core.errors import Exit
+from jobs.recovery.stop import Stop
 from jobs.sandbox.world import Place
-from jobs.stop import Interrupted, Signals, Stop, on_signals
+from jobs.system.signals import Interrupted, Signals, on_signals
 
 from .conftest import PROJECT, wait_until
 
@@ -235,7 +236,7 @@ def test_a_signal_whose_exception_a_library_swallowed_still_stops_what_begins_th
         with signals.raised(earlier=False):
             with suppress(Interrupted):
                 os.kill(os.getpid(), signal.SIGTERM)
-            with on_signals(stop, lambda _: None):
+            with on_signals(stop.signal, lambda _: None):
                 assert (stop.because, stop.code, stop.signalled) == ("signal", Exit.SIGTERM, True)
     finally:
         for number, handler in handlers.items():

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
+from jobs.manifest.redaction import holds_secret, names_secret
 from jobs.sandbox.tokens import mint
-from jobs.stars import holds_secret, names_secret
 
 from .conftest import CLIENT_ID
 

@@ -9,9 +9,9 @@ import pytest
 from msgspec.inspect import FloatType, IntType, type_info
 from msgspec.structs import fields
 
-from jobs.apps import base_url
+from jobs.config.apps import base_url
+from jobs.config.settings import Settings, load_settings
 from jobs.core.errors import UserError
-from jobs.settings import Settings, load_settings
 from jobs.start import MESSAGES, PROJECT, make_start, output_for
 
 ONE_APP = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "secret-of-one"}

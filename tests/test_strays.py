@@ -6,9 +6,9 @@ import pytest
 
 from jobs.core.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Status, Tokens
 from jobs.core.secret import Secret
+from jobs.recovery.agency_answers import AgencyAnswers
 from jobs.sandbox.behaviours import LOCATION_TOKEN
 from jobs.sandbox.world import Place
-from jobs.strays import Strays
 
 from .conftest import pairs
 from .test_routes import calls
@@ -117,12 +117,12 @@ def stray(company="CoA"):
     return Answer(Stage.EXCHANGE, 200, message="m", cause=Cause.WRONG_USER_TYPE, stray=pair)
 
 
-def strays(standing=None):
-    return Strays(lambda _: standing, lambda: "2026-11-24T10:00:00Z", lambda _: None)
+def agency_answers(standing=None):
+    return AgencyAnswers(lambda _: standing, lambda: "2026-11-24T10:00:00Z", lambda _: None)
 
 
 def test_only_three_in_a_row_close_reconnect_for_an_agency_and_for_that_one_alone():
-    some = strays()
+    some = agency_answers()
     for number in (1, 2):
         some.came(location(number), Route.RECONNECT, stray())
     some.right_one_came(location(3))
@@ -139,12 +139,12 @@ def test_only_three_in_a_row_close_reconnect_for_an_agency_and_for_that_one_alon
     ("standing", "renews"), [(Status.RECOVERED, True), (Status.FAILED, False), (Status.PENDING, False)]
 )
 def test_what_is_recorded_counts_once_and_only_where_it_was_not_back(standing, renews):
-    some = strays(standing)
+    some = agency_answers(standing)
     _, first = some.came(location(1), Route.RECONNECT, stray())
     _, second = some.came(location(2), Route.REFRESH, stray())
     assert (first[0].key, first[1].renews, second[1].renews) == (InstallKey("c", Level.AGENCY, "CoA"), renews, True)
 
 
 def test_no_token_stays_in_what_is_reported():
-    answer, found = strays().came(location(1), Route.RECONNECT, stray())
+    answer, found = agency_answers().came(location(1), Route.RECONNECT, stray())
     assert (answer.stray, found) == (None, None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs.core.model import App, Broken, Cause, Level, Record, Row, Stage, Status
 from jobs.core.secret import Secret
-from jobs.manifest import open_manifest
+from jobs.manifest.reader import open_manifest
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.reports.tables import own_cells, write_failures, write_results
 

@@ -28,19 +28,19 @@ from hypothesis import strategies as st
 
 from jobs.core.model import Cause, Failed, Install, InstallKey, Level, Stage, ThisRun
 from jobs.core.secret import Secret
-from jobs.pace import Held, Lowered
-from jobs.plan import Plan
+from jobs.pace.gate import Held, Lowered
+from jobs.recovery.runner import Progress
 from jobs.sandbox.world import Limit, Place
+from jobs.start import Plan
 from jobs.terminal.events import KINDS, Event
 from jobs.terminal.gauge import Gauge, Standing
 from jobs.terminal.header import Opening, header
 from jobs.terminal.line import fit
 from jobs.terminal.live import LiveScreen, console
 from jobs.terminal.shell import next_command, quoted
-from jobs.terminal.streams import Net
+from jobs.terminal.streams import Stream
 from jobs.terminal.voice import Voice
 from jobs.terminal.watch import Watch
-from jobs.work import Progress
 
 from .conftest import CLIENT_ID, PROJECT, SECRET, wait_until
 
@@ -229,7 +229,7 @@ def test_a_terminal_that_cannot_draw_gets_lines(play, name):
 
 def test_what_a_server_or_a_file_name_says_is_text_and_nothing_else():
     stream = io.StringIO()
-    net = Net(stream)
+    net = Stream(stream)
     voice = Voice(net, quiet=False, as_json=False, screen=LiveScreen(console(net)))
     voice.tell(Event.WARNING, {}, "[bold]loud[/bold] \x1b]0;title\x07\u202e :smile:")
     shown = ANSI.sub("", stream.getvalue())
@@ -349,7 +349,7 @@ class Told:
     def __init__(self):
         self.now = 0.0
         self.stream = io.StringIO()
-        voice = Voice(Net(self.stream), quiet=False, as_json=True, screen=None)
+        voice = Voice(Stream(self.stream), quiet=False, as_json=True, screen=None)
         self.watch = Watch(voice, 10.0, lambda: self.now)
 
     def see(self, ended=(), held=None, signalled=False, lowered=None):
@@ -376,7 +376,7 @@ def test_each_minute_there_is_a_heartbeat_also_when_nothing_ends():
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_text_in_the_log_stays_on_its_line_and_sends_no_control_character(as_json):
     stream = io.StringIO()
-    Voice(Net(stream), quiet=False, as_json=as_json, screen=None).tell(
+    Voice(Stream(stream), quiet=False, as_json=as_json, screen=None).tell(
         Event.FAILED, {"message": "one\ntwo\x1b[31m\u202ered"}
     )
     (told,) = stream.getvalue().splitlines()
@@ -386,7 +386,7 @@ def test_a_text_in_the_log_stays_on_its_line_and_sends_no_control_character(as_j
 def test_a_line_of_the_log_says_when_how_grave_and_what_then_each_field_and_quotes_what_is_not_one_word():
     stream = io.StringIO()
     fields = {"id": "LocA", "message": "it's not there", "http_status": 422, "duplicate_lines": [2, 3], "trace_id": ""}
-    Voice(Net(stream), quiet=False, as_json=False, screen=None).tell(Event.FAILED, fields)
+    Voice(Stream(stream), quiet=False, as_json=False, screen=None).tell(Event.FAILED, fields)
     when, rest = stream.getvalue().split(" ", 1)
     assert datetime.fromisoformat(when).tzinfo is not None
     assert (
@@ -429,7 +429,7 @@ def test_every_failure_is_in_the_log_and_only_the_first_of_a_cause_on_the_screen
     told.see(ended)
     assert [event["id"] for event in told.events] == ["Loc0", "Loc1", "Loc2"]
     stream = io.StringIO()
-    net = Net(stream)
+    net = Stream(stream)
     watch = Watch(Voice(net, quiet=False, as_json=False, screen=LiveScreen(console(net))), 10.0, lambda: 0.0)
     watch.see(Progress(ended, 3, 3, None, 0, 0, alone=False), ThisRun(), signalled=False, asked=False)
     assert stream.getvalue().count("no such install") == 1
@@ -504,11 +504,11 @@ def test_the_json_log_tells_of_a_folder_that_another_run_holds(play):
 
 
 BUGGY = """
-import jobs.recover, jobs.work, sys
+import jobs.recover, jobs.recovery.runner, sys
 def work(*_):
     raise RuntimeError("the secret is " + {secret!r})
     yield
-jobs.work.work = work
+jobs.recovery.runner.work = work
 from jobs.cli import main
 main(sys.argv[1:])
 """
@@ -564,7 +564,7 @@ def test_a_run_that_cannot_start_says_why_in_one_line_and_the_code_in_the_last(p
 
 def test_a_secret_in_two_writes_is_still_one():
     stream = io.StringIO()
-    net = Net(stream)
+    net = Stream(stream)
     net.guard([Secret("swordfish")])
     net.write("a sword")
     net.write("fish\n")
@@ -575,7 +575,7 @@ def test_a_secret_in_two_writes_is_still_one():
 
 def test_a_long_name_of_ours_is_no_secret_but_what_looks_like_one_is():
     stream = io.StringIO()
-    net = Net(stream)
+    net = Stream(stream)
     name = "installs-of-the-november-incident-all-agencies-2026"
     net.spare(f"/data/{name}.csv")
     net.write(f"/data/{name}.csv {'x1' * 20}\n")
@@ -695,7 +695,7 @@ def test_where_no_thread_can_be_started_what_is_not_read_at_once_is_lost_and_nob
 def test_messages_that_nobody_reads_are_bounded_and_counted_and_those_that_are_read_are_whole():
     reader, writer = fill("socket")
     with os.fdopen(writer, "w", encoding="utf-8") as stream:
-        net = Net(stream)
+        net = Stream(stream)
         net.unblock()
         line = "a word " * 142 + "\n"
         for _ in range(10_000):

@@ -14,9 +14,9 @@ from dataclasses import replace
 import pytest
 
 from jobs.core.errors import UserError
-from jobs.folder import alone, patience_for_reports
-from jobs.opening import open_ledger
-from jobs.patience import Patience
+from jobs.ledger.opening import open_ledger
+from jobs.system.lock_holders import Patience
+from jobs.system.locks import alone, patience_for_reports
 
 from .conftest import pairs, wait_until
 

@@ -18,12 +18,12 @@ import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError
 
-from jobs.apps import base_url
+from jobs.config.apps import base_url
 from jobs.core.errors import UserError
 from jobs.core.model import Cause
-from jobs.egress import check_way_out
-from jobs.highlevel import CallFailed, ThisMachineLacks
-from jobs.reasons import Way, of_this_machine, why_unreachable
+from jobs.highlevel.api import CallFailed, ThisMachineLacks
+from jobs.highlevel.proxy import check_way_out
+from jobs.highlevel.reasons import Attempted, of_this_machine, why_unreachable
 
 from .bad_server import http
 from .conftest import PROJECT
@@ -260,7 +260,7 @@ def test_what_others_are_at_fault_for_is_not_this_machines(error):
 def test_a_network_without_a_way_is_told_so_and_not_as_late(number):
     error = NewConnectionError(HTTPConnection("api.example"), "canary")
     error.__cause__ = OSError(number, "canary")
-    said = why_unreachable(error, Way("api.example"))
+    said = why_unreachable(error, Attempted("api.example"))
     assert said == "this machine's network has no way to api.example: check that it is online"
 
 

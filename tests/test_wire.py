@@ -10,7 +10,7 @@ import pytest
 import requests
 import trustme
 
-from jobs.transport import Limits, Transport
+from jobs.highlevel.transport import Limits, Transport
 
 from .bad_server import KEEP, Bad, http, serving
 

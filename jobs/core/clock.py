@@ -36,3 +36,12 @@ def past_moment(text: str, now: datetime) -> str:
     if moment > now:
         raise ValueError("it lies in the future")
     return written
+
+
+def duration(seconds: int) -> str:
+    """Seconds as `2h 5m`, `3m 20s` or `12s`."""
+    minutes, rest = divmod(max(0, seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {rest}s" if minutes else f"{rest}s"

@@ -72,7 +72,7 @@ class Route(StrEnum):
     REFRESH = "refresh"
 
 
-class Fate(StrEnum):
+class RefreshState(StrEnum):
     """What became of the old refresh token that was to be spent for an install."""
 
     UNTOUCHED = "untouched"
@@ -171,7 +171,7 @@ class Answer:
     stray: Tokens | None = None
 
 
-class Met(NamedTuple):
+class RouteResult(NamedTuple):
     """What an install met on a route; `asked` is whether a call was made for it, or the route was closed before."""
 
     route: Route
@@ -208,8 +208,8 @@ class Recovered:
     attempts: int
     at: str
     message: str = ""
-    met: tuple[Met, ...] = ()
-    fate: Fate = Fate.UNTOUCHED
+    met: tuple[RouteResult, ...] = ()
+    refresh_state: RefreshState = RefreshState.UNTOUCHED
     stray: bool = False
     renews: bool = False
     undoes: bool = False
@@ -226,8 +226,8 @@ class Failed:
     trace_id: str
     attempts: int
     at: str
-    met: tuple[Met, ...] = ()
-    fate: Fate = Fate.UNTOUCHED
+    met: tuple[RouteResult, ...] = ()
+    refresh_state: RefreshState = RefreshState.UNTOUCHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Unfinished:
     """The run was stopped between the tries of this install, which stays as it was."""
 
     attempts: int
-    fate: Fate = Fate.UNTOUCHED
+    refresh_state: RefreshState = RefreshState.UNTOUCHED
 
 
 Outcome = Recovered | Failed | Unfinished

@@ -5,4 +5,4 @@ Reports take values, never the ledger itself, and what they show of a cell is sa
 
 from __future__ import annotations
 
-__all__ = ["files", "messages", "page", "summary"]
+__all__ = ["earlier", "files", "messages", "page", "summary"]

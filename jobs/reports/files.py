@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.errors import UserError
 from jobs.reports import page, summary, tables
-from jobs.reports.groups import Desk
+from jobs.reports.groups import PageContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,7 +45,7 @@ def write_all(
     writers: tuple[Callable[[BinaryIO], None], ...] = (
         lambda file: tables.write_results(file, source.columns, source.records()),
         lambda file: tables.write_failures(file, source.columns, source.failures(), apps),
-        lambda file: page.write(file, run, source.worklist, Desk(source.columns, apps, messages)),
+        lambda file: page.write(file, run, source.worklist, PageContext(source.columns, apps, messages)),
         lambda file: summary.write(file, run),
     )
     for name, write in zip(REPORTS, writers, strict=True):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from jobs.core.model import App, Cause, Record
-    from jobs.reports.messages import Letter, Messages
-    from jobs.worklist import Listed
+    from jobs.ledger.support_queries import Listed
+    from jobs.reports.messages import Message, Messages
 
 _ROWS = 100
 _NAMED = 100
@@ -44,7 +44,7 @@ class Row:
 class Mail:
     """The message for a company, and the link that opens it in a mail program."""
 
-    letter: Letter
+    letter: Message
     mailto: str
 
 
@@ -67,7 +67,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class PageContext:
     """What is at hand to list failures: the user's columns, the apps, the messages."""
 
     columns: Sequence[str]
@@ -80,10 +80,10 @@ class Desk:
         return app.name if app else ""
 
 
-def tables(failures: Iterable[Listed], cause: Cause, desk: Desk) -> Iterator[list[Part]]:
+def tables(failures: Iterable[Listed], cause: Cause, context: PageContext) -> Iterator[list[Part]]:
     """`failures`, which come company by company, as tables of some hundred rows."""
     table: list[Part] = []
-    for part in _parts(failures, cause, desk):
+    for part in _parts(failures, cause, context):
         table.append(part)
         if sum(one.size for one in table) >= _ROWS:
             yield table
@@ -92,15 +92,15 @@ def tables(failures: Iterable[Listed], cause: Cause, desk: Desk) -> Iterator[lis
         yield table
 
 
-def _parts(failures: Iterable[Listed], cause: Cause, desk: Desk) -> Iterator[Part]:
+def _parts(failures: Iterable[Listed], cause: Cause, context: PageContext) -> Iterator[Part]:
     for (company, client_id, lone), group in groupby(failures, lambda listed: _company(listed, cause)):
-        app = desk.app_name(client_id) or client_id if len(desk.apps) > 1 else ""
+        app = context.app_name(client_id) or client_id if len(context.apps) > 1 else ""
         continued = False
         while batch := list(islice(group, _ROWS)):
             count = 1 if lone else batch[0].of_company
             wants = cause in HAS_MESSAGE and not continued
-            mail = _mail([listed.record for listed in batch], cause, company, count, desk) if wants else None
-            rows = [_row(listed, desk) for listed in batch]
+            mail = _mail([listed.record for listed in batch], cause, company, count, context) if wants else None
+            rows = [_row(listed, context) for listed in batch]
             yield Part(company, app, count, continued, mail, wants and mail is None, rows)
             continued = True
 
@@ -112,7 +112,7 @@ def _company(listed: Listed, cause: Cause) -> tuple[str, str, str]:
     return listed.company, record.client_id if record.level else "", lone
 
 
-def _row(listed: Listed, desk: Desk) -> Row:
+def _row(listed: Listed, context: PageContext) -> Row:
     record = listed.record
     account = record.location_id or record.company_id
     kind = "" if record.listed else "not in the newest list"
@@ -121,7 +121,7 @@ def _row(listed: Listed, desk: Desk) -> Row:
     elif record.level is None:
         account, kind = f"line {record.line}", plain(account, 80)
     return Row(
-        own_cells(record, desk.columns),
+        own_cells(record, context.columns),
         account,
         kind,
         record.message,
@@ -131,24 +131,24 @@ def _row(listed: Listed, desk: Desk) -> Row:
     )
 
 
-def _mail(records: Sequence[Record], cause: Cause, company: str, count: int, desk: Desk) -> Mail | None:
+def _mail(records: Sequence[Record], cause: Cause, company: str, count: int, context: PageContext) -> Mail | None:
     first = records[0]
     named = [account_label(record) for record in records[:_NAMED]]
-    letter = desk.messages.write(
+    letter = context.messages.write(
         cause.value,
         {
-            "app": plain(desk.app_name(first.client_id), 80) or "our app",
+            "app": plain(context.app_name(first.client_id), 80) or "our app",
             "company": company,
             "accounts": named,
             "more": count - len(named),
             "count": count,
-            "link": reinstall_url(desk.apps.get(first.client_id), first),
+            "link": reinstall_url(context.apps.get(first.client_id), first),
         },
     )
     return Mail(letter, _mailto(letter, records if len(records) == count else ())) if letter else None
 
 
-def _mailto(letter: Letter, records: Iterable[Record]) -> str:
+def _mailto(letter: Message, records: Iterable[Record]) -> str:
     """The link: to the only address that the rows hold, if there is just one, with the text, if it is short enough."""
     cells = {cell.strip() for record in records for _, cell in record.cells}
     found = {cell for cell in cells if _ADDRESS.fullmatch(cell)}

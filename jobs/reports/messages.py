@@ -31,7 +31,7 @@ _FOR_HIGHLEVEL = ("client_ids", "kinds", "count")
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Message:
     """A message ready to send: its subject, one line, and its body."""
 
     subject: str
@@ -45,7 +45,7 @@ class Messages:
     templates: Mapping[str, Template]
     warnings: tuple[str, ...] = ()
 
-    def write(self, name: str, values: Mapping[str, Any]) -> Letter | None:
+    def write(self, name: str, values: Mapping[str, Any]) -> Message | None:
         """The message `name` with these values; None where its template is left out, or fails on them."""
         if name not in self.templates:
             return None
@@ -101,12 +101,12 @@ def _compiled(environment: SandboxedEnvironment, source: str, name: str) -> Temp
     return template
 
 
-def _letter(text: str) -> Letter:
+def _letter(text: str) -> Message:
     first, _, body = text.strip().partition("\n")
     subject = first.removeprefix(_SUBJECT).strip()
     if not first.startswith(_SUBJECT) or not subject or not body.strip():
         raise ValueError(f"it needs a first line '{_SUBJECT} ...' and a text below it")
-    return Letter(subject, body.strip())
+    return Message(subject, body.strip())
 
 
 def _made_up(name: str) -> Iterator[dict[str, Any]]:

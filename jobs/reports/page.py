@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from jobs.core.causes import ADVICE
 from jobs.core.model import Cause, Owner, Record
 from jobs.reports.cards import CARDS, SECTIONS, WHY_STOPPED
-from jobs.reports.groups import Desk, minute, tables
+from jobs.reports.groups import PageContext, minute, tables
 from jobs.reports.links import HELPS_WITH, INSTALL_PAGE, WHITE_LABEL_PAGE, reinstall_page
 from jobs.reports.messages import HAS_MESSAGE, TO_HIGHLEVEL
 from jobs.reports.support import block
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from jobs.core.model import App, Run
-    from jobs.reported import Changes
-    from jobs.worklist import Evidence, Listed, Tally
+    from jobs.ledger.changes import Changes
+    from jobs.ledger.support_queries import Evidence, Listed, Tally
 
 _HERE = Path(__file__).parent
 _OURS = ("Account", "HighLevel said", "Last tried (UTC)")
@@ -45,13 +45,13 @@ class Worklist:
     evidence: Sequence[Evidence]
 
 
-def write(file: BinaryIO, run: Run, worklist: Worklist, desk: Desk) -> None:
+def write(file: BinaryIO, run: Run, worklist: Worklist, context: PageContext) -> None:
     """Stream the page. What a customer or a server wrote is escaped by the template."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"minute": minute, "n": "{:,}".format}
-    columns = list(desk.columns)
+    columns = list(context.columns)
     style = (_HERE / "failures.css").read_text(encoding="utf-8") + labels((*columns, *_OURS))
     script = (_HERE / "failures.js").read_text(encoding="utf-8")
     stream = environment.get_template("failures.html.j2").stream(
@@ -64,10 +64,10 @@ def write(file: BinaryIO, run: Run, worklist: Worklist, desk: Desk) -> None:
         columns=(*columns, *_OURS),
         own_columns=columns,
         changes=worklist.changes,
-        fixed=(_fixed(record, desk) for record in islice(worklist.fixed(), MOST_ROWS)),
+        fixed=(_fixed(record, context) for record in islice(worklist.fixed(), MOST_ROWS)),
         listed=MOST_ROWS,
         unlisted=sum(tally.unlisted for tally in worklist.tallies),
-        sections=list(_sections(run, worklist, desk)),
+        sections=list(_sections(run, worklist, context)),
     )
     stream.enable_buffering(100)
     stream.dump(file, encoding="utf-8")
@@ -98,27 +98,27 @@ def _band(run: Run) -> str:
     return "" if known_end else "The run stopped early. A fault in the job itself ended it; the developer has to look."
 
 
-def _fixed(record: Record, desk: Desk) -> dict[str, Any]:
-    own = own_cells(record, desk.columns)
+def _fixed(record: Record, context: PageContext) -> dict[str, Any]:
+    own = own_cells(record, context.columns)
     return {"own": own, "account": record.location_id or record.company_id, "at": record.recovered_at}
 
 
-def _sections(run: Run, worklist: Worklist, desk: Desk) -> Iterator[dict[str, Any]]:
+def _sections(run: Run, worklist: Worklist, context: PageContext) -> Iterator[dict[str, Any]]:
     for owner, section in SECTIONS.items():
-        cards = [card for cause in Cause if ADVICE[cause].owner is owner for card in _cards(cause, worklist, desk)]
+        cards = [card for cause in Cause if ADVICE[cause].owner is owner for card in _cards(cause, worklist, context)]
         if not cards:
             continue
         count = sum(card["count"] for card in cards)
         letter, lost = None, ""
         if owner is Owner.HIGHLEVEL:
             client_ids = sorted({client_id for card in cards for client_id in card["client_ids"]})
-            letter = block(worklist.evidence, client_ids, count, run.base_url, desk.messages)
-            lost = desk.messages.why_missing(TO_HIGHLEVEL)
+            letter = block(worklist.evidence, client_ids, count, run.base_url, context.messages)
+            lost = context.messages.why_missing(TO_HIGHLEVEL)
         words = {"owner": owner.value, "words": section, "letter": letter, "lost": lost}
         yield words | {"cards": cards, "count": count}
 
 
-def _cards(cause: Cause, worklist: Worklist, desk: Desk) -> Iterator[dict[str, Any]]:
+def _cards(cause: Cause, worklist: Worklist, context: PageContext) -> Iterator[dict[str, Any]]:
     mine = [tally for tally in worklist.tallies if tally.cause is cause]
     if mine:
         client_ids = [tally.client_id for tally in mine]
@@ -129,10 +129,10 @@ def _cards(cause: Cause, worklist: Worklist, desk: Desk) -> Iterator[dict[str, A
             "new": sum(tally.new for tally in mine),
             "client_ids": client_ids,
             "has_message": cause in HAS_MESSAGE,
-            "lost": desk.messages.why_missing(cause.value),
+            "lost": context.messages.why_missing(cause.value),
             "listed": MOST_ROWS,
-            "links": _links(client_ids, desk.apps) if cause in HELPS_WITH else None,
-            "tables": tables(islice(worklist.by_company(cause), MOST_ROWS), cause, desk),
+            "links": _links(client_ids, context.apps) if cause in HELPS_WITH else None,
+            "tables": tables(islice(worklist.by_company(cause), MOST_ROWS), cause, context),
         }
 
 

@@ -13,8 +13,8 @@ from jobs.reports.messages import TO_HIGHLEVEL
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from jobs.reports.messages import Letter, Messages
-    from jobs.worklist import Evidence
+    from jobs.ledger.support_queries import Evidence
+    from jobs.reports.messages import Message, Messages
 
 ENDPOINTS: Mapping[Stage, str] = {
     Stage.MANIFEST: "",
@@ -28,7 +28,7 @@ ENDPOINTS: Mapping[Stage, str] = {
 
 def block(
     evidence: Sequence[Evidence], client_ids: Sequence[str], count: int, base_url: str, messages: Messages
-) -> Letter | None:
+) -> Message | None:
     """What HighLevel's support needs of `count` failures; None where the user's template fails on it."""
     kinds = [
         {

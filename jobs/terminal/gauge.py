@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from jobs.pace import Lowered
+    from jobs.pace.gate import Lowered
 
 _SAMPLE_SECONDS = 1.0
 _SHOWN_SECONDS = 10.0

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from jobs.core.causes import ADVICE
+from jobs.core.clock import duration
 from jobs.core.model import Cause
-from jobs.plan import duration
 from jobs.terminal.shell import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.plan import Plan
+    from jobs.start import Plan
 
 _REQUESTS_AN_INSTALL = 2
 _FEW = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.plan import duration
+from jobs.core.clock import duration
 from jobs.terminal.words import LOWERED, hold
 
 if TYPE_CHECKING:

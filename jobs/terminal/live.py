@@ -14,7 +14,7 @@ from jobs.terminal.line import fit
 
 if TYPE_CHECKING:
     from jobs.terminal.gauge import Standing
-    from jobs.terminal.streams import Net
+    from jobs.terminal.streams import Stream
 
 _STYLES = {"warning": "yellow", "error": "red"}
 
@@ -27,7 +27,7 @@ class _Console(Console):
         return False
 
 
-def console(net: Net, *, recorded: bool = False) -> Console:
+def console(net: Stream, *, recorded: bool = False) -> Console:
     """A console on a terminal that reads no markup in what it is given."""
     return _Console(
         file=cast("TextIO", net.drawing),

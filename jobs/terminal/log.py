@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from jobs.terminal.events import Event
-    from jobs.terminal.streams import Net
+    from jobs.terminal.streams import Stream
 
 _UNCLEAR = re.compile(r"[\s=\"']")
 
@@ -19,7 +19,7 @@ _UNCLEAR = re.compile(r"[\s=\"']")
 class Log:
     """One line an event, written to `net`. Each text goes without secrets and control characters."""
 
-    def __init__(self, net: Net, *, as_json: bool) -> None:
+    def __init__(self, net: Stream, *, as_json: bool) -> None:
         structlog = _structlog()
         self._net = net
         self._with_empty = as_json

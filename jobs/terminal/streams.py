@@ -32,7 +32,7 @@ _LEAST_TAKEN = 512
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-class Net:
+class Stream:
     """A text stream behind a net. What is written goes out by the line, or when it is flushed."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -190,7 +190,7 @@ def _write_what_fits(file: int, data: bytes) -> bool:
 class Drawing:
     """A net for a library that draws: its control characters pass, secrets do not."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Stream) -> None:
         self._net = net
 
     def write(self, text: str) -> int:
@@ -212,11 +212,11 @@ class Drawing:
         return self._net.encoding
 
 
-def nets() -> tuple[Net, Net]:
+def open_streams() -> tuple[Stream, Stream]:
     """Put standard output and standard error behind nets; returns these. What a bug prints passes them too."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    out, err = Net(sys.stdout), Net(sys.stderr)
+    out, err = Stream(sys.stdout), Stream(sys.stderr)
     sys.stdout, sys.stderr = out, err
     return out, err

@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
     from jobs.core.model import ThisRun
     from jobs.core.secret import Secret
-    from jobs.notify import News
+    from jobs.outgoing.notify import News
+    from jobs.recovery.runner import Progress
     from jobs.terminal.header import Opening
     from jobs.terminal.live import LiveScreen
-    from jobs.terminal.streams import Net
-    from jobs.work import Progress
+    from jobs.terminal.streams import Stream
 
 _LATE_AT_ONCE_SECONDS = 0.5
 _REASONS = dict.fromkeys((Exit.SIGHUP, Exit.SIGINT, Exit.SIGTERM), "signal")
 _DUMB = {"", "dumb", "unknown"}
 
 
-def draws(err: Net, environment: Mapping[str, str]) -> bool:
+def draws(err: Stream, environment: Mapping[str, str]) -> bool:
     """Whether a person looks at standard error, on a terminal that can move its cursor."""
     return err.isatty() and environment.get("TERM", "") not in _DUMB
 
@@ -54,8 +54,8 @@ class Terminal:
 
     def __init__(
         self,
-        out: Net,
-        err: Net,
+        out: Stream,
+        err: Stream,
         *,
         for_run: bool = False,
         quiet: bool = False,
@@ -207,7 +207,7 @@ class Terminal:
 
     def news(self, code: int) -> News | None:
         """How the run ended, for those who are not here; None where there was none."""
-        from jobs.notify import News
+        from jobs.outgoing.notify import News
 
         if self._run is None and not code:
             return None
@@ -264,7 +264,7 @@ class Terminal:
         if self._voice.screen:
             self._voice.screen.close()
 
-    def _write(self, net: Net, lines: Iterable[str]) -> None:
+    def _write(self, net: Stream, lines: Iterable[str]) -> None:
         # Both may be one terminal, and each is written by a thread of its own: what was said before comes before.
         (self._out if net is self._err else self._err).drain(LATE_SECONDS)
         width = shutil.get_terminal_size().columns if net.isatty() else None

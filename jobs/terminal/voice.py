@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from jobs.terminal.live import LiveScreen
     from jobs.terminal.log import Log
-    from jobs.terminal.streams import Net
+    from jobs.terminal.streams import Stream
 
 
 class Voice:
     """Tells events on standard error. `screen` is there where a person looks at a terminal that can draw."""
 
-    def __init__(self, err: Net, *, quiet: bool, as_json: bool, screen: LiveScreen | None) -> None:
+    def __init__(self, err: Stream, *, quiet: bool, as_json: bool, screen: LiveScreen | None) -> None:
         self._err = err
         self._quiet = quiet
         self._log: Log | None = None

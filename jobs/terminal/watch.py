@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobs.core.model import Cause, Outcome, ThisRun
-    from jobs.pace import Lowered
+    from jobs.pace.gate import Lowered
+    from jobs.recovery.runner import Progress
     from jobs.terminal.voice import Voice
-    from jobs.work import Progress
 
 HEARTBEAT_SECONDS = 60.0
 _REFRESH_SECONDS = 0.25

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobs.core.model import Failed, Install
-    from jobs.pace import Lowered
+    from jobs.pace.gate import Lowered
     from jobs.terminal.gauge import Standing
 
 

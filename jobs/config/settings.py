@@ -1,0 +1,242 @@
+"""Typed settings: config/recovery.toml, overridden by the environment."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
+from msgspec.structs import fields
+
+from jobs.config.apps import is_loopback
+from jobs.core.errors import Problem, UserError
+from jobs.core.file_errors import what_to_do
+from jobs.core.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+OPTIONS = {"--rate": ("pace", "requests_per_second"), "--workers": ("pace", "workers")}
+_PREFIX = "RECOVERY_"
+_SHORTEST = 0.001
+_Seconds = Annotated[float, Meta(ge=_SHORTEST, le=86_400)]
+_Wait = Annotated[float, Meta(ge=0, le=86_400)]
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class PaceSettings(_Section, frozen=True):
+    """How fast: requests a second, workers (0: by need), seconds of patience with 429."""
+
+    requests_per_second: Annotated[float, Meta(ge=0.001, le=100_000)] = 10
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
+    patience_seconds: _Seconds = 600
+
+
+class RetrySettings(_Section, frozen=True):
+    """How often an install is tried in a run, and the seconds between."""
+
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 5
+    min_wait_seconds: _Wait = 1
+    max_wait_seconds: _Wait = 60
+
+
+class HttpSettings(_Section, frozen=True):
+    """Limits of one request, in seconds and bytes."""
+
+    connect_timeout_seconds: _Seconds = 10
+    read_timeout_seconds: _Seconds = 30
+    total_timeout_seconds: _Seconds = 60
+    max_answer_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1_048_576
+
+
+class StopSettings(_Section, frozen=True):
+    """When failures in a row are an outage, and for how many seconds a network that is away is waited for."""
+
+    transient_installs: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    network_patience_seconds: _Seconds = 600
+
+
+class LogSettings(_Section, frozen=True):
+    """How much the log says."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Words(tuple[str, ...]):
+    """A command with its arguments: a list, or one text that holds a JSON list or a shell's words."""
+
+    __slots__ = ()
+
+
+class NotifySettings(_Section, frozen=True):
+    """Who is told when a run ends: a command, an address (either may be empty); and of which ends."""
+
+    level: Literal["problems", "changes", "always"] = "problems"
+    command: Words = Words()
+    url: Secret = Secret("")
+    timeout_seconds: _Seconds = 10
+
+    @property
+    def anybody(self) -> bool:
+        """Whether there is somebody to tell."""
+        return bool(self.command or self.url.reveal())
+
+
+class Settings(_Section, frozen=True):
+    """Every setting of the job."""
+
+    pace: PaceSettings = PaceSettings()
+    retry: RetrySettings = RetrySettings()
+    http: HttpSettings = HttpSettings()
+    stop: StopSettings = StopSettings()
+    log: LogSettings = LogSettings()
+    notify: NotifySettings = NotifySettings()
+
+
+def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
+    """The settings of `file`, with those of the environment and then of the command line (`OPTIONS`) laid over.
+
+    Raises UserError with every problem found.
+    """
+    problems: list[Problem] = []
+    in_file = _read(file, problems)
+    problems += _problems(in_file, file.name, {}, strict=True)
+    over, names = _laid_over(environment, options, problems)
+    problems += _problems(over, "", names, strict=False)
+    if problems:
+        raise UserError(*problems)
+    values = {section: in_file.get(section, {}) | over.get(section, {}) for section in in_file | over}
+    return convert(values, Settings, strict=False, dec_hook=_own)
+
+
+def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
+    """The section `notify` alone, also where others are wrong; where it cannot be read, nobody is told."""
+    ignored: list[Problem] = []
+    over, _ = _laid_over(environment, {}, ignored)
+    values = _read(file, ignored).get("notify", {})
+    try:
+        return convert(values | over.get("notify", {}), NotifySettings, strict=False, dec_hook=_own)
+    except (ValidationError, TypeError):
+        return NotifySettings()
+
+
+def _own(kind: type, value: object) -> object:
+    """A value of one of our own types. What a `ValueError` says is shown, and never holds the value."""
+    if kind is Words:
+        return _words(value)
+    if kind is Secret and isinstance(value, str):
+        parts = urlsplit(value)
+        if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("it is no address that begins with https://")
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError("it is not encrypted: use https:// (http:// is for this machine alone)")
+        return Secret(value)
+    raise ValueError("it is no text")
+
+
+def _words(value: object) -> Words:
+    words = value
+    if isinstance(value, str):
+        # A text that begins like a list was meant as one: a part of it is not taken for a program's name.
+        words = _json_list(value) if value.lstrip().startswith("[") else shlex.split(value)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError("it is neither a text nor a list of texts")
+    if (words and not words[0]) or any("\0" in word for word in words):
+        raise ValueError("it does not begin with the name of a program, or holds a NUL character")
+    return Words(words)
+
+
+def _json_list(text: str) -> list[str]:
+    try:
+        return json.decode(text, type=list[str])
+    except DecodeError:
+        raise ValueError("it begins like a JSON list of texts and is not one") from None
+
+
+def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:  # Also a number of too many digits, or too deep a nesting.
+        problems.append(Problem(f"cannot be read ({error})", str(file), what_to_do(error, "correct the file")))
+        return {}
+
+
+def _laid_over(
+    environment: Mapping[str, str], options: Mapping[str, str], problems: list[Problem]
+) -> tuple[dict[str, dict[str, str]], dict[tuple[str, ...], str]]:
+    """What is given outside the file, by section and key, and the name under which each was given.
+
+    A variable without `__` is somebody else's: Kubernetes sets RECOVERY_PORT for a service of the name `recovery`.
+    """
+    over: dict[str, dict[str, str]] = {}
+    names: dict[tuple[str, ...], str] = {}
+    for name, text in environment.items():
+        if not name.startswith(_PREFIX) or "__" not in name:
+            continue
+        section, _, key = name.removeprefix(_PREFIX).lower().partition("__")
+        if section and key:
+            over.setdefault(section, {})[key] = text
+            names[section, key] = name
+        else:
+            problems.append(Problem("is not a setting", name, "the form is RECOVERY_<SECTION>__<KEY>"))
+    for option, text in options.items():
+        section, key = OPTIONS[option]
+        over.setdefault(section, {})[key] = text
+        names[section, key] = option
+    return over, names
+
+
+def _problems(
+    values: dict[str, Any], file: str, names: Mapping[tuple[str, ...], str], *, strict: bool
+) -> list[Problem]:
+    """What is wrong with `values`; a file has types (`strict`), the environment only texts."""
+    problems = []
+    sections = {field.name: field.type for field in fields(Settings)}
+    for section, held in values.items():
+        if section not in sections or not isinstance(held, dict):
+            problems.append(Problem("is not a section of the settings", *_unknown((section,), file, names)))
+            continue
+        types = {field.name: field.type for field in fields(sections[section])}
+        for key, value in held.items():
+            place = (section, key)
+            if key not in types:
+                problems.append(Problem("is an unknown setting", *_unknown(place, file, names)))
+                continue
+            try:
+                convert(value, types[key], strict=strict, dec_hook=_own)
+            except ValidationError as error:
+                problems.append(_not_valid(types[key], error, _where(place, file, names)))
+    return problems
+
+
+def _not_valid(kind: object, error: ValidationError, where: str) -> Problem:
+    """The problem of a value, with what is allowed in its place."""
+    from msgspec.inspect import FloatType, IntType, LiteralType, type_info
+
+    allowed = type_info(kind)
+    if isinstance(allowed, IntType | FloatType):
+        whole = "whole " if isinstance(allowed, IntType) else ""
+        todo = f"give a {whole}number from {allowed.ge:,} to {allowed.le:,}"
+    elif isinstance(allowed, LiteralType):
+        todo = f"give one of {', '.join(map(str, allowed.values))}"
+    else:
+        return Problem(f"has a value that is not valid ({error})", where, "correct the value")
+    return Problem("has a value that is not valid", where, todo)
+
+
+def _unknown(place: tuple[str, ...], file: str, names: Mapping[tuple[str, ...], str]) -> tuple[str, str]:
+    return _where(place, file, names), "correct its name or take it out"
+
+
+def _where(place: tuple[str, ...], file: str, names: Mapping[tuple[str, ...], str]) -> str:
+    """The names under which it was given, or its place in the file."""
+    given_as = ", ".join(name for key, name in names.items() if key[: len(place)] == place)
+    return given_as or f"{file}, {'.'.join(place)}"

@@ -1,0 +1,246 @@
+"""One connection to one address: opened as a step of its own, and every answer on it ends in time.
+
+`urllib3` connects, writes and reads. What is added: a time limit on the whole answer, and whether the other side had
+already closed the connection before it said anything.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ssl
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
+from urllib3.exceptions import ProtocolError
+from urllib3.util import Url, make_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from urllib3 import BaseHTTPResponse
+
+    from jobs.highlevel.proxy import Proxy
+
+# A connection that nothing came over for so long may be forgotten on its way, by a firewall or a router between two networks.
+_MOST_IDLE_SECONDS = 30.0
+# One that was opened so long ago, and not used, may be closed by the other side just as one that is kept.
+_FRESH_SECONDS = 1.0
+# How it shows that the other side has closed a connection.
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
+class Dropped(Exception):  # noqa: N818 - no error: it is nobody's try
+    """A connection that had been open for a while was closed by the other side, and not a byte of the answer came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a connection goes: with `context` where it is encrypted, through `proxy` where there is one."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """The call under way: when it must be over (monotonic seconds), what came of it, and what came behind its answer."""
+
+    ends: float = float("inf")
+    read_seconds: float = 0.0
+    heard: bool = False
+    rest: bool = False
+
+    def begin(self, total_seconds: float, read_seconds: float) -> None:
+        self.ends, self.read_seconds = time.monotonic() + total_seconds, read_seconds
+        self.heard = self.rest = False
+
+    def limit(self, sock: Any) -> None:
+        """Let `sock` wait no longer than the call may. Raises TimeoutError where its time is over."""
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            message = "the whole answer took too long"
+            raise TimeoutError(message)
+        sock.settimeout(min(left, self.read_seconds))
+
+
+class _UntilDeadline(io.RawIOBase):
+    """The bytes of a socket until the call's time is over: a drip of bytes renews no time limit."""
+
+    def __init__(self, sock: Any, call: _Call) -> None:
+        super().__init__()
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._call = call
+        self.is_over = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.is_over:
+            return 0
+        self._call.limit(self._sock)
+        count: int | None = self._raw.readinto(buffer)
+        self._call.heard = self._call.heard or bool(count)
+        return count
+
+    def has_more(self) -> bool:
+        """Whether bytes are decrypted already, where no `select` sees them."""
+        return bool(hasattr(self._sock, "pending") and self._sock.pending())
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Reader(io.BufferedReader):
+    """Takes note, when an answer is over, of what came behind it."""
+
+    def __init__(self, source: _UntilDeadline, call: _Call) -> None:
+        super().__init__(source)
+        self._source = source
+        self._call = call
+
+    def close(self) -> None:
+        if not self.closed:
+            self._source.is_over = True
+            self._call.rest = self._call.rest or bool(self.peek()) or self._source.has_more()
+        super().close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Limited:
+    """A socket as `http.client` asks for one: something to make a file of."""
+
+    sock: Any
+    call: _Call
+
+    def makefile(self, _mode: str) -> _Reader:
+        return _Reader(_UntilDeadline(self.sock, self.call), self.call)
+
+
+def _answer(call: _Call, sock: Any, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+    limited: Any = _Limited(sock, call)
+    return http.client.HTTPResponse(limited, *args, **kwargs)
+
+
+@dataclass(slots=True)
+class Wire:
+    """A connection to `address`, of one thread. `urlopen` makes it what an adapter of `requests` sends by."""
+
+    address: Address
+    connect_seconds: float
+    read_seconds: float
+    total_seconds: float
+    _connection: HTTPConnection | None = None
+    _call: _Call = field(default_factory=_Call)
+    _has_served: bool = False
+    _used_at: float = float("-inf")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None and not self._connection.is_closed
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether a request may go over it: it is open, and neither closed by the other side nor idle for too long."""
+        if self._connection is None or self._connection.is_closed or self._idle() > _MOST_IDLE_SECONDS:
+            return False
+        # Before its first answer, what can be read may be a part of the encryption.
+        return not self._has_served or self._connection.is_connected
+
+    @property
+    def reached_proxy(self) -> bool:
+        """Whether the connection to the proxy stood when `open` failed."""
+        return self._connection is not None and self._connection.has_connected_to_proxy
+
+    @property
+    def proxy_answered(self) -> bool:
+        """Whether the proxy had said anything when `open` failed."""
+        return self._call.heard
+
+    def _idle(self) -> float:
+        return time.monotonic() - self._used_at
+
+    def open(self) -> None:
+        """Connect anew, through the proxy's tunnel where there is one. Raises what the libraries raise."""
+        self.close()
+        self._call.begin(self.total_seconds, self.connect_seconds)
+        self._has_served, self._connection = False, self._new()
+        self._connection.connect()
+        self._used_at = time.monotonic()
+
+    def _new(self) -> HTTPConnection:
+        to, seconds = self.address, self.connect_seconds
+        connection: HTTPConnection
+        if to.proxy:
+            proxy = to.proxy
+            trust = ProxyConfig(
+                to.context, use_forwarding_for_https=False, assert_hostname=None, assert_fingerprint=None
+            )
+            url = Url(proxy.scheme, host=proxy.host, port=proxy.port)
+            connection = HTTPSConnection(
+                proxy.host, proxy.port, timeout=seconds, proxy=url, proxy_config=trust, ssl_context=to.context
+            )
+            login = make_headers(proxy_basic_auth=proxy.login) if proxy.login else {}
+            connection.set_tunnel(to.host, to.port, login, scheme=proxy.scheme)
+        elif to.context is not None:
+            connection = HTTPSConnection(to.host, to.port, timeout=seconds, ssl_context=to.context)
+        else:
+            connection = HTTPConnection(to.host, to.port, timeout=seconds)
+        connection.response_class = partial(_answer, self._call)  # type: ignore[assignment]  # what makes one will do
+        return connection
+
+    def begin(self, within: float | None) -> None:
+        """The next answer must be whole `within` seconds, or the limit of all where that is less."""
+        seconds = self.total_seconds if within is None else min(within, self.total_seconds)
+        self._call.begin(seconds, self.read_seconds)
+
+    def urlopen(
+        self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None, **_how: Any
+    ) -> BaseHTTPResponse:
+        """The answer to one request, its body still to be read. Raises Dropped, and what `HTTPAdapter.send` expects."""
+        connection = self._connection
+        assert connection is not None
+        was_kept = self._has_served or self._idle() > _FRESH_SECONDS
+        self._has_served = True
+        try:
+            return self._asked(connection, method, url, body, headers)
+        except BaseException as error:
+            connection.close()
+            if was_kept and isinstance(error, _CLOSED) and not self._call.heard:
+                raise Dropped from error
+            if isinstance(error, http.client.HTTPException):
+                message = "no answer"
+                raise ProtocolError(message, error) from error
+            raise
+
+    def _asked(
+        self, connection: HTTPConnection, method: str, url: str, body: Any, headers: Mapping[str, str] | None
+    ) -> BaseHTTPResponse:
+        connection.timeout = self.read_seconds
+        try:
+            connection.request(method, url, body, headers, preload_content=False)
+        except (BrokenPipeError, ConnectionResetError):
+            if connection.is_closed:
+                raise
+            # It may have answered before it hung up.
+        return connection.getresponse()
+
+    def end(self) -> None:
+        """The answer was read to its end. Where more came behind it, the connection is closed: it must not become the next answer."""
+        self._used_at = time.monotonic()
+        if self._call.rest:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()

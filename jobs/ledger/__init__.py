@@ -1,0 +1,19 @@
+"""The truth on disk: every install, its state, its newest pair, and what was spent. A write is synced when it returns.
+
+No pair that was recorded is ever lost, and no code or token is marked unused once it may have been sent.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "changes",
+    "counts",
+    "failed_set",
+    "ledger",
+    "moved_folder",
+    "opening",
+    "reads",
+    "refresh_log",
+    "support_queries",
+    "tables",
+]

@@ -1,0 +1,118 @@
+"""How the installs of the newest manifest stand, counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, case, func, select
+
+from jobs.core.causes import ADVICE
+from jobs.core.model import Cause, Counts, Run, Status
+from jobs.ledger.changes import LINE_BY_LAST_REPORT
+from jobs.ledger.tables import broken, installs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import ColumnElement, Connection
+
+
+def taken_again(before: str) -> ColumnElement[bool]:
+    """Recovered before that moment (UTC, ISO 8601; empty: none is), so that it is to be recovered again."""
+    return and_(installs.c.status == Status.RECOVERED, installs.c.recovered_at < before)
+
+
+def not_tried_since(before: str) -> ColumnElement[bool]:
+    """Of what is to be recovered again: what nobody tried since. It counts as pending, and its pair stays."""
+    return and_(taken_again(before), installs.c.last_tried_at < before)
+
+
+def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
+    """`run` with how INPUT's installs, on that many rows, stand now."""
+    counts, retryable, by_cause, kept = standing(connection, rows, run.recovered_before)
+    return replace(
+        run,
+        counts=counts,
+        retryable=retryable,
+        kept=kept,
+        failures_by_cause=by_cause,
+        failures_by_owner=owners(by_cause),
+        this_run=replace(run.this_run, new_failures=new_failures(connection, run.started_at)),
+    )
+
+
+def under_way(connection: Connection, run: Run) -> Run:
+    """A run that has not ended, or was killed, with what it did so far; only its requests nobody knows.
+
+    `connection` sees one moment, so that all of it agrees.
+    """
+    tried = select(func.count(), func.count().filter(installs.c.recovered_at >= run.started_at)).where(
+        installs.c.last_tried_at >= run.started_at, installs.c.attempts > 0
+    )
+    attempted, recovered = connection.execute(tried).one()
+    did = replace(run.this_run, attempted=attempted, recovered=recovered, failed=attempted - recovered)
+    return as_it_stands(connection, replace(run, this_run=did), run.counts.rows)
+
+
+def standing(connection: Connection, rows: int, before: str) -> tuple[Counts, int, dict[str, int], int]:
+    """How INPUT's installs stand, how many another run may bring back, the failures by cause, and how many of those that
+    were recovered `before` and were tried since keep the pair they had.
+    """
+    status = case((not_tried_since(before), Status.PENDING.value), else_=installs.c.status).label("stands")
+    kept = taken_again(before).label("kept")
+    query = select(status, installs.c.cause, kept, func.count()).where(installs.c.position.is_not(None))
+    found = connection.execute(query.group_by("stands", installs.c.cause, "kept")).all()
+    torn = connection.scalar(select(func.count()).select_from(broken)) or 0
+    by_status = {status.value: 0 for status in Status}
+    by_cause = {Cause.INVALID_ROW.value: torn} if torn else {}
+    retryable = kept_pairs = 0
+    for stands, cause, again, count in found:
+        by_status[stands] += count
+        if stands == Status.FAILED:
+            by_cause[cause] = by_cause.get(cause, 0) + count
+        if stands == Status.PENDING or (stands == Status.FAILED and ADVICE[Cause(cause)].again):
+            retryable += count
+        kept_pairs += count if again and stands == Status.RECOVERED else 0
+    known = sum(by_status.values()) + torn
+    counts = Counts(
+        rows or known,
+        known,
+        max(0, rows - known),
+        by_status["recovered"],
+        by_status["failed"] + torn,
+        by_status["pending"],
+    )
+    return counts, retryable, by_cause, kept_pairs
+
+
+def new_failures(connection: Connection, since: str) -> int:
+    """How many listed installs failed since then that had not failed before, and how many broken lines are new."""
+    query = select(func.count()).where(
+        installs.c.position.is_not(None), installs.c.status == Status.FAILED, installs.c.first_failed_at >= since
+    )
+    lines = select(func.count()).select_from(broken).where(~LINE_BY_LAST_REPORT)
+    return (connection.scalar(query) or 0) + (connection.scalar(lines) or 0)
+
+
+def count_pairs(connection: Connection) -> int:
+    """How many installs have a pair."""
+    return connection.scalar(select(func.count()).where(installs.c.tokens.is_not(None))) or 0
+
+
+def recovery_ages(connection: Connection, before: str = "") -> tuple[str, str]:
+    """When the oldest and the newest recovery of a listed install was that is left alone, as UTC ISO 8601."""
+    query = select(func.min(installs.c.recovered_at), func.max(installs.c.recovered_at)).where(
+        installs.c.position.is_not(None), installs.c.status == Status.RECOVERED, ~taken_again(before)
+    )
+    oldest, newest = connection.execute(query).one()
+    return oldest or "", newest or ""
+
+
+def owners(by_cause: Mapping[str, int]) -> dict[str, int]:
+    """The failures counted by who acts next."""
+    counted: dict[str, int] = {}
+    for cause, count in by_cause.items():
+        owner = ADVICE[Cause(cause)].owner.value
+        counted[owner] = counted.get(owner, 0) + count
+    return counted

@@ -1,0 +1,41 @@
+"""Whether other installs are failed than when a run last ended: what a notification of changes goes by."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from jobs.core.model import Status
+from jobs.ledger.tables import UnwritableError, broken, installs, remember, remembered
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+_NAME = "failed_set"
+_NONE = hashlib.sha256().hexdigest()
+
+
+def failed_set_changed(engine: Engine) -> bool:
+    """Compare the failed installs with those of the last call, which are kept as a fingerprint, and keep these."""
+    try:
+        with engine.begin() as connection:
+            before = remembered(connection, _NAME) or _NONE
+            now = _fingerprint(connection)
+            remember(connection, _NAME, now)
+    except UnwritableError:
+        return True  # A disk that will not have it is news.
+    return now != before
+
+
+def _fingerprint(connection: Connection) -> str:
+    """Of the failed installs that INPUT lists, and of its broken lines, wherever in INPUT they stand."""
+    mark = hashlib.sha256()
+    key = (installs.c.client_id, installs.c.level, installs.c.account_id)
+    listed = installs.c.position.is_not(None), installs.c.status == Status.FAILED
+    torn = (broken.c.location_id, broken.c.company_id, broken.c.cells)
+    for query in (select(*key).where(*listed).order_by(*key), select(*torn).order_by(*torn)):
+        for row in connection.execute(query):
+            mark.update("\0".join(row).encode() + b"\n")
+    return mark.hexdigest()

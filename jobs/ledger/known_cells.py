@@ -1,0 +1,70 @@
+"""Starred cells that come back: a `failures.csv` that is fed back replaces nothing that the ledger knows by stars."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select, text, update
+
+from jobs.core.formula_guard import under
+from jobs.core.secret import STARS
+from jobs.ledger.reads import broken_record, layout_names, streamed
+from jobs.ledger.tables import SAME_INSTALL, broken, installs, listed, torn
+from jobs.manifest.redaction import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from jobs.core.model import Record
+
+_AT_ONCE = 500
+_STARRED = listed.c.cells.contains(json.dumps(STARS))
+_IDS = ("location_id", "company_id", "client_id")
+
+
+def keep_known_cells(connection: Connection, columns: Sequence[str]) -> None:
+    """Give every starred cell of a staged row back what is known of that install under that column, if anything is."""
+    names, last = layout_names(connection), 0
+    known = select(listed.c.position, listed.c.cells, installs.c.layout, installs.c.cells.label("known"))
+    query = known.join(installs, SAME_INSTALL).where(_STARRED, ~listed.c.repeats).order_by(listed.c.position)
+    while rows := connection.execute(query.where(listed.c.position > last).limit(_AT_ONCE)).all():
+        for position, cells, layout, old in rows:
+            before = under(columns, list(zip(names[layout], json.loads(old), strict=False)))
+            now = [was if cell == STARS and was else cell for cell, was in zip(json.loads(cells), before, strict=True)]
+            new = json.dumps(now, ensure_ascii=False)
+            connection.execute(update(listed).where(listed.c.position == position).values(cells=new))
+            last = position
+
+
+def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
+    """The same for broken lines, which are known by what they show, and in their order where several show the same."""
+    if not connection.scalar(select(func.count()).select_from(torn)):
+        return
+    names, stars, indexed = layout_names(connection), Redactor(), False
+    with_own_stars: Counter[tuple[str, ...]] = Counter()
+    for row in streamed(connection, select(broken).order_by(broken.c.position)):
+        record = broken_record(row, names)
+        seen = stars(record)
+        shown = (*_ids(seen), json.dumps(under(columns, seen.cells), ensure_ascii=False))
+        if STARS not in "".join(shown):
+            continue
+        if not indexed:
+            connection.execute(text("CREATE INDEX IF NOT EXISTS temp.torn_cells ON torn (cells)"))
+            indexed = True
+        if seen == record:
+            with_own_stars[shown] += 1  # It is one of those that show so, and stays what it is.
+            continue
+        same = [torn.c[name] == value for name, value in zip((*_IDS, "cells"), shown, strict=True)]
+        one = select(torn.c.position).where(*same).order_by(torn.c.position).limit(1).offset(with_own_stars[shown])
+        cells = json.dumps(under(columns, record.cells), ensure_ascii=False)
+        known = dict(zip(_IDS, _ids(record), strict=True))
+        change = update(torn).where(torn.c.position == one.scalar_subquery())
+        connection.execute(change.values(cells=cells, **known))
+
+
+def _ids(record: Record) -> tuple[str, str, str]:
+    return record.location_id, record.company_id, record.client_id

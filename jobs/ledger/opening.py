@@ -1,0 +1,130 @@
+"""Opening a ledger, and keeping what only an earlier report still knows."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from jobs.core.errors import UserError, refuse
+from jobs.core.file_errors import FileError
+from jobs.ledger import tables
+from jobs.ledger.ledger import Ledger
+from jobs.system.files import make_private_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+LEDGER = "ledger.sqlite3"
+RESULTS = "results.csv"
+_UPGRADABLE = range(1, tables.VERSION)
+
+
+def open_ledger(folder: Path, base_url: str, wait: tables.Wait | None = None) -> Ledger:
+    """The ledger of an output folder, made where it is missing; `wait` says how one is waited for that is held.
+
+    Raises UserError where it must not or cannot be used.
+    """
+    path, wait = folder / LEDGER, wait or tables.usual_wait()
+    try:
+        make_private_file(path)
+        engine = tables.open_file(path, wait)
+        with engine.begin() as connection:
+            version = connection.scalar(text("PRAGMA user_version"))
+            if version == 0:
+                _make_tables(connection, base_url)
+            elif version in _UPGRADABLE:
+                _add_tables(connection)
+            refuse_another(connection, path, base_url)
+        return Ledger(engine, wait)
+    except DatabaseError:
+        raise refuse("is damaged", str(path), tables.DAMAGED) from None
+    except FileError as error:
+        raise UserError(error.problem) from None
+
+
+def must_hold_ledger(folder: Path) -> Path:
+    """The file of the ledger in `folder`. Raises UserError where there is none."""
+    path = folder / LEDGER
+    if not path.is_file():
+        raise refuse("holds no ledger", str(folder), "give the output folder of a run")
+    return path
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a ledger's file is there, and a run has written to it."""
+    return path.exists() and path.stat().st_size > 0
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Ledger]:
+    """The ledger at `path` to read, or an empty one where there is none; nothing is written. Raises UserError."""
+    ledger = _to_read(path)
+    try:
+        yield ledger
+    except DatabaseError:
+        raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
+    except tables.UnwritableError as error:
+        raise UserError(error.problem) from None
+    finally:
+        ledger.close()
+
+
+def _to_read(path: Path) -> Ledger:
+    wait, (scratch, store) = tables.usual_wait(), _scratch(path)
+    if not is_begun(path):
+        engine = tables.open_memory()
+        tables.prepare(engine, path, scratch, wait, store)
+        tables.metadata.create_all(engine)
+        return Ledger(engine, wait)
+    # Where no run is under way there is no WAL file, and SQLite would make one even to read.
+    how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
+    url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
+    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
+    tables.prepare(engine, path, scratch, wait, store)
+    return Ledger(engine, wait)
+
+
+def _scratch(path: Path) -> tuple[Path, str]:
+    """Where what is only read finds room for its temporary files, and how SQLite is told; where nowhere is, in memory."""
+    try:
+        return Path(tempfile.gettempdir()), "temp_store=FILE"
+    except FileNotFoundError:
+        return path.parent, "temp_store=MEMORY"
+
+
+def _make_tables(connection: Connection, base_url: str) -> None:
+    """Make a fresh ledger, whole or not at all: left alone, Python's SQLite would commit each table by itself."""
+    connection.execute(text("BEGIN IMMEDIATE"))
+    if not inspect(connection).get_table_names():
+        tables.metadata.create_all(connection)
+        tables.remember(connection, "base_url", base_url)
+        connection.execute(text(f"PRAGMA user_version = {tables.VERSION}"))
+
+
+def refuse_another(connection: Connection, path: Path, base_url: str) -> None:
+    """Raise UserError for a ledger of another version, or of another API than `base_url` (empty: of any)."""
+    version = connection.scalar(text("PRAGMA user_version"))
+    if version not in (tables.VERSION, *_UPGRADABLE):
+        what = f"has the version {version}, and this job knows {tables.VERSION}"
+        raise refuse(what, str(path), "use the newer release of the job, or give another --output")
+    bound = tables.remembered(connection, "base_url")
+    if base_url and bound != base_url:
+        todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
+        raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
+
+
+def _add_tables(connection: Connection) -> None:
+    """Bring a ledger of an earlier version up to this one: every version since has added tables, and nothing else."""
+    connection.execute(text("BEGIN IMMEDIATE"))
+    tables.metadata.create_all(connection)
+    connection.execute(text(f"PRAGMA user_version = {tables.VERSION}"))

@@ -1,0 +1,169 @@
+"""What the ledger holds, read back as values: records in the order of the manifest, token pairs, runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Select, select
+
+from jobs.core.model import Cause, Counts, Level, Record, Run, Stage, Status, ThisRun, Tokens
+from jobs.core.secret import Secret
+from jobs.ledger.tables import broken, installs, layouts, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy import Connection
+
+_PAGE = 200
+
+
+def fingerprint(access_token: str, refresh_token: str) -> str:
+    """What a pair is recognised by without being kept."""
+    return hashlib.sha256(f"{access_token}\0{refresh_token}".encode()).hexdigest()
+
+
+def tokens_to_text(tokens: Tokens) -> str:
+    """A pair as the ledger keeps it: one value."""
+    values = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
+    return json.dumps({name: v.reveal() if isinstance(v, Secret) else v for name, v in values.items()})
+
+
+def tokens_from_text(text: str) -> Tokens:
+    """The pair that `tokens_to_text` wrote."""
+    values = json.loads(text)
+    return Tokens(
+        **{
+            **values,
+            "access_token": Secret(values["access_token"]),
+            "refresh_token": Secret(values["refresh_token"]),
+        }
+    )
+
+
+def run_to_text(run: Run) -> str:
+    """A run as the ledger keeps it."""
+    return json.dumps(asdict(run))
+
+
+def run_from_text(text: str) -> Run:
+    """The run that `run_to_text` wrote."""
+    values = json.loads(text)
+    return Run(**{**values, "counts": Counts(**values["counts"]), "this_run": ThisRun(**values["this_run"])})
+
+
+def last_run(connection: Connection) -> Run | None:
+    """The newest run, if there was one."""
+    found = connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
+    return run_from_text(found) if found else None
+
+
+def user_columns(connection: Connection) -> tuple[str, ...]:
+    """The user's columns over all records: the newest manifest's first, then what earlier ones had more."""
+    used = select(installs.c.layout).union(select(broken.c.layout)).subquery()
+    newest = connection.scalar(
+        select(installs.c.layout).where(installs.c.position.is_not(None)).order_by(installs.c.layout.desc()).limit(1)
+    )
+    found = connection.execute(select(layouts.c.id, layouts.c.columns).where(layouts.c.id.in_(select(used.c[0]))))
+    names = {number: json.loads(text) for number, text in found}
+    union: list[str] = []
+    for number in sorted(names, key=lambda number: (number != newest, number)):
+        more = Counter(names[number]) - Counter(union)
+        for name in names[number]:
+            if more[name] > 0:
+                more[name] -= 1
+                union.append(name)
+    return tuple(union)
+
+
+def records(connection: Connection) -> Iterator[Record]:
+    """Every install ever seen and every broken line, in manifest order; what is no longer listed comes last."""
+    listed = installs.c.position.is_not(None)
+    yield from _merged(connection, select(installs).where(listed).order_by(installs.c.position), with_broken=True)
+    yield from _merged(connection, select(installs).where(~listed).order_by(installs.c.id), with_broken=False)
+
+
+def failures(connection: Connection) -> Iterator[Record]:
+    """The installs that failed, and the broken lines, in manifest order; what is no longer listed comes last."""
+    query = select(installs).where(installs.c.status == Status.FAILED)
+    listed = installs.c.position.is_not(None)
+    yield from _merged(connection, query.where(listed).order_by(installs.c.position), with_broken=True)
+    yield from _merged(connection, query.where(~listed).order_by(installs.c.id), with_broken=False)
+
+
+def layout_names(connection: Connection) -> dict[int, list[str]]:
+    """The user's columns of every layout."""
+    return {number: json.loads(text) for number, text in connection.execute(select(layouts.c.id, layouts.c.columns))}
+
+
+def _merged(connection: Connection, query: Select[Any], *, with_broken: bool) -> Iterator[Record]:
+    names = layout_names(connection)
+    torn = streamed(connection, select(broken).order_by(broken.c.position)) if with_broken else iter(())
+    waiting = next(torn, None)
+    for row in streamed(connection, query):
+        while waiting is not None and waiting["position"] < row["position"]:
+            yield broken_record(waiting, names)
+            waiting = next(torn, None)
+        yield as_record(row, names)
+    while waiting is not None:
+        yield broken_record(waiting, names)
+        waiting = next(torn, None)
+
+
+def streamed(connection: Connection, query: Select[Any]) -> Iterator[Mapping[str, Any]]:
+    """The rows of `query`, a page at a time."""
+    # Given with the statement: given to the connection, it would hold for every other question too.
+    yield from map(dict, connection.execute(query, execution_options={"yield_per": _PAGE}).mappings())
+
+
+def broken_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
+    """A broken line of the ledger as a record."""
+    return Record(
+        status=Status.FAILED,
+        location_id=row["location_id"],
+        company_id=row["company_id"],
+        client_id=row["client_id"],
+        level=None,
+        line=row["line"],
+        listed=True,
+        cells=tuple(zip(names[row["layout"]], json.loads(row["cells"]), strict=False)),
+        cause=Cause.INVALID_ROW,
+        stage=Stage.MANIFEST,
+        message=row["why"],
+        first_failed_at=row["seen_at"],
+        last_tried_at=row["seen_at"],
+    )
+
+
+def as_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
+    """An install of the ledger as a record."""
+    tokens = tokens_from_text(row["tokens"]) if row["tokens"] else None
+    level = Level(row["level"])
+    of_location = level is Level.SUB_ACCOUNT
+    # Where HighLevel named a company, the list's may be an old one.
+    company = (tokens.company_id if tokens else "") or row["company_id"]
+    return Record(
+        status=Status(row["status"]),
+        location_id=row["account_id"] if of_location else "",
+        company_id=company if of_location else row["account_id"],
+        client_id=row["client_id"],
+        level=level,
+        line=row["line"],
+        listed=row["position"] is not None,
+        cells=tuple(zip(names[row["layout"]], json.loads(row["cells"]), strict=False)),
+        tokens=tokens,
+        route=row["route"],
+        cause=Cause(row["cause"]) if row["cause"] else None,
+        stage=Stage(row["stage"]) if row["stage"] else None,
+        message=row["message"],
+        http_status=row["http_status"],
+        trace_id=row["trace_id"],
+        attempts=row["attempts"],
+        first_failed_at=row["first_failed_at"],
+        last_tried_at=row["last_tried_at"],
+        recovered_at=row["recovered_at"],
+    )

@@ -1,0 +1,45 @@
+"""The installs that are lined up, read back a page at a time, with their old tokens where these may be spent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, select
+
+from jobs.core.model import Install, InstallKey, Level
+from jobs.ledger import refresh_log
+from jobs.ledger.tables import installs, listed, todo
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_PAGE = (
+    select(
+        todo.c.seq,
+        installs.c.client_id,
+        installs.c.level,
+        installs.c.account_id,
+        installs.c.company_id,
+        installs.c.tokens,
+    )
+    .join(installs, installs.c.id == todo.c.install)
+    .where(todo.c.client_id == bindparam("client"), todo.c.seq > bindparam("last"))
+    .order_by(todo.c.seq)
+    .limit(500)
+)
+_WITH_OLD = _PAGE.add_columns(listed.c.refresh_token).outerjoin(listed, listed.c.position == installs.c.position)
+
+
+def page_after(
+    connection: Connection, client_id: str, last: int, *, spending: bool, force: bool
+) -> tuple[list[Install], int]:
+    """The next installs of an app after place `last`, and the place of the last of them.
+
+    `spending`: with their old tokens; `force`: also those tokens that may be spent already count as good.
+    """
+    rows = connection.execute(_WITH_OLD if spending else _PAGE, {"client": client_id, "last": last}).all()
+    found = [Install(InstallKey(row[1], Level(row[2]), row[3]), row[4]) for row in rows]
+    if spending:
+        olds = [refresh_log.newest(row.tokens, row.refresh_token) for row in rows]
+        found = refresh_log.with_old(connection, found, olds, force=force)
+    return found, rows[-1].seq if rows else last

@@ -1,0 +1,388 @@
+"""The manifest: a CSV of installs, with everything that a spreadsheet does to one. Read as a stream.
+
+What a line says of an install is decided here; which app it belongs to, where it does not say, is `plan`'s. Every line of
+the file is a row, or broken, or blank, or the header once more.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from jobs.core.errors import UserError, refuse
+from jobs.core.file_errors import what_to_do
+from jobs.core.formula_guard import unguard
+from jobs.core.ids import as_seen, has_unseen, is_id
+from jobs.core.model import Broken, Level, Row
+from jobs.core.secret import STARS, Secret
+from jobs.manifest.csv_records import records
+from jobs.manifest.layout import (
+    IDS,
+    ROW_AS_READ,
+    Layout,
+    holds_ids,
+    lacks_header,
+    layout_of,
+    role_of,
+    speaks_of_locations,
+    unknown_locations,
+)
+from jobs.manifest.warnings import ListWarnings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import TextIO
+
+    from jobs.manifest.csv_records import Record
+    from jobs.manifest.layout import Chosen
+
+__all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "open_manifest"]
+
+_SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
+SEPARATORS = ",;\t"
+_OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")
+_LONGEST_HEADER = 1_048_576
+_LOOKED_AT = 2_000
+_NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")}
+# What other programs write where there is nothing.
+_NOTHING = {"null", "none", "nan", "undefined", "\\n"}
+_LONGEST_NOTHING = max(map(len, _NOTHING))
+_LONGEST_ROLE = 20
+_AS_FORMULA = re.compile(r'="([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A readable manifest."""
+
+    path: Path
+    layout: Layout
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The user's columns."""
+        return self.layout.columns
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Those of the user's columns that bear the name of a report's."""
+        return self.layout.left_out
+
+    @property
+    def with_companies(self) -> bool:
+        """Whether it has a column for company ids."""
+        return self.layout.company_id >= 0
+
+    @property
+    def with_old_pairs(self) -> bool:
+        """Whether it has a column for the tokens that installs had."""
+        return self.layout.access_token >= 0 or self.layout.refresh_token >= 0
+
+    def rows(self, noticed: ListWarnings | None = None) -> Iterator[Row | Broken]:
+        """Every line that holds anything, but for the header. `noticed` collects what a person should look at.
+
+        Raises UserError where the file itself cannot be read on.
+        """
+        seen, lines = ListWarnings() if noticed is None else noticed, _Lines(self.layout)
+        try:
+            with _opened(self.path) as file:
+                found = records(file, self.layout.separator)
+                _header_of(found)
+                for record in found:
+                    read = lines.read(record, seen)
+                    if read is not None:
+                        yield read
+        except UnicodeDecodeError:
+            _not_utf8(self.path)
+
+
+class _Lines:
+    """Reads the lines of a manifest. Behind a torn one, only what is surely a row counts as one, until the first of these;
+    behind the header of another list, whose ids stand elsewhere, nothing does until this list's header comes again.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._header = [as_seen(unguard(name) if layout.from_report else name) for name in layout.header]
+        self._headers = {self._header[place] for place in (layout.location_id, layout.company_id) if place >= 0}
+        self._torn_at = 0
+        self._other_at = 0
+
+    def read(self, record: Record, noticed: ListWarnings) -> Row | Broken | None:
+        """What a line says; None where it says nothing."""
+        layout, cells = self._layout, record.cells
+        if record.torn:
+            self._torn_at = self._torn_at or record.line
+            return self._torn(record, record.torn, noticed)
+        if layout.from_report:
+            cells = [unguard(cell) for cell in cells]
+        lacking = layout.width - len(cells)
+        if lacking:
+            cells += [""] * lacking
+        location = _said(cells[layout.location_id]) if layout.location_id >= 0 else ""
+        company = _said(cells[layout.company_id]) if layout.company_id >= 0 else ""
+        if self._says_nothing(record.line, cells, location or company, noticed):
+            return None
+        if self._torn_at and not self._is_surely_a_row(lacking, location, company, noticed):
+            why = f"line {record.line} stands behind the torn line {self._torn_at}"
+            return self._torn(record, why, noticed)
+        if why := self._why_no_row(record.line, cells, location or company, noticed):
+            return self._broken(record, why)
+        self._torn_at = 0
+        if len(record.lines) > 1 and self._spans_rows(record):
+            noticed.spans_rows(record.line, record.line + len(record.lines) - 1)
+        return self._row(record.line, cells, location, company, noticed)
+
+    def _says_nothing(self, line: int, cells: Sequence[str], account: str, noticed: ListWarnings) -> bool:
+        if account in self._headers and [*map(as_seen, cells)] == self._header:
+            noticed.headers.add(line)
+            self._other_at = 0
+            return True
+        if not account and not any(map(as_seen, cells)):
+            noticed.blank += 1
+            return True
+        return False
+
+    def _row(self, line: int, cells: Sequence[str], location: str, company: str, noticed: ListWarnings) -> Row | Broken:
+        layout = self._layout
+        client = _said(cells[layout.client_id]) if layout.client_id >= 0 else ""
+        own = tuple([cells[index] for index in layout.own])
+        why = _why_broken(line, location, company, client)
+        if why:
+            if layout.row_as_read >= 0 and own[layout.row_as_read] and not (location or company):
+                why = f"line {line} holds a line that could not be read (row_as_read): put its cells into their columns"
+            noticed.cannot_be_used(line, why)
+            return Broken(line, location, company, client, own, why)
+        if location:
+            noticed.locations.add(location, line)
+        elif layout.location_id >= 0 and as_seen(cells[layout.location_id]):
+            noticed.emptied.add(line)
+        elif layout.location_id >= 0 and not layout.ours:
+            noticed.agencies.add(line)
+        if company:
+            noticed.companies.add(company, line)
+        level = Level.SUB_ACCOUNT if location else Level.AGENCY
+        access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))
+        return Row(line, client, level, location or company, company, own, access, refresh)
+
+    def _why_no_row(self, line: int, cells: Sequence[str], account: str, noticed: ListWarnings) -> str:
+        """Why the cells of a line are not those of this list's columns; '' where they are."""
+        if len(account) < _LONGEST_ROLE and self._is_another_header(line, cells, account):
+            why = f"line {line} looks like the header of another list; put that into a file of its own"
+        elif self._other_at:
+            noticed.behind_another.add(line)
+            return f"line {line} stands behind the header of another list, line {self._other_at}"
+        elif any(cells[self._layout.width :]):
+            why = f"line {line} has {len(cells)} cells where the header has {self._layout.width}"
+        else:
+            return ""
+        noticed.cannot_be_used(line, why)
+        return why
+
+    def _is_another_header(self, line: int, cells: Sequence[str], account: str) -> bool:
+        """Whether a line names columns where ids stand. Where ids stand elsewhere by it, the lines behind it are not read."""
+        layout = self._layout
+        roles = {role: place for place, cell in enumerate(cells) if (role := role_of(cell)) in IDS}
+        places = {layout.location_id, layout.company_id, layout.client_id}
+        if not roles or (places.isdisjoint(roles.values()) and (not account or account not in self._header)):
+            return False
+        elsewhere = any(getattr(layout, role) != place for role, place in roles.items())
+        self._other_at = line if elsewhere else 0
+        return True
+
+    def _is_surely_a_row(self, lacking: int, location: str, company: str, noticed: ListWarnings) -> bool:
+        """Whether it is no rest of a cell: as wide as the header, or with an id like those before."""
+        if not is_id(location or company):
+            return False
+        like = location in noticed.locations if location else company in noticed.companies
+        return like or (lacking == 0 and self._layout.width > 1)
+
+    def _spans_rows(self, record: Record) -> bool:
+        """Whether a line that a cell swallowed has an id where the record has one, of the same form."""
+        layout = self._layout
+        place = layout.location_id if layout.location_id >= 0 else layout.company_id
+        usual = len(_said(record.cells[place]))
+        for line in record.lines[1:]:
+            cells = line.rstrip("\r\n").split(layout.separator)
+            account = _said(cells[place].strip('"')) if place < len(cells) else ""
+            if len(account) == usual and is_id(account) and (len(cells) > 1 or layout.width == 1):
+                return True
+        return False
+
+    def _torn(self, record: Record, why: str, noticed: ListWarnings) -> Broken | None:
+        if not as_seen(record.text):
+            noticed.blank += 1
+            return None
+        noticed.torn_line(record.line, why)
+        return self._broken(record, why)
+
+    def _broken(self, record: Record, why: str) -> Broken:
+        """A line whose cells cannot be told apart: kept as one cell, so that fed back it stays what it is."""
+        layout, text = self._layout, record.text
+        if layout.access_token >= 0 or layout.refresh_token >= 0:
+            # A token may stand in any of them, and looks like an id.
+            text = layout.separator.join(STARS if cell.strip() else "" for cell in text.split(layout.separator))
+        own = [""] * len(layout.columns)
+        if layout.row_as_read >= 0:
+            own[layout.row_as_read] = text
+        else:
+            own.append(text)
+        return Broken(record.line, "", "", "", tuple(own), why)
+
+
+def _said(cell: str) -> str:
+    """What a cell of an id or a token says: without what a spreadsheet or a program puts around it, or in its place."""
+    if len(cell) > _LONGEST_NOTHING and cell.isalnum() and cell.isascii():
+        return cell  # Nearly always; the rest is seldom.
+    text = as_seen(cell)
+    if found := _AS_FORMULA.fullmatch(text):
+        text = as_seen(found[1])
+    return "" if text.casefold() in _NOTHING else text
+
+
+def _secret(cells: Sequence[str], place: int) -> Secret | None:
+    text = _said(cells[place]) if place >= 0 else ""
+    return Secret(text) if text else None
+
+
+def _why_broken(line: int, location: str, company: str, client: str) -> str:
+    """Why a line with these ids cannot be used; '' where it can."""
+    if not location and not company:
+        return f"line {line} has neither a location id nor a company id"
+    for name, value in (("location id", location), ("company id", company), ("client id", client)):
+        if value and not is_id(value):
+            return f"line {line}: {_why_no_id(name, value)}"
+    return ""
+
+
+def _why_no_id(name: str, value: str) -> str:
+    if _SHORTENED.fullmatch(value):
+        return f"the {name} was shortened by a spreadsheet; format the column as text and export it again"
+    if has_unseen(value):
+        return f"the {name} holds a blank, or a character that is not seen"
+    return f"the {name} holds what no id holds (1 to 64 of A-Z a-z 0-9 _ . -)"
+
+
+def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
+    """The manifest at `path`. Raises UserError where it cannot be used at all.
+
+    `chosen` says which column is which, whatever its header. Where it is given, empty or not, a list in which
+    sub-accounts might be taken for agencies is refused too.
+    """
+    csv.field_size_limit(sys.maxsize)
+    found = [(header, separator) for separator in SEPARATORS if (header := _header(path, separator)) is not None]
+    if not found:
+        raise refuse("has a first line that is no CSV", str(path), "mend its quotes")
+    # The separator is the one by which the header names an id, and the most columns.
+    header, separator = max(found, key=lambda one: (_names_an_id(one[0], chosen), len(one[0])))
+    if not any(header):
+        raise refuse("is empty", str(path), "give a CSV with a header and a line for each install")
+    if not _names_an_id(header, chosen):
+        _refuse_no_header(path, header)
+    layout = layout_of(path, header, separator, chosen)
+    if chosen is not None and "location_id" not in chosen and not layout.ours:
+        _refuse_unknown_locations(path, layout)
+    if layout.location_id < 0 and layout.company_id < 0:
+        todo = "name one of its columns so, in line 1"
+        more = ", or say which with --column location_id=NAME" if chosen is not None else ""
+        raise refuse("has no column location_id or company_id", str(path), todo + more)
+    return Manifest(path, layout)
+
+
+def _refuse_no_header(path: Path, header: Sequence[str]) -> None:
+    """Refuse a first line that names no column: no option that names one of its cells would help."""
+    if lacks_header(header):
+        todo = "put a line before it that names each column, location_id among them"
+        raise refuse("has no header: its first line holds ids", str(path), todo)
+    if len(header) == 1 and any(role_of(part) for part in _OTHER_SEPARATORS.split(header[0])):
+        todo = "separate the cells by comma, semicolon or tab, without quotes around whole lines"
+        raise refuse(f"has all its columns in one ({as_seen(header[0])})", str(path), todo)
+
+
+def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
+    named = {as_seen(name) for name in (chosen or {}).values()}
+    return any(role_of(name) in IDS or as_seen(name) in named for name in header)
+
+
+def _refuse_unknown_locations(path: Path, layout: Layout) -> None:
+    """Refuse a list with a column that may be the one of location ids, and is not used."""
+    rows = _first_rows(path, layout)
+    if layout.location_id < 0 and (column := speaks_of_locations(layout)):
+        raise unknown_locations(path, layout, column, rows)
+    place = layout.location_id
+    known = place >= 0 and any(len(row) > place and _said(row[place]) for row in rows)
+    if not known and (column := holds_ids(layout, rows)):
+        raise unknown_locations(path, layout, column, rows)
+
+
+def _first_rows(path: Path, layout: Layout) -> list[list[str]]:
+    """The cells of the first lines behind the header; none where one is not UTF-8, which is told where all is read."""
+    try:
+        with _opened(path) as file:
+            found = records(file, layout.separator)
+            _header_of(found)
+            return [record.cells for record in islice(found, _LOOKED_AT)]
+    except UnicodeDecodeError:
+        return []
+
+
+def _header(path: Path, separator: str) -> list[str] | None:
+    """The first line that names anything, cut at `separator`; None where it cannot be: quotes show the wrong one."""
+    try:
+        with _opened(path) as file:
+            if len(file.readline(_LONGEST_HEADER)) >= _LONGEST_HEADER:
+                raise refuse("has a first line without end", str(path), "is it a CSV?")
+            file.seek(0)
+            return _header_of(records(file, separator))
+    except UnicodeDecodeError:
+        _not_utf8(path)
+
+
+def _header_of(found: Iterator[Record]) -> list[str] | None:
+    """The first record that names anything, which is taken from `found`; None where it is torn, [] where there is none."""
+    for record in found:
+        if record.torn:
+            return None
+        if any(map(as_seen, record.cells)) and not _names_separator(record.cells):
+            return record.cells
+    return []
+
+
+def _names_separator(cells: Sequence[str]) -> bool:
+    """Excel's own first line `sep=;`."""
+    return "".join(cells).strip().casefold() in {"sep=", "sep=,", "sep=;", "sep=\t"} or [*cells] == ["sep=", ""]
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        if not path.is_file():
+            missing = "does not exist" if path.is_absolute() else f"does not exist in {Path.cwd()}"
+            raise refuse("is no file" if path.exists() else missing, str(path), "give the path of a CSV")
+        with path.open("rb") as raw:
+            begins = raw.read(4)
+        for what, signs in _NO_CSV.items():
+            if begins.startswith(signs):
+                raise refuse(f"is {what}", str(path), "save it as CSV UTF-8")
+        return path.open(encoding="utf-8-sig", newline="")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or "its name is not one"
+        todo = what_to_do(error, "check its path and rights")
+        raise refuse(f"cannot be read ({reason})", str(path), todo) from None
+
+
+def _not_utf8(path: Path) -> NoReturn:
+    line = 1
+    with path.open("rb") as raw:
+        for line, text in enumerate(raw, start=1):  # noqa: B007 - the line at fault
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                break
+    raise refuse(f"is not UTF-8 (line {line})", str(path), "save it as CSV UTF-8") from None

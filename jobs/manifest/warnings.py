@@ -1,0 +1,124 @@
+"""What is noticed of a list while it is read, for a person: told as warnings, and it stops nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NAMED = 20
+# Ids are unlike the others where so many times as many are alike.
+_OVERWHELMING = 8
+
+
+@dataclass(slots=True)
+class Seen:
+    """How many lines there were of a kind, and the first of their numbers."""
+
+    count: int = 0
+    lines: list[int] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.lines) < _NAMED:
+            self.lines.append(line)
+
+
+class Ids:
+    """The ids of one kind, counted by what they have in common: their length, and of what signs they are."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._forms: dict[tuple[int, bool, bool], Seen] = {}
+
+    def add(self, text: str, line: int) -> None:
+        """One more."""
+        form = len(text), text.isalnum(), text.isdigit()
+        if form not in self._forms:
+            self._forms[form] = Seen()
+        self._forms[form].add(line)
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def __contains__(self, text: str) -> bool:
+        """Whether there was one of the form of `text`."""
+        return (len(text), text.isalnum(), text.isdigit()) in self._forms
+
+    def warnings(self) -> Iterator[str]:
+        """Where one form rules, the lines whose ids have another."""
+        usual = max(self._forms, key=lambda form: self._forms[form].count, default=None)
+        others = [seen for form, seen in self._forms.items() if form != usual]
+        count = sum(seen.count for seen in others)
+        if usual is None or not count or self._forms[usual].count < _OVERWHELMING * count:
+            return
+        length, letters, digits = usual
+        signs = "digits" if digits else "letters and digits" if letters else "signs, a _ . or - among them"
+        odd = Seen(count, sorted(line for seen in others for line in seen.lines)[:_NAMED])
+        kind = f"a {self._kind} id unlike all the others ({length} {signs})"
+        yield f"{_lines(odd, 'has', 'have')} {kind}: is it right?"
+
+
+@dataclass(slots=True)
+class ListWarnings:
+    """Collected by one pass over a list. `emptied` are agencies whose location id is a word for nothing; `agencies` those
+    whose cell of a location id is empty; `fault` says why the first torn line is, `why` why the first is unusable.
+    """
+
+    blank: int = 0
+    headers: Seen = field(default_factory=Seen)
+    behind_another: Seen = field(default_factory=Seen)
+    torn: Seen = field(default_factory=Seen)
+    emptied: Seen = field(default_factory=Seen)
+    agencies: Seen = field(default_factory=Seen)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    locations: Ids = field(default_factory=lambda: Ids("location"))
+    companies: Ids = field(default_factory=lambda: Ids("company"))
+    unusable: Seen = field(default_factory=Seen)
+    fault: str = ""
+    why: str = ""
+
+    def cannot_be_used(self, line: int, why: str) -> None:
+        """A line that fails by itself."""
+        self.why = self.why or why
+        self.unusable.add(line)
+
+    def torn_line(self, line: int, why: str) -> None:
+        """A line that a quote tears, or that stands behind one."""
+        self.fault = self.fault or why
+        self.torn.add(line)
+
+    def spans_rows(self, first: int, last: int) -> None:
+        """A cell spans lines that look like rows."""
+        if len(self.spans) < _NAMED:
+            self.spans.append((first, last))
+
+    def warnings(self) -> Iterator[str]:
+        """What a person should look at, with the lines."""
+        if self.headers.count:
+            yield f"{_lines(self.headers, 'equals the header and is', 'equal the header and are')} skipped"
+        if self.behind_another.count:
+            where = _lines(self.behind_another, "stands", "stand")
+            yield f"{where} behind the header of another list: not used; put that list into a file of its own"
+        if self.spans:
+            where = ", ".join(f"{first} to {last}" for first, last in self.spans)
+            yield f"a cell spans lines that look like rows (lines {where}): is a quote missing there?"
+        if self.torn.count:
+            yield f"{_lines(self.torn, 'is', 'are')} torn by a quote, or behind one: see failures.csv; close or remove the quote"
+        if self.unusable.count:
+            several = f"{_lines(self.unusable, '', 'cannot be used')}: " if self.unusable.count > 1 else ""
+            yield several + self.why
+        if self.emptied.count:
+            yield f"{_lines(self.emptied, 'says', 'say')} in a word (null, nan, ...) that there is no location: taken for agencies"
+        if self.agencies.count and not (self.locations or self.emptied.count):
+            yield f"no line has a location id: {_lines(self.agencies, 'is', 'are')} taken for agencies"
+        yield from self.locations.warnings()
+        yield from self.companies.warnings()
+
+
+def _lines(seen: Seen, one: str, many: str) -> str:
+    named = ", ".join(map(str, seen.lines)) + (", ..." if seen.count > len(seen.lines) else "")
+    return f"line {named} {one}" if seen.count == 1 else f"{seen.count:,} lines ({named}) {many}"

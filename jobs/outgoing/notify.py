@@ -1,0 +1,210 @@
+"""One message when a run has ended: to a command on its standard input, to an address as a POST of JSON.
+
+It tells counts, causes, owners and paths; never an install's id, a server's words, or a secret. Whatever goes wrong
+with it is a warning, and never another exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from jobs.core.errors import EXIT_WORDS, Exit, UserError
+from jobs.core.secret import Secret, plain, scrub_own
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from jobs.config.settings import NotifySettings
+    from jobs.core.model import Run
+
+_MOST_ANSWER_BYTES = 65_536
+_MOST_TEXT_BYTES = 60_000
+_LOOK_UP_SECONDS = 0.05
+_MOST_WORDS = 200
+_FILES = ("results.csv", "failures.csv", "failures.html", "summary.json")
+# Ids of locations, companies and clients, where they are no part of a path.
+_ID = re.compile(r"(?<![\w/.\-])[A-Za-z0-9]{18,24}(?:-[A-Za-z0-9]+)?(?![\w/])")
+# All that a program needs to work and to write in the right language. Any other variable may hold an app's secret:
+# `client_secret_env` takes one of any name.
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How a run ended. `run` is None where it could not start, and `problems` say why; `lines` are the closing block.
+
+    `changed` is whether other installs are failed now than at the end of the run before, None where nobody looked.
+    """
+
+    code: Exit
+    input: str
+    run: Run | None = None
+    folder: Path | None = None
+    lines: Sequence[str] = ()
+    problems: Sequence[str] = ()
+    changed: bool | None = None
+
+
+def wanted(level: str, news: News) -> bool:
+    """Whether `notify.level` asks for a message. A run that could not do its work is always a change, unless another does it."""
+    if level == "problems":
+        return news.code is not Exit.OK
+    if level == "changes":
+        never_began = news.changed is None and news.code is not Exit.HELD
+        return bool(news.changed) or never_began or news.code is Exit.BUG
+    return True
+
+
+def notify(settings: NotifySettings, news: News, project: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """Send the message where it is wanted. Yields what went wrong, in a line each."""
+    if not wanted(settings.level, news):
+        return
+    url = settings.url.reveal()
+    if settings.command:
+        wrong = _to_command(settings.command, text(news), project, settings.timeout_seconds)
+        yield from [f"notify.command ({settings.command[0]}): {wrong}"] if wrong else []
+    if url:
+        wrong = _to_url(url, body(news), environment, settings.timeout_seconds)
+        yield from [f"notify.url ({urlsplit(url).hostname}): {wrong}"] if wrong else []
+
+
+def headline(news: News) -> str:
+    """The message in one line."""
+    if news.run is None:
+        return f"HighLevel recovery could not start (exit {int(news.code)})"
+    counts = news.run.counts
+    return (
+        f"HighLevel recovery: {counts.recovered:,} of {counts.installs:,} installs are back, {counts.failed:,} failed, "
+        f"{counts.pending:,} pending (exit {int(news.code)})"
+    )
+
+
+def text(news: News) -> str:
+    """The message as a plain text, readable as a mail."""
+    lines = [headline(news), "", *news.lines, *(f"error: {problem}" for problem in _without_ids(news.problems))]
+    return "\n".join([*lines, f"exit {int(news.code)}: {EXIT_WORDS[news.code]}", ""])
+
+
+def body(news: News) -> dict[str, Any]:
+    """The message as an object; `text` is what chat services show."""
+    run, told = news.run, {"text": headline(news), "exit_code": int(news.code), "words": EXIT_WORDS[news.code]}
+    told |= {"input": news.input, "problems": _without_ids(news.problems)}
+    if run is None or news.folder is None:
+        return told
+    names = ("started_at", "finished_at", "stopped_because", "counts", "this_run", "retryable")
+    values = asdict(run)
+    told |= {name: values[name] for name in (*names, "failures_by_cause", "failures_by_owner")}
+    return told | {"files": {name: str(news.folder.absolute() / name) for name in _FILES}}
+
+
+def _without_ids(problems: Sequence[str]) -> list[str]:
+    return [_ID.sub("…", problem) for problem in problems]
+
+
+def _to_command(command: Sequence[str], message: str, project: Path, seconds: float) -> str:
+    """Run the command, without a shell and with a bare environment. Returns what went wrong, or ''."""
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the user's own command, split into words by the settings
+            command,
+            bufsize=0,
+            cwd=project,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"cannot be run ({error.strerror})"
+    try:
+        said = _talk(process, message.encode()[:_MOST_TEXT_BYTES], time.monotonic() + seconds)
+    except OSError as error:
+        return f"cannot be told ({error.strerror})"
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if said is None:
+        return f"did not end within {seconds:g} s"
+    return f"ended with {process.returncode}: {_first_words(said, command)}" if process.returncode else ""
+
+
+def _talk(process: subprocess.Popen[bytes], message: bytes, until: float) -> bytes | None:
+    """The first bytes that the command said, once it has ended; None where it did not end in time.
+
+    Its input is written as it is read, and all that it says is read, however much: neither pipe keeps it waiting. A
+    child of its own may hold them longer than it lives.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    left, said = memoryview(message), bytearray()
+    with selectors.DefaultSelector() as ready, process.stdin as ask, process.stdout as answer:
+        for pipe, event in ((ask, selectors.EVENT_WRITE), (answer, selectors.EVENT_READ)):
+            os.set_blocking(pipe.fileno(), False)
+            ready.register(pipe, event)
+        ended = False
+        while not ended:
+            ended = process.poll() is not None  # Before the pipes are looked at: what it said last is there by now.
+            if not ended and time.monotonic() > until:
+                return None
+            for key, _ in ready.select(0 if ended else _LOOK_UP_SECONDS):
+                pipe = ask if key.fileobj is ask else answer
+                if pipe is ask:
+                    left = _written(ask, left)
+                if not (left if pipe is ask else _read(answer, said)):
+                    ready.unregister(pipe)
+                    pipe.close()
+    return bytes(said)
+
+
+def _written(pipe: IO[bytes], left: memoryview) -> memoryview:
+    """What is left of a message after a part of it was written; nothing where nobody reads it."""
+    try:
+        return left[pipe.write(left) or 0 :]
+    except BrokenPipeError:
+        return left[:0]
+
+
+def _read(pipe: IO[bytes], said: bytearray) -> bool:
+    """Add what is there to `said`, up to its bound. Returns whether more may come."""
+    chunk = pipe.read(_MOST_ANSWER_BYTES)
+    said += (chunk or b"")[: _MOST_ANSWER_BYTES - len(said)]
+    return chunk != b""
+
+
+def _first_words(said: bytes, command: Sequence[str]) -> str:
+    """What the command complained of. Its arguments may be secrets, such as an address with a token in it."""
+    text = scrub_own(said.decode(errors="replace"), map(Secret, command[1:]))
+    return plain(text, _MOST_WORDS) or "it said nothing"
+
+
+def _to_url(url: str, told: Mapping[str, Any], environment: Mapping[str, str], seconds: float) -> str:
+    """Post the message. Redirects are not followed; proxies and certificates are the job's. Returns what went wrong."""
+    import requests
+
+    from jobs.highlevel.transport import Limits, Transport
+
+    try:
+        transport = Transport(url, Limits(seconds, seconds, seconds, _MOST_ANSWER_BYTES), environment)
+        headers = {"User-Agent": "highlevel-recovery", "Accept-Encoding": "identity"}
+        try:
+            answer = transport.send(requests.Request("POST", url, headers=headers, json=told).prepare())
+        finally:
+            transport.close()
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended as it has; its words may hold the address
+        return f"no answer ({type(error).__name__})"
+    return "" if answer.status in range(200, 300) else f"answered {answer.status}; redirects are not followed"

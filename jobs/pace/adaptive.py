@@ -1,0 +1,71 @@
+"""A limit that nobody told us, learned from 429s: additive increase, multiplicative decrease.
+
+What it believes: HighLevel counts in windows of ten seconds, so what it accepted in the ten seconds before a 429 is
+what it takes. The pace goes just below that, rests for two windows, and then rises evenly until the next 429. A 429
+well within what was taken just before has another reason than the pace (a busy moment, a fault): the pace that was
+set comes back, and a few more 429s are taken for chance before the pace is doubted again. A series of 429s, until a
+request that was sent after their holds is accepted, counts as one. Before a whole window was seen nothing is known.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+_WINDOW = 10.0  # Seconds: HighLevel's own (API notes, 3).
+_BELOW = 0.97  # Of what was taken: the edges of a window that begins anew, and what others use, want some room.
+_DEEPEST = 0.4  # Of the pace, at most so deep at once: little is taken also where little was sent.
+_RISE = 0.004  # Of the pace, a second: at a limit that is a 429 in forty seconds, and half a pace is whole after four minutes.
+_WITHIN = 0.9  # Of what was taken before: a 429 below it is no limit's; between are edges, and others' use.
+_CHANCE = 5  # 429s that cost no pace once one was seen to be chance: where they come by chance, most do.
+
+
+class AdaptiveLimit:
+    """What to send at most, in requests a second, never above `top`."""
+
+    def __init__(self, top: float) -> None:
+        self._top = self._pace = self._taken = top
+        self._since: float | None = None  # When the pace was lowered, if it is.
+        self._chances = 0
+        self._accepted: deque[float] = deque()
+        self._seen_from = float("inf")
+        self._in_series = False
+        self._held_until = float("-inf")
+
+    def rate_at(self, now: float) -> float:
+        """The pace at this moment."""
+        if self._since is None:
+            return self._top
+        return min(self._top, self._pace * (1 + _RISE * max(0.0, now - self._since - 2 * _WINDOW)))
+
+    def accepted(self, sent: float, now: float) -> None:
+        """A request that left at `sent` has just been answered, and not with a 429."""
+        if self._in_series and sent >= self._held_until:
+            self._in_series = False
+            self._since = self._since and now
+        last = self._accepted[-1] if self._accepted else float("-inf")
+        if sent - max(last, self._held_until) > _WINDOW:
+            self._seen_from = now  # There was nothing to send.
+        self._accepted.append(now)
+        while self._accepted[0] <= now - _WINDOW:
+            self._accepted.popleft()
+
+    def refused(self, now: float, until: float) -> None:
+        """A 429 has just come; nothing leaves before `until`."""
+        self._held_until = until
+        if not self._in_series:
+            self._in_series = True
+            self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        """Lower the pace, or give it back, for the first 429 of a series."""
+        if now - self._seen_from < _WINDOW:
+            return
+        rate = self.rate_at(now)
+        # One fewer: the first of them may have been at the edge.
+        taken = max(0, sum(at > now - _WINDOW for at in self._accepted) - 1) / _WINDOW * _BELOW
+        if self._chances:
+            self._chances -= 1
+        elif self._since is not None and rate <= self._taken and taken < _WITHIN * self._taken:
+            self._since, self._chances = None, _CHANCE
+        else:
+            self._taken, self._pace, self._since = taken, max(min(rate, taken), rate * _DEEPEST), now

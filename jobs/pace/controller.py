@@ -1,0 +1,254 @@
+"""What decides when a request may leave: the pace that was set, what answers say of limits, and what 429s teach.
+
+Values in, decisions out: no clock, no thread, no sleep. Times are monotonic seconds, `utc` is the operator's time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from jobs.pace.adaptive import AdaptiveLimit
+from jobs.pace.server_limits import Budget, read_limits
+from jobs.pace.spacing import Schedule, window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from jobs.pace.server_limits import Said
+
+_LIMIT_SECONDS = 10.0
+_TOO_MANY_REQUESTS = 429
+_LONGEST = 366 * 86_400.0  # Seconds; whatever a server asks for beyond them is the same to a run, and overflows dates.
+_OWN_AFTER = 3  # 429s of one account, while others pass: then the limit is its own.
+_BUDGETS = 1_000  # Of agencies that were asked last; one that is forgotten tells its limits again with its next answer.
+_REFUSED = 10_000  # Accounts whose 429s are counted.
+
+
+class Resource(NamedTuple):
+    """What a request is for: an `account` (a location or a company) of an app.
+
+    `bearer`: it carries the account's own token. The limits that its answer tells are that account's then, else the app's.
+    """
+
+    app: str = ""
+    account: str = ""
+    bearer: bool = False
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """Whose limits its answer tells."""
+        return (self.app, self.account if self.bearer else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Nothing is sent until `until` (monotonic seconds), since the server answered `status`."""
+
+    until: float
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """The pace is `rate` requests a second, less than was set; `why` is `told_limit` or `too_many_requests`."""
+
+    rate: float
+    why: str
+
+
+class _Flight(NamedTuple):
+    """A request that has left: what for, the budget that it counts against, and its number there."""
+
+    resource: Resource
+    budget: Budget
+    number: int
+
+
+class Controller:
+    """The pace of one run. `backoff(n)` gives the hold after the n-th 429 in a row that named none."""
+
+    def __init__(self, requests_per_second: float, patience: float, backoff: Callable[[int], float]) -> None:
+        self._set = window(requests_per_second * _LIMIT_SECONDS, _LIMIT_SECONDS)
+        self._patience = patience
+        self._backoff = backoff
+        self._schedule = Schedule()
+        self._ceiling = AdaptiveLimit(self._set.rate)
+        self._of_apps: dict[str, Budget] = {}
+        self._of_accounts: OrderedDict[Resource, Budget] = OrderedDict()
+        self._flights: dict[int, _Flight] = {}
+        self._passed = 0
+        self._refusals: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+        self._refused_in_a_row = 0
+        self._refused_since: float | None = None
+        self._alone: int | None = None
+        self._withdrawn = 0
+        self.held = Held(float("-inf"), 0)
+        self.enough = ""
+        self.out_of_patience = False
+
+    @property
+    def requests(self) -> int:
+        """How many have left."""
+        return len(self._schedule) - self._withdrawn
+
+    @property
+    def under_way(self) -> int:
+        """How many have left and are not answered."""
+        return len(self._flights)
+
+    def due(self, now: float, resource: Resource = Resource()) -> float:  # noqa: B008 - a value
+        """When the next request for `resource` may leave, as far as is known now; infinite while an answer must come first."""
+        due = self.due_for_all(now)
+        return max(due, self.free_at(max(now, due), resource)) if due < math.inf else due
+
+    def due_for_all(self, now: float) -> float:
+        """When the next request may leave, whatever it is for: by the pace that was set, by 429s, and by holds."""
+        if self._alone is not None and self._alone < len(self._schedule):
+            return float("inf")
+        return max(self._schedule.due(self._rate(now), self._set), self.held.until)
+
+    def free_at(self, now: float, resource: Resource) -> float:
+        """From when on the limits of `resource` alone let a request leave."""
+        budget = self._known(resource)
+        return budget.free_at(now) if budget else now
+
+    def _known(self, resource: Resource) -> Budget | None:
+        return self._of_accounts.get(resource) if resource.bearer else self._of_apps.get(resource.app)
+
+    def _budget(self, resource: Resource) -> Budget:
+        """What `resource` counts against; it is known from now on."""
+        if not resource.bearer:
+            return self._of_apps.setdefault(resource.app, Budget())
+        budget = self._of_accounts.setdefault(resource, Budget())
+        self._of_accounts.move_to_end(resource)
+        if len(self._of_accounts) > _BUDGETS:
+            self._of_accounts.popitem(last=False)
+        return budget
+
+    def _rate(self, now: float) -> float:
+        return min(self._set.rate, self._ceiling.rate_at(now))
+
+    def lowered(self, now: float) -> Lowered | None:
+        """How far the pace is below the one that was set, and why; None where it is not."""
+        limits = [(self._ceiling.rate_at(now), "too_many_requests")]
+        limits += [(budget.rate(now), "told_limit") for budget in self._of_apps.values()]
+        rate, why = min(limits)
+        return Lowered(rate, why) if rate < self._set.rate * 0.99 else None
+
+    def leave(self, now: float, resource: Resource = Resource()) -> int:  # noqa: B008 - a value
+        """A request for `resource` leaves; its number."""
+        budget = self._budget(resource)
+        number = self._schedule.leave(now, self._rate(now))
+        self._flights[number] = _Flight(resource, budget, budget.leave(now))
+        return number
+
+    def withdrawn(self, number: int, now: float) -> None:
+        """Request `number` did not leave after all."""
+        self._withdrawn += 1
+        flight = self._flights.pop(number)
+        flight.budget.hear(None, flight.number, now, arrived=False)
+        if number == self._alone:
+            self._alone = len(self._schedule)
+
+    def answered(
+        self, number: int, now: float, status: int, retry_after: float | None, headers: Mapping[str, str], utc: datetime
+    ) -> None:
+        """An answer to request `number` has come (`status` 0: none will)."""
+        flight = self._flights.pop(number)
+        sent = self._schedule.left_at(number)
+        if status:
+            self._schedule.answered(number, now)
+        if number == self._alone:
+            self._alone = None
+        said = read_limits(headers, utc) if headers else None
+        flight.budget.hear(said, flight.number, now, arrived=bool(status))
+        asked_for = _bounded(retry_after)
+        if status == _TOO_MANY_REQUESTS:
+            if not self._is_its_own(flight, now, asked_for, said):
+                self._refused(sent, now, asked_for, utc)
+            return
+        if status:
+            self._passed += 1
+            self._refusals.pop(flight.resource[:2], None)
+            self._refused_in_a_row, self._refused_since = 0, None
+            self._ceiling.accepted(sent, now)
+        if asked_for is not None:
+            self._hold(now, asked_for, status, utc)
+
+    def _is_its_own(self, flight: _Flight, now: float, asked_for: float | None, said: Said | None) -> bool:
+        """Whether a 429 is of the account alone, and no matter of the others.
+
+        A call with its own bearer says so by its headers, or by a pause that would end the run; else it shows by
+        others that pass, again and again, between its 429s.
+        """
+        resource = flight.resource
+        count, passed = self._refusals.get(resource[:2], (0, -1))
+        count += self._passed > passed
+        self._refusals[resource[:2]] = count, self._passed
+        if len(self._refusals) > _REFUSED:
+            self._refusals.popitem(last=False)
+        told = said is not None and ((said.most > 0 and said.remaining == 0) or said.today == 0)
+        own = count >= _OWN_AFTER or (resource.bearer and (told or (asked_for or 0.0) > self._patience))
+        if own and resource.bearer and asked_for:
+            flight.budget.rest(now + asked_for)
+        return own
+
+    def _refused(self, sent: float, now: float, retry_after: float | None, utc: datetime) -> None:
+        under_way = sent < self.held.until
+        self._refused_in_a_row += not under_way or not self._refused_in_a_row
+        if self._refused_since is None:
+            self._refused_since = now
+        seconds = retry_after or 0.0
+        if not under_way and not seconds:
+            seconds = self._backoff(self._refused_in_a_row)
+        if seconds:
+            self._hold(now, seconds, _TOO_MANY_REQUESTS, utc)
+        if not retry_after or under_way or self._refused_in_a_row > 1:
+            self._alone = len(self._schedule)  # It is no chance, or the hold is a guess: the next one goes ahead alone.
+        self._ceiling.refused(now, self.held.until)
+
+    def _hold(self, now: float, seconds: float, status: int, utc: datetime) -> None:
+        until = now + seconds
+        refused_for = now - self._refused_since if self._refused_since is not None else 0.0
+        if seconds > self._patience:
+            self.out_of_patience, self.enough = True, _asked_for(seconds, status, utc)
+        elif refused_for >= self._patience:
+            self.out_of_patience, self.enough = True, "HighLevel kept answering 429 (too many requests)"
+        if until > self.held.until:
+            self.held = Held(until, status)
+            self._schedule.pause(until)
+
+    def left_today(self, resource: Resource) -> int | None:
+        """How many requests the day still has for `resource`, where that was told."""
+        budget = self._known(resource)
+        return budget.left_today if budget else None
+
+    def day_is_spent(self, resource: Resource, utc: datetime) -> tuple[float, str]:
+        """The seconds until the next day of `resource` (infinite: not told), and in words that this one's requests are used up."""
+        budget = self._known(resource)
+        next_day = budget.next_day if budget else None
+        again = _again_after(next_day) if next_day else "run the same command again tomorrow"
+        whose = f" for {resource.account}" if resource.bearer else ""
+        seconds = max(0.0, (next_day - utc).total_seconds()) if next_day else math.inf
+        return seconds, f"HighLevel's limit of requests a day{whose} is used up; {again}"
+
+
+def _bounded(seconds: float | None) -> float | None:
+    """Seconds that a server asked to wait, as a number that can be counted with; None where they are none."""
+    if seconds is None or math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), _LONGEST)
+
+
+def _asked_for(seconds: float, status: int, utc: datetime) -> str:
+    what = f"HighLevel asked with {status} for a pause that is longer than pace.patience_seconds"
+    return what if seconds >= _LONGEST else f"{what}; {_again_after(utc + timedelta(seconds=seconds))}"
+
+
+def _again_after(moment: datetime) -> str:
+    return f"run the same command again after {moment:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,235 @@
+"""One gate for every request of every worker. Who waits stands in a line; those with a code in hand go first.
+
+When the next may leave is `Controller`'s to say; this is the line, and the threads that stand in it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from jobs.pace.controller import Controller, Held, Lowered, Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+__all__ = ["Gate", "Held", "Lowered", "Resource", "Rests", "Stopped"]
+
+_SHORT = (
+    0.25  # Seconds that a request waits in the line for the limit of its own resource; for longer it leaves the line.
+)
+_LONGEST_WAIT = 3_600.0  # Seconds; then it is looked again. What a lock can wait for has a limit of its own.
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop while a request waited
+    """The request was not sent, since the run stops."""
+
+
+class Rests(Exception):  # noqa: N818 - not an error: its own limit holds it back, and nobody else
+    """The request was not sent: the limits of its own resource let none out for `seconds`; infinite: for long."""
+
+    def __init__(self, seconds: float, why: str) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+        self.why = why
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request in the line."""
+
+    turn: threading.Condition
+    resource: Resource
+    urgent: bool
+
+
+class Gate:
+    """The gate. All times are seconds of `clock`, which never jumps; `now` gives the operator's time in UTC.
+
+    `backoff(n)` gives the hold after the n-th 429 in a row that named none; `patience` is the run's with 429, in seconds.
+    `left` is called when a request has left; it must not wait.
+    """
+
+    def __init__(
+        self,
+        requests_per_second: float,
+        patience: float,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+        backoff: Callable[[int], float],
+        left: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._control = Controller(requests_per_second, patience, backoff)
+        self._clock = clock
+        self._now = now
+        self._left = left
+        self._lock = threading.Lock()
+        self._with_code: list[_Waiter] = []
+        self._others: list[_Waiter] = []
+        self._codes_to_come: dict[int, str] = {}
+        self._stopping = self._stopped_for_all = self._paused = False
+
+    def enter(self, *, urgent: bool, resource: Resource = Resource()) -> int:  # noqa: B008 - a value
+        """Return the request's number when it may leave.
+
+        Raises `Stopped` where the run stops first (an urgent one keeps its slot, but waits through no hold), and
+        `Rests` where `resource` is an account that was told a limit of its own, which lets nothing out for a while.
+        Nobody's turn comes in a pause.
+        """
+        with self._lock:
+            line = self._with_code if urgent else self._others
+            me = _Waiter(threading.Condition(self._lock), resource, urgent)
+            line.append(me)
+            try:
+                return self._wait_for_turn(me)
+            finally:
+                line.remove(me)
+                self._wake_next()
+
+    def _wait_for_turn(self, me: _Waiter) -> int:
+        timed = False
+        while True:
+            now = self._clock()
+            due = self._control.due(now, me.resource)
+            self._refuse(me, now, due)
+            if self._paused:
+                me.turn.wait()
+            elif me is not self._next(now):
+                if timed:
+                    self._wake_next()  # Whoever is first now may not know it.
+                timed = False
+                me.turn.wait()
+            elif now < due:
+                timed = True
+                me.turn.wait(timeout=None if due == float("inf") else min(due - now, _LONGEST_WAIT))
+            else:
+                number = self._control.leave(now, me.resource)
+                self._left()
+                if not me.urgent and not me.resource.bearer:
+                    self._codes_to_come[number] = me.resource.app
+                return number
+
+    def _refuse(self, me: _Waiter, now: float, due: float) -> None:
+        """Raise `Stopped` or `Rests` where the request is not to wait any more."""
+        spent = self._day_is_spent(me)
+        if spent and me.resource.bearer:
+            raise Rests(*self._control.day_is_spent(me.resource, self._now()))
+        if spent and not self._stopping:
+            self._control.enough = self._control.day_is_spent(me.resource, self._now())[1]
+            self._stopping = True
+            self._wake_all()
+        held = self._control.held.until > now or due == float("inf")
+        if self._stopped_for_all or (self._stopping and (held or not me.urgent or spent)):
+            raise Stopped
+        if me.resource.bearer:
+            own = due - max(now, self._control.due_for_all(now))
+            if own > _SHORT:
+                raise Rests(due - now, f"{me.resource.account} used up its limit of requests for the moment")
+
+    def _day_is_spent(self, me: _Waiter) -> bool:
+        """Whether the day's requests are used up, except those that are kept for codes in hand."""
+        left = self._control.left_today(me.resource)
+        if left is None:
+            return False
+        if me.urgent or me.resource.bearer:
+            return left < 1
+        app = me.resource.app
+        in_hand = sum(waiter.resource.app == app for waiter in self._with_code)
+        return left < 2 + in_hand + sum(to_come == app for to_come in self._codes_to_come.values())
+
+    def _next(self, now: float) -> _Waiter | None:
+        """Who may leave first; of those that may at once, who has a code in hand, then who waits longest."""
+        line = [*self._with_code, *self._others]
+        free: dict[tuple[str, str], float] = {}
+        at = max(now, min(self._control.due_for_all(now), now + _LONGEST_WAIT))
+        for waiter in line:
+            if waiter.resource.told not in free:
+                free[waiter.resource.told] = self._control.free_at(at, waiter.resource)
+        return min(line, key=lambda waiter: free[waiter.resource.told], default=None)
+
+    def _wake_next(self) -> None:
+        following = self._next(self._clock())
+        if following is not None:
+            following.turn.notify()
+
+    def _wake_all(self) -> None:
+        for waiting in chain(self._with_code, self._others):
+            waiting.turn.notify()
+
+    def withdraw(self, number: int) -> None:
+        """Hear that request `number`, which might leave, did not. Its slot is not given to another."""
+        with self._lock:
+            self._codes_to_come.pop(number, None)
+            self._control.withdrawn(number, self._clock())
+            self._wake_next()
+
+    def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
+        """Hear of the answer to request `number` (`status` 0: none came): hold everybody back where it says so."""
+        with self._lock:
+            self._codes_to_come.pop(number, None)
+            self._control.answered(number, self._clock(), status, retry_after, headers, self._now())
+            if self._control.enough:
+                self._stopping = True
+            if self._stopping:
+                self._wake_all()
+            else:
+                self._wake_next()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests stand in the line."""
+        return len(self._with_code) + len(self._others)
+
+    @property
+    def under_way(self) -> int:
+        """How many requests have left and are not answered."""
+        return self._control.under_way
+
+    @property
+    def requests(self) -> int:
+        """How many requests have left."""
+        return self._control.requests
+
+    @property
+    def held(self) -> Held | None:
+        """The hold that runs now, if any."""
+        held = self._control.held
+        return held if held.until > self._clock() else None
+
+    @property
+    def lowered(self) -> Lowered | None:
+        """How far the pace is below the one that was set, and why, if it is."""
+        with self._lock:
+            return self._control.lowered(self._clock())
+
+    @property
+    def enough(self) -> str:
+        """Why the limits of the server end the run, in words; empty while they do not."""
+        return self._control.enough
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether there was nothing but 429 for too long, or the server asked for a longer hold than the run's patience."""
+        return self._control.out_of_patience
+
+    def pause(self) -> None:
+        """Let nobody in until `go_on`: what comes back could not be written down now."""
+        with self._lock:
+            self._paused = True
+
+    def go_on(self) -> None:
+        """Let them in again."""
+        with self._lock:
+            self._paused = False
+            self._wake_all()
+
+    def stop(self, *, also_codes: bool = False) -> None:
+        """Let nothing more in, but what has a code in hand and no hold before it; `also_codes`: nothing at all."""
+        with self._lock:
+            self._stopping = True
+            self._stopped_for_all = self._stopped_for_all or also_codes
+            self._wake_all()

@@ -1,0 +1,159 @@
+"""One install: the steps of a try, and how long to wait before the next one, where one may help."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tenacity import DoSleep, RetryCallState, Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
+
+from jobs.core.causes import ADVICE, diagnose
+from jobs.core.model import Answer, App, Cause, Install, Route, Tokens
+from jobs.highlevel.api import CallFailed, ConnectionLost, ThisMachineLacks
+from jobs.pace.gate import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.core.secret import Secret
+    from jobs.highlevel.api import Code, HighLevel, Pages, Window
+    from jobs.recovery.agency_tokens import AgencyKey
+
+_MOST_HELD = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One try: the install, its route, and what that route needs. `pages`: read the agency's locations on instead."""
+
+    install: Install
+    route: Route
+    window: Window
+    agency: AgencyKey | None = None
+    bearer: Secret | None = None
+    pages: Pages | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Locations of an agency that have the app, or None where it would not say; `whole`: there are no more."""
+
+    locations: frozenset[str] | None
+    whole: bool = True
+
+
+Tried = Tokens | Listing | Answer | None
+"""How a try ended: with a pair (or a listing), with an answer that gave none, or not at all, since the run stops."""
+
+
+def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
+    """A new pair by reconnect and exchange. The code is sent at most once: any retry starts from here again.
+
+    Where the token answer has no trace id, the one before it leads HighLevel's support to the same place.
+    """
+    with suppress(ConnectionLost):
+        return _exchanged(api, app, install, api.reconnect(app, install))
+    return _exchanged(api, app, install, api.reconnect(app, install), fresh=True)
+
+
+def _exchanged(api: HighLevel, app: App, install: Install, code: Code, *, fresh: bool = False) -> Tokens:
+    try:
+        tokens = api.exchange(app, install, code, fresh=fresh)
+    except CallFailed as failed:
+        failed.answer = replace(failed.answer, trace_id=failed.answer.trace_id or code.trace_id)
+        raise
+    return replace(tokens, trace_id=tokens.trace_id or code.trace_id)
+
+
+def by_refresh(api: HighLevel, app: App, install: Install, window: Window, intend: Callable[[Install], bool]) -> Tokens:
+    """The pair that the old refresh token is spent for."""
+    assert install.old is not None
+    return api.refresh(app, install, install.old, window, intend)
+
+
+def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secret) -> Tokens:
+    """A pair for a sub-account by its agency's token."""
+    return api.location_token(install, agency.company_id, bearer)
+
+
+def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
+    """Locations of an agency, from the page on that comes next; so many at once as are light to hold."""
+    try:
+        while not pages.whole and len(pages.found) < _MOST_HELD:
+            api.installed_locations(pages, bearer)
+    except CallFailed as failed:
+        if ADVICE[diagnose(failed.answer)].again:
+            raise
+        return Listing(None)
+    locations = frozenset(pages.found)
+    pages.found.clear()
+    return Listing(locations, pages.whole)
+
+
+def attempt(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bool]) -> Tried:
+    """One try. It returns how it ended. Raises ThisMachineLacks; anything else is a bug.
+
+    `intend` puts on disk that the install's old token will be spent, and returns whether that worked.
+    """
+    try:
+        if task.pages and task.bearer:
+            return read_on(api, task.pages, task.bearer)
+        if task.route is Route.AGENCY and task.agency and task.bearer:
+            return by_agency(api, task.install, task.agency, task.bearer)
+        if task.route is Route.REFRESH:
+            return by_refresh(api, app, task.install, task.window, intend)
+        return by_reconnect(api, app, task.install)
+    except ThisMachineLacks:
+        raise
+    except CallFailed as failed:
+        return failed.answer
+    except Stopped:
+        return None
+
+
+def is_refused_by_pace(tried: Tried) -> bool:
+    """Whether the try met a 429, which is the pace's matter and uses up none of the install's tries."""
+    return isinstance(tried, Answer) and diagnose(tried) is Cause.RATE_LIMITED
+
+
+def _may_help(tried: Tried) -> bool:
+    return isinstance(tried, Answer) and ADVICE[diagnose(tried)].again
+
+
+class RetryPolicy:
+    """How often and after which waits an install is tried: exponential, with full jitter between the two waits.
+
+    `attempts` are tries in all; the waits are seconds, and so is `patience`, with what is refused with 429 alone.
+    """
+
+    def __init__(self, attempts: int, min_wait: float, max_wait: float, patience: float = 600.0) -> None:
+        self.patience = patience
+        lowest = min(min_wait, max_wait)
+        self._wait = wait_random_exponential(multiplier=2 * lowest or 1, min=lowest, max=max_wait)
+        self._retrying = Retrying(
+            stop=stop_after_attempt(attempts),
+            wait=self._wait,
+            retry=retry_if_result(_may_help),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        self._retrying.begin()
+
+    def begin(self) -> RetryCallState:
+        """The state of an install that was not tried yet in this run."""
+        return RetryCallState(self._retrying, fn=None, args=(), kwargs={})
+
+    def wait_after(self, state: RetryCallState, tried: Tried) -> float | None:
+        """Seconds until the next try, or None where this one was the last. `state` moves on to the next try."""
+        state.set_result(tried)
+        do = self._retrying.iter(retry_state=state)
+        if not isinstance(do, DoSleep):
+            return None
+        state.prepare_for_next_attempt()
+        return float(do)
+
+    def backoff(self, refusals: int) -> float:
+        """Seconds to hold everybody back after that many 429 in a row that named none."""
+        state = self.begin()
+        state.attempt_number = refusals
+        return self._wait(state)

@@ -1,0 +1,78 @@
+"""Whether HighLevel can be reached at all. While it cannot, one install probes and the others wait.
+
+Tries that no answer came to, of several installs, and none that was answered in between: the network is away. Nobody's
+tries are used up by that. Values in, decisions out; times are monotonic seconds, tries are known by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jobs.core.model import InstallKey
+
+_INSTALLS = 3  # So many different ones without an answer: it is not the installs that are at fault.
+_LONGEST_BACKOFF = 3  # Probes cost nothing; a network that is back is to be noticed soon.
+
+
+class Connectivity:
+    """What is known of the way to HighLevel. `patience` in seconds; `backoff(n)` gives the wait after the n-th probe."""
+
+    def __init__(self, patience: float, backoff: Callable[[int], float]) -> None:
+        self._patience = patience
+        self._backoff = backoff
+        self._last_try = 0
+        self._without: set[InstallKey] = set()
+        self._since = self._probe_at = math.inf
+        self._probe: int | None = None
+        self._probes = 0
+        self.reached = False
+
+    @property
+    def away(self) -> bool:
+        """Whether nobody gets an answer."""
+        return len(self._without) >= _INSTALLS
+
+    def answered(self, tries: int) -> None:
+        """An answer has come, whatever it says; `tries` were begun by now."""
+        self.reached, self._last_try = True, tries
+        self._without.clear()
+        self._since, self._probe, self._probes = math.inf, None, 0
+
+    def unanswered(self, install: InstallKey, number: int, now: float) -> bool:
+        """No answer came to try `number`. Returns whether that may be nobody's fault: none came to any that began later."""
+        if not self.reached or number <= self._last_try:
+            return False
+        self._since = min(self._since, now)
+        self._without.add(install)
+        if self.away and self._probes == 0:
+            self._wait(now)
+        return True
+
+    def back(self, number: int, now: float) -> None:
+        """Try `number` is back, with whatever it brings."""
+        if number == self._probe:
+            self._probe = None
+            self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        self._probes += 1
+        self._probe_at = now + self._backoff(min(self._probes, _LONGEST_BACKOFF))
+
+    def not_before(self) -> float:
+        """When the next try may go out: at any time, or as a probe while nobody gets an answer."""
+        if not self.away:
+            return -math.inf
+        return self._probe_at if self._probe is None else math.inf
+
+    def goes(self, number: int) -> None:
+        """Try `number` goes out."""
+        if self.away:
+            self._probe = number
+
+    def over(self, now: float) -> bool:
+        """Whether that has lasted for longer than the run's patience."""
+        return self.away and now - self._since >= self._patience

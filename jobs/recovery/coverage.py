@@ -1,0 +1,117 @@
+"""Which installs each route can serve, as manifest and ledger have it before anything is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import func, inspect, select
+
+from jobs.core.model import InstallKey, Level, Route, Status
+from jobs.core.secret import Secret
+from jobs.highlevel.jwt_claims import why_useless
+from jobs.ledger.counts import taken_again
+from jobs.ledger.reads import tokens_from_text
+from jobs.ledger.refresh_log import fingerprint, newest
+from jobs.ledger.tables import SAME_INSTALL, installs, listed, spends, todo
+from jobs.recovery.agency_tokens import is_bearer, lives
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Select
+
+_AT_ONCE = 500
+
+
+class Bearer(NamedTuple):
+    """A living access token of an agency."""
+
+    client_id: str
+    company_id: str
+    token: Secret
+
+
+def known_bearers(connection: Connection, now: datetime) -> Iterator[Bearer]:
+    """The agencies' access tokens that still live: of the staged manifest, then (better) of the ledger."""
+    given = select(listed.c.client_id, listed.c.account_id, listed.c.access_token)
+    given = given.where(listed.c.level == Level.AGENCY.value, listed.c.access_token != "").order_by(listed.c.position)
+    for client_id, company_id, text in connection.execute(given):
+        if is_bearer(client_id, company_id, Secret(text), now):
+            yield Bearer(client_id, company_id, Secret(text))
+    back = select(installs.c.client_id, installs.c.account_id, installs.c.tokens)
+    back = back.where(installs.c.level == Level.AGENCY.value, installs.c.status == Status.RECOVERED.value)
+    for client_id, company_id, text in connection.execute(back):
+        tokens = tokens_from_text(text)
+        if lives(tokens, now):
+            yield Bearer(client_id, company_id, tokens.access_token)
+
+
+def may_serve(connection: Connection, client_id: str, companies: Sequence[str], *, refresh: bool) -> bool:
+    """Whether an agency among `companies`, or an old refresh token, may serve any install that is lined up for an app."""
+    lined_up = select(todo.c.seq).join(installs, installs.c.id == todo.c.install).where(todo.c.client_id == client_id)
+    of_location = lined_up.where(installs.c.level == Level.SUB_ACCOUNT.value)
+    asked = [of_location.where(installs.c.company_id == "")] if companies else []
+    asked += [
+        of_location.where(installs.c.company_id.in_(companies[begin : begin + _AT_ONCE]))
+        for begin in range(0, len(companies), _AT_ONCE)
+    ]
+    if refresh:
+        with_old = lined_up.join(listed, listed.c.position == installs.c.position)
+        asked += [with_old.where(listed.c.refresh_token != ""), lined_up.where(installs.c.tokens.is_not(None))]
+    return any(connection.execute(query.limit(1)).first() is not None for query in asked)
+
+
+def served(
+    connection: Connection,
+    client_ids: Collection[str],
+    routes: Sequence[Route],
+    now: datetime,
+    before: str = "",
+    *,
+    with_companies: bool,
+) -> dict[str, int]:
+    """How many of the staged installs that a run would try each of `routes` can serve, as far as can be seen by now.
+
+    `with_companies`: the manifest has a column for them, so that an empty cell says that none is known; without one,
+    what an earlier manifest said holds, as for a run. What was recovered `before` would be tried too. `unplaced` are
+    sub-accounts whose company is not known: an agency may serve those that it lists.
+    """
+    counts = {route.value: 0 for route in routes} | ({"unplaced": 0} if Route.AGENCY in routes else {})
+    agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, now)}
+    of_apps = {client_id for client_id, _ in agencies}
+    spent = set(connection.scalars(select(spends.c.fingerprint))) if inspect(connection).has_table("spends") else set()
+    to_try = connection.execute(_to_try(before, with_companies=with_companies), execution_options={"yield_per": 1_000})
+    for client_id, level, account_id, company_id, text, recorded in to_try:
+        if client_id not in client_ids:
+            continue
+        key, old = InstallKey(client_id, Level(level), account_id), newest(recorded, text) or Secret("")
+        for route in routes:
+            counts[route] += (
+                route is Route.RECONNECT
+                or (route is Route.AGENCY and level == Level.SUB_ACCOUNT and (client_id, company_id) in agencies)
+                or (route is Route.REFRESH and _may_be_sent(key, old, spent, now))
+            )
+        if "unplaced" in counts and level == Level.SUB_ACCOUNT and not company_id and client_id in of_apps:
+            counts["unplaced"] += 1
+    return counts
+
+
+def _may_be_sent(key: InstallKey, old: Secret, spent: Collection[str], now: datetime) -> bool:
+    return bool(old.reveal()) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
+
+
+def _to_try(before: str, *, with_companies: bool) -> Select[Any]:
+    company = listed.c.company_id if with_companies else func.coalesce(installs.c.company_id, listed.c.company_id)
+    names = (
+        listed.c.client_id,
+        listed.c.level,
+        listed.c.account_id,
+        company,
+        listed.c.refresh_token,
+        installs.c.tokens,
+    )
+    wanted = (func.coalesce(installs.c.status, "") != Status.RECOVERED.value) | taken_again(before)
+    return (
+        select(*names).select_from(listed.outerjoin(installs, SAME_INSTALL)).where(listed.c.repeats.is_(False), wanted)
+    )

@@ -1,0 +1,75 @@
+"""An install on its way: where it is on its routes, and what may come next for it; values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jobs.core.model import Answer, Install, RefreshState, Route, RouteResult
+from jobs.highlevel.api import Window
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+    from jobs.recovery.agency_tokens import Agency, AgencyKey
+
+
+OWN_LIMIT = 3  # 429s in a row: from then on they are taken for a limit of the install's own. The gate takes as many.
+
+
+@dataclass(slots=True)
+class InstallProgress:
+    """One install in this run: the routes left, the tries on the first of them, and what was met before.
+
+    `slot` is when its next call for its agency may leave, so that these leave evenly (monotonic seconds).
+    `first_try` and `last_try` are the numbers of its tries among all of the run, from 1. `suspect`: it got no answer
+    while others did.
+    `company_id` is its agency: the list's, or the one that HighLevel named since. `refusals` are 429s in a row, the first of them at `refused_since` (monotonic seconds).
+    `refresh_state` is what is known of its old token, the worst while a try to spend it is out; `before`: before that try.
+    """
+
+    install: Install
+    left: list[Route]
+    retry_state: RetryCallState
+    company_id: str = ""
+    tries: int = 0
+    last: Answer | None = None
+    met: list[RouteResult] = field(default_factory=list)
+    agency: Agency | None = None
+    slot: float | None = None
+    first_try: int = 0
+    last_try: int = 0
+    suspect: bool = False
+    window: Window = field(default_factory=Window)
+    refusals: int = 0
+    refused_since: float = 0.0
+    looked: bool = False
+    refresh_state: RefreshState = RefreshState.UNTOUCHED
+    before: RefreshState = RefreshState.UNTOUCHED
+
+
+@dataclass(frozen=True, slots=True)
+class RunNow:
+    """The way's next try may go out."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFor:
+    """It waits until something ends at this agency (`company_id` empty: at any agency of the app)."""
+
+    key: AgencyKey
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """It waits until this moment of the clock."""
+
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """No route is left."""
+
+
+Step = RunNow | WaitFor | WaitUntil | Exhausted

@@ -1,0 +1,103 @@
+"""Stopping gently: by a signal, by the time that was given, or because going on makes no sense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from jobs.core.errors import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Left(Enum):
+    """What a run that has come to its end leaves untried."""
+
+    NOTHING = auto()
+    NOT_ASKED_FOR = auto()  # Pending, but `--cause` left it out.
+    SOME = auto()
+
+
+class _Why(Enum):
+    NOTHING_DID = auto()
+    IT_WAS_ASKED_TO = auto()
+    NO_SENSE = auto()
+
+
+_REASONS = {
+    "": _Why.NOTHING_DID,
+    "time_limit": _Why.IT_WAS_ASKED_TO,
+    "install_limit": _Why.IT_WAS_ASKED_TO,
+    "reconnect_removed": _Why.NO_SENSE,
+    "credentials_rejected": _Why.NO_SENSE,
+    "refused": _Why.NO_SENSE,
+    "outage": _Why.NO_SENSE,
+}
+# What stopped the run, what it leaves: its exit code. A reason that came when all was tried stopped nothing, and a run
+# that leaves something pending never ends with 0 or 1. Other reasons (a signal, the disk, a bug) keep their own code.
+_FINISHED = None  # 0, or 1 where some failed
+_ENDS = {
+    (_Why.NOTHING_DID, Left.NOTHING): _FINISHED,
+    (_Why.NOTHING_DID, Left.NOT_ASKED_FOR): Exit.STOPPED_AS_ASKED,
+    (_Why.NOTHING_DID, Left.SOME): Exit.STOPPED_EARLY,
+    (_Why.IT_WAS_ASKED_TO, Left.NOTHING): _FINISHED,
+    (_Why.IT_WAS_ASKED_TO, Left.NOT_ASKED_FOR): Exit.STOPPED_AS_ASKED,
+    (_Why.IT_WAS_ASKED_TO, Left.SOME): Exit.STOPPED_AS_ASKED,
+    (_Why.NO_SENSE, Left.NOTHING): _FINISHED,
+    (_Why.NO_SENSE, Left.NOT_ASKED_FOR): Exit.STOPPED_EARLY,
+    (_Why.NO_SENSE, Left.SOME): Exit.STOPPED_EARLY,
+}
+
+
+def remaining(attempted: int, lined_up: int, pending: int) -> Left:
+    """What is left where so many of those that were lined up have ended, and so many of INPUT's installs are pending."""
+    if attempted < lined_up:
+        return Left.SOME
+    return Left.NOT_ASKED_FOR if pending else Left.NOTHING
+
+
+def end_of(because: str, code: Exit, left: Left, *, failed: bool) -> Exit:
+    """The exit code of a run that stopped for this reason (empty: for none), whose own code is `code`."""
+    if because not in _REASONS:
+        return code
+    ends = _ENDS[_REASONS[because], left]
+    return (Exit.SOME_FAILED if failed else Exit.OK) if ends is _FINISHED else ends
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether the run is to stop, why, and the exit code of that; `clock` and `deadline` are monotonic seconds.
+
+    `asked_to` is called at the moment it is asked to stop, also from within a signal's handler.
+    """
+
+    clock: Callable[[], float]
+    deadline: float | None = None
+    because: str = ""
+    code: Exit = Exit.OK
+    met: str = ""
+    signalled: bool = False
+    asked_to: Callable[[], None] = lambda: None
+
+    def ask(self, because: str, code: Exit, met: str = "") -> None:
+        """Stop for this reason; the first one counts."""
+        if not self.because:
+            self.because, self.code, self.met = because, code, met
+            self.asked_to()
+
+    def signal(self, code: Exit) -> None:
+        """Stop for a signal whose exit code is `code`."""
+        self.signalled = True
+        self.ask("signal", code)
+
+    def must(self, because: str, code: Exit, met: str) -> None:
+        """Stop for this reason, whatever was asked before: more was lost than time."""
+        self.because, self.code, self.met = because, code, met
+
+    def asked(self) -> bool:
+        """Whether to hand out no more."""
+        if self.deadline is not None and self.clock() >= self.deadline:
+            self.ask("time_limit", Exit.STOPPED_AS_ASKED)
+        return bool(self.because)

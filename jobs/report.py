@@ -1,0 +1,139 @@
+"""The story of `report`: from the ledger to the reports, each rendered whole and moved into place; a run ends with it too."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, BinaryIO
+
+from jobs.config.apps import load_apps
+from jobs.core.clock import utc_now
+from jobs.core.errors import UserError, refuse
+from jobs.ledger import support_queries
+from jobs.ledger.changes import changes
+from jobs.ledger.counts import under_way
+from jobs.ledger.failed_set import failed_set_changed
+from jobs.ledger.opening import RESULTS, must_hold_ledger, open_ledger
+from jobs.ledger.reads import failures, last_run, records, user_columns
+from jobs.ledger.tables import UnwritableError, at_one_moment, usual_wait
+from jobs.manifest.redaction import Redactor
+from jobs.reports import summary
+from jobs.reports.earlier import refuse_unknown_tokens
+from jobs.reports.files import SUMMARY, Source, write_all
+from jobs.reports.messages import load_messages
+from jobs.reports.page import Worklist
+from jobs.start import MESSAGES, environment_of
+from jobs.system.files import replacing
+from jobs.system.locks import alone, patience_for_reports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from jobs.core.model import App, Cause, Run
+    from jobs.ledger.ledger import Ledger
+    from jobs.reports.messages import Messages
+
+
+def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> tuple[str, ...]:
+    """Write every report of `folder`, for who has it `alone` since before `run` was read.
+
+    Returns the user's columns in which failures.* have stars in the place of a secret. Raises UserError where results.csv holds what would be lost, and OSError.
+    """
+    try:
+        with at_one_moment(ledger.engine) as connection:
+            return render_from(connection, folder, ledger, run, apps, messages)
+    except UnwritableError:
+        with replacing(folder / SUMMARY) as file:
+            summary.write(file, run)  # It needs no ledger.
+        raise
+
+
+def render_from(
+    connection: Connection, folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages
+) -> tuple[str, ...]:
+    """The same, of the moment that `connection` sees, in which `run` was counted too."""
+    stars = Redactor()
+    source = Source(
+        columns=user_columns(connection),
+        records=lambda: records(connection),
+        failures=lambda: map(stars, failures(connection)),
+        worklist=_worklist(connection, stars),
+    )
+
+    @contextmanager
+    def in_place(name: str) -> Iterator[BinaryIO]:
+        if name == RESULTS:
+            refuse_unknown_tokens(folder, ledger)
+        with replacing(folder / name) as file:
+            yield file
+
+    write_all(source, run, apps, messages, in_place)
+    return tuple(stars.columns)
+
+
+def _worklist(connection: Connection, stars: Redactor) -> Worklist:
+    def by_company(cause: Cause) -> Iterator[support_queries.Listed]:
+        return (
+            replace(listed, record=stars(listed.record)) for listed in support_queries.by_company(connection, cause)
+        )
+
+    return Worklist(
+        tallies=support_queries.tallies(connection),
+        changes=changes(connection),
+        by_company=by_company,
+        fixed=lambda: map(stars, support_queries.fixed(connection)),
+        evidence=support_queries.evidence(connection),
+    )
+
+
+def report_again(
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    cut_short: int | None = None,
+) -> tuple[Run, bool]:
+    """The run, and whether other installs are failed than when a run last ended, once the reports of `folder` are rendered.
+
+    A second signal has just `cut_short` the run with this exit code, if it is given; else that question is not asked.
+    `say` tells a person what is waited for, and which messages are left out. Raises FileError, and UserError where it
+    holds no ledger.
+    """
+    must_hold_ledger(folder)
+    try:
+        apps = load_apps(project, environment_of(project, environment)).known
+    except UserError:
+        apps = {}  # The reports need them for the reinstall links alone.
+    messages = load_messages(project / MESSAGES)
+    for warning in messages.warnings if cut_short is None else ():
+        say(warning)
+    ledger = open_ledger(folder, "", usual_wait(say))
+    try:
+        with alone(folder, patience_for_reports(say)):
+            if cut_short is not None:
+                _end(ledger, cut_short)
+            with at_one_moment(ledger.engine) as connection:
+                run = _as_it_stands(connection)
+                if run is None:
+                    raise refuse("holds no run yet", str(folder), "run the job first")
+                render_from(connection, folder, ledger, run, apps, messages)
+            return run, cut_short is not None and failed_set_changed(ledger.engine)
+    finally:
+        ledger.close()
+
+
+def _as_it_stands(connection: Connection) -> Run | None:
+    """The last run, counted where it has not ended."""
+    run = last_run(connection)
+    return run if run is None or run.finished_at else under_way(connection, run)
+
+
+def _end(ledger: Ledger, code: int) -> None:
+    """Remember that the last run was ended by a signal, where it has not ended."""
+    with at_one_moment(ledger.engine) as connection:
+        run = _as_it_stands(connection)
+    if run is not None and not run.finished_at:
+        ledger.save_run(replace(run, finished_at=utc_now(), exit_code=code, stopped_because="signal"))

@@ -1,0 +1,53 @@
+"""What an earlier report still knows: token pairs that the ledger beside it does not have are never overwritten."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import TYPE_CHECKING
+
+from jobs.core.errors import refuse
+from jobs.ledger.ledger import in_batches
+from jobs.ledger.opening import RESULTS
+from jobs.ledger.reads import fingerprint
+from jobs.manifest.reader import SEPARATORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from jobs.ledger.ledger import Ledger
+
+
+def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:
+    """Raise UserError where results.csv holds tokens that the ledger does not know: they would be lost."""
+    path = folder / RESULTS
+    if path.is_symlink() or not path.is_file():
+        return  # Where a link leads, nothing is written.
+    try:
+        for batch in in_batches(_pairs(path)):
+            if not ledger.knows_pairs(batch):
+                todo = "move it to a safe place, then run again"
+                raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
+    except (OSError, UnicodeError, csv.Error) as error:
+        what = f"cannot be read as the job wrote it ({type(error).__name__}), so it may hold tokens"
+        raise refuse(what, str(path), "move it to a safe place, then run again") from None
+
+
+def _pairs(path: Path) -> Iterator[str]:
+    """The pairs in a results.csv, also one that a spreadsheet saved with another separator."""
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        separator = next((one for one in SEPARATORS if _names_pairs(header, one)), None)
+        if separator is None and (header.strip() or file.read(1)):
+            raise csv.Error("its first line does not name the columns of a pair")
+        file.seek(0)
+        for row in csv.DictReader(file, delimiter=separator or ","):
+            access, refresh = row["access_token"] or "", row["refresh_token"] or ""
+            if access or refresh:
+                yield fingerprint(access, refresh)
+
+
+def _names_pairs(header: str, separator: str) -> bool:
+    return {"access_token", "refresh_token"} <= set(next(csv.reader([header], delimiter=separator), ()))

@@ -1,0 +1,8 @@
+"""What the operating system does for the job: files written whole and synced, locks that end with their holder, signals.
+
+A refusal of the system comes out as an error that names the file, the act, and what a person can do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["descriptors", "files", "lock_holders", "locks", "output_folder", "report_process", "signals"]

@@ -1,0 +1,85 @@
+"""Files written whole and synced, private from their first byte; a half-written one of a killed run is taken away."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from jobs.core.file_errors import doing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PRIVATE = 0o600
+_LEFT_BEHIND = ".new-"
+# What one answers that syncs no folders (SMB, sshfs and others of FUSE); what it was asked for is done all the same.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EBADF}
+
+
+def make_private_folder(path: Path) -> None:
+    """Make `path` and the parents it lacks, each for its owner alone and durable under its name. Raises FileError."""
+    with doing("made", path):
+        lacking = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(lacking):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            sync(folder.parent)
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends well: whole, synced, private from its first byte.
+
+    A link in its place is replaced, not followed. Raises FileError.
+    """
+    new = path.with_name(f"{_LEFT_BEHIND}{path.name}-{secrets.token_hex(4)}")
+    with doing("written", path):
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        except BaseException:
+            with suppress(OSError):  # What went wrong first is what is told.
+                new.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+def sync(path: Path) -> bool:
+    """Make a file's content, or the names in a folder, durable. Returns False for a folder whose file system does not do that."""
+    with doing("synced", path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _NO_SYNC or not path.is_dir():
+                raise
+            return False
+        finally:
+            os.close(handle)
+    return True
+
+
+def clear_left_behind(folder: Path) -> None:
+    """Remove the half-written files of a run that was killed; they hold tokens. Raises FileError."""
+    for file in folder.glob(f"{_LEFT_BEHIND}*"):
+        with doing("removed", file):
+            file.unlink(missing_ok=True)
+
+
+def make_private_file(path: Path) -> None:
+    """Create `path` for its owner alone, where it is missing: SQLite gives its side files the same mode."""
+    with doing("made", path):
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE))
+        except FileExistsError:
+            return
+        sync(path.parent)
