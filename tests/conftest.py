@@ -149,7 +149,11 @@ def behaviours():
 @pytest.fixture(scope="session")
 def stage_process():
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.stage"], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.helpers.stage"],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         yield process
         process.stdin.close()

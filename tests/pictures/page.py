@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jobs.core.model import Cause
 from jobs.start import PROJECT
-from tests.browser import chromium, running
-from tests.made import COLUMNS, all_causes, make_run, person, place
+from tests.helpers.browser import chromium, running
+from tests.helpers.made import COLUMNS, all_causes, make_run, person, place
 
 PICTURE = PROJECT / ".github" / "page.png"
 

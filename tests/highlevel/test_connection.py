@@ -1,0 +1,89 @@
+"""A connection that is kept: what goes over it is what goes over a new one, and no answer leaves anything to the next."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+
+import pytest
+import requests
+import trustme
+
+from jobs.highlevel.transport import Limits, Transport
+from tests.helpers.bad_server import KEEP, Bad, http, serving
+
+LIMITS = Limits(5, 5, 5, 10_000)
+GOOD = Bad(lambda _: [http(b"{}")], None, KEEP)
+
+
+def test_what_is_sent_on_an_open_connection_is_what_the_libraries_send_on_a_new_one():
+    with serving(lambda *_: (GOOD, b"")) as server:
+        url = f"{server.url}/a/b?c=d%20e"
+        headers = {"User-Agent": "recovery/1", "Accept-Encoding": "identity"}  # What would be added is said already.
+        request = requests.Request("POST", url, json={"name": "Zoë"}, headers=headers).prepare()
+        transport = Transport(server.url, LIMITS, {})
+        for _ in range(2):
+            assert transport.send(request).status == 200
+        transport.close()
+        assert server.connections == 1
+        sent = server.requests
+
+    def parts(data):
+        head, _, body = data.partition(b"\r\n\r\n")
+        line, *fields = head.split(b"\r\n")
+        return line, sorted(field.lower() for field in fields), body
+
+    assert len(sent) == 2
+    assert parts(sent[1]) == parts(sent[0])
+
+
+def test_more_than_an_answer_ends_its_connection_at_once():
+    with serving(
+        lambda number, _: (Bad(lambda _: [http(b"{}") + (http(b"[]")[:9] if number == 1 else b"")], None, KEEP), b"")
+    ) as server:
+        request = requests.Request("POST", server.url, data=b"a").prepare()
+        transport = Transport(server.url, LIMITS, {})
+        for _ in range(3):
+            assert transport.send(request).body == b"{}"
+        transport.close()
+        assert server.connections == 2
+
+
+def test_what_lies_behind_an_answer_in_a_tls_record_never_becomes_the_next_answer(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    # The reader takes 8,192 bytes; what is decrypted beyond them, no `select` sees.
+    filling = b"{}" + b" " * (8_192 - len(http(b" " * 8_000)) + 7_998)
+    answers = [http(filling) + http(b'{"code": "stale"}'), http(b'{"code": "fresh"}')]
+
+    def answer(server):
+        for said in answers:
+            connection, _ = server.accept()
+            with context.wrap_socket(connection, server_side=True) as encrypted:
+                while encrypted.recv(65_536):
+                    encrypted.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}"
+        transport = Transport(url, LIMITS, {"REQUESTS_CA_BUNDLE": str(tmp_path / "authority.pem")})
+        request = requests.Request("POST", url, data=b"a").prepare()
+        assert transport.send(request).body.strip() == b"{}"
+        assert transport.send(request).body == b'{"code": "fresh"}'
+        transport.close()
+
+
+@pytest.mark.parametrize("value", ["a\r\nX: y", "a\n", "a\rb"])
+def test_no_header_holds_a_line_end_on_an_open_connection_either(value):
+    with serving(lambda *_: (GOOD, b"")) as server:
+        request = requests.Request("POST", server.url, data=b"a").prepare()
+        transport = Transport(server.url, LIMITS, {})
+        assert transport.send(request).status == 200
+        request.headers["X-One"] = value
+        with pytest.raises(ValueError, match="header value"):
+            transport.send(request)
+        transport.close()
+        assert len(server.requests) == 1

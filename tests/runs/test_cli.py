@@ -1,0 +1,90 @@
+"""The command from outside: wrong options, and what is said of them."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from jobs.sandbox.world import load_world
+from tests.conftest import PROJECT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((), "Usage"),
+        (("run",), "INPUT"),
+        (("run", "x.csv", "--frob"), "--frob"),
+        (("run", "x.csv", "--rate", "nan"), "--rate"),
+        (("run", "x.csv", "--max-duration", f"{'9' * 400}h"), "--max-duration"),
+        (("run", "x.csv", "--max-duration", "999999999h"), "from 0s to 8760h"),
+        (("run", "x.csv", "--limit", "1" + "0" * 30), "1<=x<=1000000000"),
+        (("run", "x.csv", "--rate", "1e300"), "give a number from 0.001 to 100,000"),
+        (("run", "x.csv", "--rate", "inf"), "give a number from 0.001 to 100,000"),
+        (("run", "x.csv", "--workers", "1000000000"), "give a whole number from 0 to 256"),
+        (("sandbox", "--port", "99999999999"), "0<=x<=65535"),
+    ],
+)
+def test_a_wrong_call_is_named_and_the_last_line_has_the_code_in_words(play, arguments, named):
+    done = play()(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "exit 2: could not start; nothing was sent"
+
+
+HEAVY = {"sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas"}
+
+
+def imported(job, *arguments):
+    """The libraries among `HEAVY` that a command loads."""
+    job.environment["PYTHONPROFILEIMPORTTIME"] = "1"
+    done = job(*arguments)
+    assert done.returncode == 0, done.stderr
+    modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    # A library that was refused leaves its name there, but none of its parts.
+    return {module.split(".")[0] for module in modules if "." in module} & HEAVY
+
+
+def test_a_command_loads_nothing_heavy_that_it_does_not_need(play):
+    job = play()
+    manifest = job.manifest("location_id\nLocA\n")
+    assert imported(job, "--help") == set()
+    needed = {"sqlalchemy", "jinja2"}  # For the ledger, and for the texts of messages, which are judged at the start.
+    assert imported(job, "plan", manifest, "--output", job.output) == needed
+    assert {"requests", "tenacity"} <= imported(job, "run", manifest, "--output", job.output)
+    assert imported(job, "run", manifest, "--output", job.output) <= needed | {"structlog"}  # Nothing to do.
+
+
+CLIENTS = '"clients": [{"client_id": "a", "client_secret": "b"}]'
+
+
+@pytest.mark.parametrize(
+    ("world", "says"),
+    [
+        ("{", "is no world"),
+        ("[]", "is no world"),
+        ('{"clients": []}', "names no client"),
+        (f'{{{CLIENTS}, "instals": {{}}}}', "instals"),
+        (f'{{{CLIENTS}, "default": "odd"}}', "unknown behaviour odd"),
+        (f'{{{CLIENTS}, "installs": {{"LocA": {{"heals_after": "2"}}}}}}', "heals_after"),
+        (f'{{{CLIENTS}, "installs": {{"LocA": {{"level": "Agency"}}}}}}', "level"),
+        (f'{{{CLIENTS}, "limit": {{"requests": 1, "seconds": "x"}}}}', "seconds"),
+    ],
+)
+def test_a_world_that_the_sandbox_does_not_understand_is_refused_in_a_line(tmp_path, world, says):
+    file = tmp_path / "world.json"
+    file.write_text(world, encoding="utf-8")
+    with pytest.raises(ValueError, match=says) as error:
+        load_world(file)
+    assert "\n" not in str(error.value)
+
+
+def test_the_example_world_knows_every_install_of_the_example_list():
+    world = load_world(PROJECT / "data" / "sandbox.example.json")
+    with (PROJECT / "data" / "installs.example.csv").open(encoding="utf-8", newline="") as file:
+        listed = {row["location_id"] or row["company_id"] for row in csv.DictReader(file)}
+    # Left out are one that is gone, one of another app, and one that a spreadsheet spoiled.
+    assert len(listed - world.installs.keys()) == 3
+    assert world.installs.keys() <= listed
