@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LONGEST_MOMENT = 40
+
+
+class Clocks(NamedTuple):
+    """The clocks of a run: monotonic seconds, this moment (UTC, ISO 8601), and the server's time in seconds since 1970."""
+
+    monotonic: Callable[[], float]
+    now: Callable[[], str]
+    server: Callable[[], float]
 
 
 def utc() -> datetime:

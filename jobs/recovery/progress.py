@@ -47,6 +47,12 @@ class InstallProgress:
     refresh_state: RefreshState = RefreshState.UNTOUCHED
     before: RefreshState = RefreshState.UNTOUCHED
 
+    def not_served(self, why: Answer | None) -> Exhausted:
+        """The route that comes first cannot serve it; `why` was said before, to another install, if anybody said it."""
+        if why is not None:
+            self.met.append(RouteResult(self.left[0], why, asked=False))
+        return Exhausted()
+
 
 @dataclass(frozen=True, slots=True)
 class RunNow:

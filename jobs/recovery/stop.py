@@ -7,9 +7,15 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from jobs.core.errors import Exit
+from jobs.ledger.tables import HeldError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from jobs.pace.gate import Gate
+
+
+_OF_THE_LEDGER = {UnwritableError.because, HeldError.because}
 
 
 class Left(Enum):
@@ -101,3 +107,29 @@ class Stop:
         if self.deadline is not None and self.clock() >= self.deadline:
             self.ask("time_limit", Exit.STOPPED_AS_ASKED)
         return bool(self.because)
+
+
+class StopConditions:
+    """When a run hands out no more: it was asked to stop, or the gate lets nothing out any more."""
+
+    def __init__(self, stop: Stop, gate: Gate) -> None:
+        self._stop = stop
+        self._gate = gate
+
+    def met(self) -> bool:
+        """Whether to hand out no more. What waits at the gate is turned away then."""
+        if self._stop.asked():
+            # A code that is sent when the ledger takes no more would be a pair that cannot be stored.
+            self._gate.stop(also_codes=self._stop.because in _OF_THE_LEDGER)
+        return bool(self._stop.because or self._gate.enough)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether HighLevel has answered 429 for longer than the patience of the run."""
+        return self._gate.out_of_patience
+
+    def no_thread(self, why: str) -> None:
+        """Stop, since this machine starts not a single thread."""
+        limits = "raise its limit of processes (ulimit -u, or the container's), or free memory"
+        met = f"this machine does not start a single thread ({why}): {limits}"
+        self._stop.ask("outage", Exit.STOPPED_EARLY, met)

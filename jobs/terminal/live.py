@@ -27,10 +27,10 @@ class _Console(Console):
         return False
 
 
-def console(net: Stream, *, recorded: bool = False) -> Console:
+def console(stream: Stream, *, recorded: bool = False) -> Console:
     """A console on a terminal that reads no markup in what it is given."""
     return _Console(
-        file=cast("TextIO", net.drawing),
+        file=cast("TextIO", stream.drawing),
         force_terminal=True,
         force_interactive=True,
         markup=False,

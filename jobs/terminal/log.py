@@ -17,15 +17,15 @@ _UNCLEAR = re.compile(r"[\s=\"']")
 
 
 class Log:
-    """One line an event, written to `net`. Each text goes without secrets and control characters."""
+    """One line an event, written to `stream`. Each text goes without secrets and control characters."""
 
-    def __init__(self, net: Stream, *, as_json: bool) -> None:
+    def __init__(self, stream: Stream, *, as_json: bool) -> None:
         structlog = _structlog()
-        self._net = net
+        self._net = stream
         self._with_empty = as_json
         renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else _as_line
         self._logger = structlog.wrap_logger(
-            structlog.PrintLogger(net),
+            structlog.PrintLogger(stream),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -91,8 +91,8 @@ class Terminal:
     def begins(self, manifest: Path, options: Iterable[tuple[str, str]]) -> None:
         """A run was asked for, with these options."""
         self._input, self._options = str(manifest), list(options)
-        for net in (self._out, self._err):
-            net.spare(manifest, manifest.absolute())
+        for stream in (self._out, self._err):
+            stream.spare(manifest, manifest.absolute())
         if self._voice.as_json:
             sys.stderr = cast("TextIO", Stray(self.warn))
 
@@ -107,8 +107,8 @@ class Terminal:
     def started(self, opening: Opening) -> None:
         """Say what there is to do, what is left alone, how long it takes, and where the files go."""
         plan, self._folder = opening.plan, opening.folder
-        for net in (self._out, self._err):
-            net.spare(opening.folder, opening.folder.absolute())
+        for stream in (self._out, self._err):
+            stream.spare(opening.folder, opening.folder.absolute())
         self._start(
             output=str(opening.folder),
             to_try=opening.to_try,
@@ -226,8 +226,8 @@ class Terminal:
         elif (self._for_run or code) and not self._quiet:
             self._write(self._out, [line] if run or code else [])
         until = time.monotonic() + LATE_SECONDS
-        for net in (self._out, self._err):
-            net.drain(max(0.0, until - time.monotonic()))
+        for stream in (self._out, self._err):
+            stream.drain(max(0.0, until - time.monotonic()))
 
     def _finish_log(self, code: int, line: str) -> None:
         if self._quiet and not code:
@@ -264,9 +264,9 @@ class Terminal:
         if self._voice.screen:
             self._voice.screen.close()
 
-    def _write(self, net: Stream, lines: Iterable[str]) -> None:
+    def _write(self, stream: Stream, lines: Iterable[str]) -> None:
         # Both may be one terminal, and each is written by a thread of its own: what was said before comes before.
-        (self._out if net is self._err else self._err).drain(LATE_SECONDS)
-        width = shutil.get_terminal_size().columns if net.isatty() else None
+        (self._out if stream is self._err else self._err).drain(LATE_SECONDS)
+        width = shutil.get_terminal_size().columns if stream.isatty() else None
         for line in lines:
-            net.write("\n".join(broken(line, width)) + "\n")
+            stream.write("\n".join(broken(line, width)) + "\n")

@@ -6,15 +6,21 @@ import heapq
 import itertools
 import queue
 
+from jobs.core.clock import Clocks
 from jobs.core.model import Answer, Cause, Install, InstallKey, Level, Route, Stage, Tokens
 from jobs.core.secret import Secret
 from jobs.recovery.agency_answers import AgencyAnswers
+from jobs.recovery.agency_route import AgencyRoute
 from jobs.recovery.agency_tokens import AgencyTokens
 from jobs.recovery.attempt import RetryPolicy
 from jobs.recovery.breaker import Breaker
+from jobs.recovery.closed_routes import ClosedRoutes
 from jobs.recovery.connectivity import Connectivity
+from jobs.recovery.dispatcher import Dispatcher, Sizes
+from jobs.recovery.notes import Notes
 from jobs.recovery.routing import Router
-from jobs.recovery.scheduler import Parts, outcomes
+from jobs.recovery.scheduler import outcomes
+from jobs.recovery.state import Parts
 
 APP = "app-1"
 PAIR = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
@@ -25,6 +31,20 @@ REFUSED_CONNECTION = Answer(
 LATE = Answer(Stage.RECONNECT, message="hl.test is late", exception=TimeoutError, cause=Cause.NETWORK_ERROR)
 ERROR = Answer(Stage.RECONNECT, 500, "Internal server error", "Internal server error")
 GONE = Answer(Stage.RECONNECT, 400, "API endpoint has been removed", "API endpoint has been removed")
+
+
+def reconnecting(ledger, breaker, retry_policy, clock, notes):
+    """A router that knows Reconnect alone."""
+    closed, bearers = ClosedRoutes({}, breaker, notes), AgencyTokens(ledger)
+    return Router(
+        [Route.RECONNECT],
+        retry_policy,
+        closed,
+        AgencyRoute(bearers, closed, retry_policy, clock, notes),
+        AgencyAnswers(lambda agency: None, lambda: "", notes.add),
+        Clocks(clock, lambda: "2026-11-24T10:00:00.000Z", lambda: 0.0),
+        notes,
+    )
 
 
 class Night:
@@ -50,38 +70,35 @@ class Night:
         self._under_way = 0
         retry_policy = RetryPolicy(attempts, wait, 8 * wait)
         self.breaker = Breaker(transient_installs, lambda app: False)
-        router = Router(
-            [Route.RECONNECT],
-            retry_policy,
-            AgencyTokens(ledger),
-            {},
-            reconnect_closed=self.breaker.reconnect_closed,
-            look_again=self.breaker.look_again,
-            clock=lambda: self.now,
-            now=lambda: "2026-11-24T10:00:00.000Z",
-            server_time=lambda: 0.0,
-            agency_answers=AgencyAnswers(lambda agency: None, lambda: "", self.said.append),
-            say=self.said.append,
+        self.notes = Notes()
+        dispatcher = Dispatcher(
+            self,
+            self,
+            lambda task: self.answer(task.install.key.account_id, self.now, self.out),
+            lambda: self._under_way,
+            Sizes(256, at_gate=at_gate),
         )
         self.parts = Parts(
-            threads=self,
-            inbox=self,
-            slots=256,
-            fixed=False,
-            try_once=lambda task: self.answer(task.install.key.account_id, self.now, self.out),
-            router=router,
-            breaker=self.breaker,
-            connectivity=Connectivity(patience, retry_policy.backoff),
-            under_way=lambda: self._under_way,
-            out_of_patience=lambda: False,
-            stopping=lambda: bool(self.stopped),
-            no_worker=self.stopped.append,
-            say=self.said.append,
-            clock=lambda: self.now,
-            at_gate=at_gate,
+            dispatcher,
+            reconnecting(ledger, self.breaker, retry_policy, lambda: self.now, self.notes),
+            self.breaker,
+            Connectivity(patience, retry_policy.backoff),
+            self,
+            self.notes,
+            lambda: self.now,
         )
 
-    # What the scheduler knows as its crew.
+    # What the scheduler knows as its stop.
+
+    out_of_patience = False
+
+    def met(self):
+        return bool(self.stopped)
+
+    def no_thread(self, why):
+        self.stopped.append(why)
+
+    # As its threads.
 
     def __len__(self):
         return self._started
@@ -129,5 +146,7 @@ class Night:
         todo = iter([Install(InstallKey(APP, Level.SUB_ACCOUNT, one), "") for one in ids])
         ended = {}
         for now in outcomes({APP: todo}, self.parts):
+            self.said += self.notes.take()
             ended |= {install.key.account_id: outcome for install, outcome in now.ended}
+        self.said += self.notes.take()
         return ended

@@ -8,16 +8,18 @@ from queue import SimpleQueue
 
 import pytest
 
-from jobs.core.model import Answer, Broken, Install, InstallKey, Level, Route, Row, Stage, Tokens
+from jobs.core.model import Answer, Broken, Install, InstallKey, Level, Row, Stage, Tokens
 from jobs.core.secret import Secret
 from jobs.ledger.opening import open_ledger
-from jobs.recovery.agency_answers import AgencyAnswers
 from jobs.recovery.agency_tokens import AgencyTokens
 from jobs.recovery.attempt import RetryPolicy
 from jobs.recovery.breaker import Breaker
 from jobs.recovery.connectivity import Connectivity
-from jobs.recovery.routing import Router
-from jobs.recovery.scheduler import Parts, outcomes
+from jobs.recovery.dispatcher import Dispatcher, Sizes
+from jobs.recovery.notes import Notes
+from jobs.recovery.scheduler import outcomes
+from jobs.recovery.state import Parts
+from tests.helpers.simulated_run import reconnecting
 
 ROW = Row(2, "app-1", Level.SUB_ACCOUNT, "LocA", "CoA", ("Customer A", "gold"))
 
@@ -89,6 +91,15 @@ def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger):
     assert bearers.unlisted("app-1") is agency
 
 
+class Never:
+    """Nothing stops the run."""
+
+    out_of_patience = False
+
+    def met(self):
+        return False
+
+
 class Waiting:
     """Ends what it was given when it is told to."""
 
@@ -119,35 +130,15 @@ class Waiting:
 
 def test_installs_that_end_while_others_are_written_share_one_synced_transaction(ledger):
     pair = Tokens(Secret("a"), Secret("r"), "Bearer", "", "", "Location", "", "", "Loc", "")
-    threads = Waiting()
-    router = Router(
-        [Route.RECONNECT],
-        RetryPolicy(5, 0, 0),
-        AgencyTokens(ledger),
-        {},
-        reconnect_closed=lambda app: None,
-        look_again=lambda app: None,
-        clock=lambda: 0.0,
-        now=lambda: "2026-11-24T10:00:00.000Z",
-        server_time=lambda: 0.0,
-        agency_answers=AgencyAnswers(lambda agency: None, lambda: "", lambda words: None),
-        say=lambda words: None,
-    )
+    threads, notes, breaker, retry_policy = Waiting(), Notes(), Breaker(10, lambda app: False), RetryPolicy(5, 0, 0)
     parts = Parts(
-        threads=threads,
-        inbox=threads.inbox,
-        slots=8,
-        fixed=True,
-        try_once=lambda task: pair,
-        router=router,
-        breaker=Breaker(10, lambda app: False),
-        connectivity=Connectivity(600, lambda n: 1.0),
-        under_way=lambda: 0,
-        out_of_patience=lambda: False,
-        stopping=lambda: False,
-        no_worker=lambda why: None,
-        say=lambda words: None,
-        clock=lambda: 0.0,
+        Dispatcher(threads, threads.inbox, lambda task: pair, lambda: 0, Sizes(8, fixed=True)),
+        reconnecting(ledger, breaker, retry_policy, lambda: 0.0, notes),
+        breaker,
+        Connectivity(600, lambda n: 1.0),
+        Never(),
+        notes,
+        lambda: 0.0,
         look_up=0.01,
     )
     installs = [Install(InstallKey("app-1", Level.SUB_ACCOUNT, f"Loc{number}"), "") for number in range(9)]

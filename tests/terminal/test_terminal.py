@@ -667,8 +667,8 @@ import sys, threading
 def start(thread):
     raise RuntimeError("can't start new thread")
 threading.Thread.start = start
-from jobs.terminal.streams import Net
-net = Net(sys.stderr)
+from jobs.terminal.streams import Stream
+net = Stream(sys.stderr)
 net.unblock()
 for _ in range(1000):
     net.write("a line\\n")

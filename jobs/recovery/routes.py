@@ -1,0 +1,92 @@
+"""The routes of a run, put together: which agencies have a living pair at its start, and whether any route is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from jobs.core.clock import Clocks, utc, utc_now
+from jobs.core.model import Answer, Level, Recovered, Route, Status
+from jobs.ledger.tables import installs
+from jobs.recovery.agency_answers import AgencyAnswers
+from jobs.recovery.agency_route import AgencyRoute
+from jobs.recovery.agency_tokens import AgencyTokens
+from jobs.recovery.breaker import Breaker
+from jobs.recovery.closed_routes import ClosedRoutes
+from jobs.recovery.coverage import known_bearers, may_serve
+from jobs.recovery.notes import Notes
+from jobs.recovery.routing import Router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from jobs.config.settings import StopSettings
+    from jobs.core.model import Install, Outcome
+    from jobs.ledger.ledger import Ledger
+    from jobs.recovery.agency_tokens import AgencyKey
+    from jobs.recovery.attempt import RetryPolicy
+    from jobs.recovery.stop import Stop
+
+
+def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> AgencyTokens:
+    """The agencies with a living pair, of the manifest and of the ledger, where the routes of the run may use them."""
+    bearers = AgencyTokens(ledger)
+    if Route.AGENCY in routes:
+        bearers.add_all(lambda connection: known_bearers(connection, utc()))
+    return bearers
+
+
+def keep_bearers(bearers: AgencyTokens, recorded: Iterable[tuple[Install, Outcome]], routes: Sequence[Route]) -> None:
+    """The new pairs of agencies serve as bearers at once; they are on disk already."""
+    for install, outcome in recorded:
+        if Route.AGENCY in routes and install.key.level is Level.AGENCY and isinstance(outcome, Recovered):
+            bearers.add(install.key.client_id, install.key.account_id, outcome.tokens.access_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What walks the installs of a run along its routes, and what it goes by. `notes`: what a person should hear once."""
+
+    router: Router
+    breaker: Breaker
+    bearers: AgencyTokens
+    notes: Notes
+
+
+def open_routes(
+    ledger: Ledger,
+    routes: Sequence[Route],
+    retry_policy: RetryPolicy,
+    settings: StopSettings,
+    stop: Stop,
+    server_time: Callable[[], float],
+) -> Routing:
+    """The routes of a run, as they stand at its start."""
+    bearers, for_run, notes = bearers_at_start(ledger, routes), dict[Route, Answer](), Notes()
+    breaker = Breaker(settings.transient_installs, partial(_route_left, ledger, routes, bearers, for_run))
+    closed = ClosedRoutes(for_run, breaker, notes)
+    agency_route = AgencyRoute(bearers, closed, retry_policy, stop.clock, notes)
+    agency_answers = AgencyAnswers(partial(_standing, ledger), utc_now, notes.add)
+    clocks = Clocks(stop.clock, utc_now, server_time)
+    router = Router(routes, retry_policy, closed, agency_route, agency_answers, clocks, notes)
+    return Routing(router, breaker, bearers, notes)
+
+
+def _route_left(
+    ledger: Ledger, routes: Sequence[Route], bearers: AgencyTokens, closed: Mapping[Route, Answer], client_id: str
+) -> bool:
+    """Whether another route than Reconnect may serve any install that is lined up for an app."""
+    companies = bearers.companies(client_id) if Route.AGENCY in routes and Route.AGENCY not in closed else []
+    refresh = Route.REFRESH in routes and Route.REFRESH not in closed
+    return ledger.ask(lambda connection: may_serve(connection, client_id, companies, refresh=refresh))
+
+
+def _standing(ledger: Ledger, agency: AgencyKey) -> Status | None:
+    """How an agency stands in the ledger, or None where it is not in it."""
+    this = (installs.c.client_id == agency.client_id, installs.c.account_id == agency.company_id)
+    query = select(installs.c.status).where(*this, installs.c.level == Level.AGENCY.value)
+    found = ledger.ask(lambda connection: connection.scalar(query))
+    return Status(found) if found else None
