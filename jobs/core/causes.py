@@ -1,9 +1,9 @@
-"""What every answer means. Whatever decides why an install failed is in here; nothing else judges.
+"""What every answer means. This is the only place that decides why an install failed.
 
-`ADVICE` says for each cause who acts, whether it is tried again within the run, what many such failures in a row
-stop, and the next step in words for support staff. `RULES` say which cause an answer has: the first that matches
-wins, so texts come before statuses. (What an exception of the HTTP libraries means stands in `faults`.) `CLOSINGS` say
-which answers close a way back for more than the install that met them, `RANK` which of several failures is reported.
+`ADVICE` says for each cause who acts next, whether the run tries again, what many such failures in a row stop, and
+the next step in words for support staff. `RULES` say which cause an answer has: the first match wins, so texts come
+before statuses. (`highlevel/network_errors` says what an exception of the HTTP libraries means.) `CLOSINGS` say which
+answers close a route for more than the install that met them. `RANK` says which of several failures is reported.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Shows(Enum):
-    """What an outcome tells of the app as a whole, for the breaker."""
+    """What an outcome says about the app as a whole, for the breaker."""
 
     AT_WORK = "API and credentials work"
     REFUSED = "the API is gone or the credentials are wrong"
     TRANSIENT = "it may pass"
-    NOTHING = "says nothing of other installs"
+    NOTHING = "says nothing about other installs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,111 +41,109 @@ class Advice:
 
 ADVICE: Mapping[Cause, Advice] = {
     Cause.INVALID_ROW: Advice(
-        Owner.DEVELOPER, False, Shows.NOTHING, "Correct this line in the list of installs, then run the job again."
+        Owner.DEVELOPER, False, Shows.NOTHING, "Correct this line in the list of installs. Then run the job again."
     ),
     Cause.UNKNOWN_APP: Advice(
         Owner.DEVELOPER,
         False,
         Shows.NOTHING,
-        "Configure the secret of this client id (config/apps.toml), or correct the id, then run the job again.",
+        "Add this client id and its secret to config/apps.toml, or correct the id in the list. Then run the job again.",
     ),
     Cause.CREDENTIALS_REJECTED: Advice(
         Owner.DEVELOPER,
         False,
         Shows.REFUSED,
-        "Check that client id and secret are the very pair with which the app was installed there, then run the job again.",
+        "Check that the client id and secret are the ones the app was installed with. Then run the job again.",
     ),
     Cause.NOT_INSTALLED: Advice(
         Owner.CUSTOMER,
         False,
         Shows.AT_WORK,
-        "The app is not installed in this account. Ask the customer to install it with the link in reinstall_url.",
+        "Ask the customer to install the app with the link in reinstall_url. Then ask the developer to run the job again.",
     ),
     Cause.LOCATION_INACTIVE: Advice(
         Owner.AGENCY,
         False,
         Shows.AT_WORK,
-        "The account is paused. Ask its agency to make it active again, then have the job run again.",
+        "Ask the agency to activate this account again. Then ask the developer to run the job again.",
     ),
     Cause.RECONNECT_REMOVED: Advice(
         Owner.CUSTOMER,
         False,
         Shows.REFUSED,
-        "HighLevel no longer offers this way back. Ask the customer to uninstall the app, then to install it again "
-        "with the link in reinstall_url.",
+        "Ask the customer to uninstall the app, and then to install it again with the link in reinstall_url.",
     ),
     Cause.REQUEST_REFUSED: Advice(
         Owner.DEVELOPER,
         False,
         Shows.NOTHING,
-        "HighLevel refused the request. Read the message; correct the configuration or the job, then run it again.",
+        "Read the message and correct what HighLevel refused. Then run the job again.",
     ),
     Cause.CODE_REJECTED: Advice(
         Owner.HIGHLEVEL,
         True,
         Shows.TRANSIENT,
-        "Run the job again. If it fails the same way, report the trace id to HighLevel's support.",
+        "Ask the developer to run the job again. If it fails in the same way, send the trace id to HighLevel's support.",
     ),
     Cause.WRONG_ACCOUNT: Advice(
         Owner.HIGHLEVEL,
         False,
         Shows.AT_WORK,
-        "HighLevel answered for another account; nothing was kept. Report the trace id to HighLevel's support.",
+        "Send the trace id to HighLevel's support: HighLevel answered for a different account.",
     ),
     Cause.WRONG_USER_TYPE: Advice(
         Owner.DEVELOPER,
         False,
         Shows.AT_WORK,
-        "HighLevel answered with the wrong kind of connection. Where the message names an agency, add it to the list as a "
-        "row of its own, then run the job again.",
+        "If the message names an agency, add that agency to the list as its own row. Then run the job again. If it fails in "
+        "the same way, send the trace id to HighLevel's support.",
     ),
     Cause.MALFORMED_ANSWER: Advice(
         Owner.HIGHLEVEL,
         True,
         Shows.TRANSIENT,
-        "HighLevel's answer could not be used. Run the job again; if it stays, report the trace id to HighLevel's support.",
+        "Ask the developer to run the job again. If it fails in the same way, send the trace id to HighLevel's support.",
     ),
     Cause.RATE_LIMITED: Advice(
-        Owner.NOBODY, True, Shows.TRANSIENT, "HighLevel was too busy. Nothing to do but run the job again later."
+        Owner.NOBODY, True, Shows.TRANSIENT, "Ask the developer to run the job again later: HighLevel was too busy."
     ),
     Cause.SERVER_ERROR: Advice(
-        Owner.NOBODY, True, Shows.TRANSIENT, "HighLevel had an error. Nothing to do but run the job again later."
+        Owner.NOBODY, True, Shows.TRANSIENT, "Ask the developer to run the job again later: HighLevel had an error."
     ),
     Cause.NETWORK_ERROR: Advice(
         Owner.NOBODY,
         True,
         Shows.TRANSIENT,
-        "HighLevel could not be reached. Nothing to do but run the job again later.",
+        "Ask the developer to run the job again later: HighLevel could not be reached.",
     ),
     Cause.REFRESH_INVALID: Advice(
         Owner.CUSTOMER,
         False,
         Shows.NOTHING,
-        "The old refresh token is not accepted any more. Ask the customer to uninstall the app, then to install it "
-        "again with the link in reinstall_url.",
+        "Ask the customer to uninstall the app, and then to install it again with the link in reinstall_url.",
     ),
     Cause.REFRESH_UNKNOWN: Advice(
         Owner.DEVELOPER,
         False,
         Shows.NOTHING,
-        "The answer to a refresh was lost, so the old token may be spent. Run the job again for the other routes, or "
-        "with --force to send that token once more; else the customer installs the app again.",
+        "Run the job again: it tries the other routes. To send the old refresh token once more, although it may be spent, "
+        "add --force. If both fail, ask the customer to uninstall the app and install it again.",
     ),
     Cause.AGENCY_REFUSED: Advice(
         Owner.DEVELOPER,
         False,
         Shows.NOTHING,
-        "The agency's token gives none for this account. Check that the app has the scope oauth.write and that the "
-        "account belongs to that agency; else the customer installs the app again.",
+        "Check that the app has the scope oauth.write and that the account belongs to this agency. Then run the job again. "
+        "If it fails in the same way, ask the customer to uninstall the app and install it again.",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Matches where the status is within the range, and the server said so, at these calls.
+    """Matches an answer to one of these calls, if its status is in the range and its text says so.
 
-    `own`: only an answer of HighLevel's own, since of other software the same words or status mean something else.
+    `own`: matches only HighLevel's own answers. The same words or status from other software mean something else.
     """
 
     cause: Cause
@@ -164,12 +162,12 @@ def _anything(_: str) -> bool:
 
 
 _WORD = re.compile(r"[a-z\d./]+", re.IGNORECASE)
-_OF_THE_STATUS = frozenset(["404", "405", "410", "error", "page", "was", "not", "found", "method", "allowed", "gone"])
+_STATUS_WORDS = frozenset(["404", "405", "410", "error", "page", "was", "not", "found", "method", "allowed", "gone"])
 
 
 def _says_nothing(text: str) -> bool:
-    """What a server says of itself when it has nothing to say: the status in words and figures, and its own name."""
-    return all(word in _OF_THE_STATUS or word.startswith("nginx") for word in _WORD.findall(text.lower()))
+    """Whether `text` only repeats the status, in words or figures, or names the server."""
+    return all(word in _STATUS_WORDS or word.startswith("nginx") for word in _WORD.findall(text.lower()))
 
 
 _CODES = frozenset({Stage.MANIFEST, Stage.RECONNECT, Stage.EXCHANGE})
@@ -177,7 +175,7 @@ _AGENCYS = frozenset({Stage.LOCATION_TOKEN, Stage.INSTALLED_LOCATIONS})
 _REFRESH = frozenset({Stage.REFRESH})
 _REFUSED = range(400, 500)
 _FAILED = range(400, 600)
-# "Not yet supported by the IAM Service" comes from routes that are gone, or not for this kind of token (API notes, 5).
+# HighLevel says "not yet supported by the IAM Service" for routes that are gone or do not take this kind of token.
 _IAM = r"not yet supported by the iam service"
 _REMOVED = _says(rf"\bcannot (?:get|post)\b|removed in version|endpoint has been removed|{_IAM}")
 
@@ -213,8 +211,8 @@ RULES: tuple[Rule, ...] = (
 def diagnose(answer: Answer) -> Cause:
     """The cause of an answer that did not give what was asked for.
 
-    An answer that the reader judged keeps that cause; one without a status never came; below 400 it cannot be used.
-    What matches no rule has a status that HTTP does not know: malformed.
+    If the parser already set a cause, the answer keeps it. An answer without a status never came. An answer that
+    matches no rule has a status below 400, or one that HTTP does not define: it is malformed.
     """
     if answer.cause is not None:
         return answer.cause
@@ -228,7 +226,7 @@ def diagnose(answer: Answer) -> Cause:
 
 
 class Closes(Enum):
-    """Whom an answer closes its route for, beside the install that met it."""
+    """Which installs an answer closes its route for, besides the one that met it."""
 
     NOBODY = "only this install"
     AGENCY = "every install that the same agency's token would serve"
@@ -243,7 +241,7 @@ CLOSINGS: tuple[tuple[Closes, Stage, range, Callable[[str], object]], ...] = (
 
 
 def closes(answer: Answer) -> Closes:
-    """Whom this answer closes its route for. Reconnect is closed by the breaker, at several answers in a row."""
+    """Which installs this answer closes its route for. Reconnect is different: the breaker closes it after several in a row."""
     for whom, stage, statuses, says in CLOSINGS:
         if answer.stage is stage and answer.status in statuses and says(answer.says):
             return whom
@@ -251,7 +249,7 @@ def closes(answer: Answer) -> Closes:
 
 
 def leaves_in_doubt(answer: Answer) -> bool:
-    """Whether a refresh token may be spent although this was all that came back: the answer was lost on its way."""
+    """Whether the refresh token may be spent, because the answer that would tell was lost on its way."""
     return not answer.never_left and diagnose(answer) is not Cause.RATE_LIMITED and ADVICE[diagnose(answer)].again
 
 
@@ -267,5 +265,5 @@ RANK: tuple[Cause, ...] = (
 
 
 def most_actionable(causes: Sequence[Cause]) -> int:
-    """The place of the cause that a person can do most about: the first of `RANK`, else the last one met."""
+    """The index of the cause that a person can do most about: the first in `RANK`, otherwise the last one met."""
     return min(range(len(causes)), key=lambda at: (RANK.index(causes[at]) if causes[at] in RANK else len(RANK), -at))

@@ -1,4 +1,4 @@
-"""What the support page says of each cause, in words for people who never saw a terminal. One entry a cause."""
+"""What the support page says about each cause, in words for people who never use a terminal. One entry for each cause."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A cause for a person: its title, what happened, what to do step by step, how one knows that it is done."""
+    """A cause as a person reads it: its title, what happened, what to do step by step, how to tell that it is done."""
 
     title: str
     happened: str
@@ -23,7 +23,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The part of the page for those who act: its title, a line below it, and whether it is open at first."""
+    """The part of the page for one owner: its title, a line below it, and whether it is open at first."""
 
     title: str
     lead: str
@@ -33,34 +33,45 @@ class Section:
 SECTIONS: Mapping[Owner, Section] = {
     Owner.CUSTOMER: Section("Ask the customer", "A message for each company is ready to copy below.", True),
     Owner.AGENCY: Section("Ask the agency", "A message for each agency is ready to copy below.", True),
-    Owner.DEVELOPER: Section("For the developer", "Send this page to the developer; no customer can help here.", False),
-    Owner.HIGHLEVEL: Section("For HighLevel's support", "One report covers all of these; it is ready to copy.", False),
-    Owner.NOBODY: Section("Nobody has to act", "These may come back by themselves with the next run.", False),
+    Owner.DEVELOPER: Section(
+        "For the developer", "Send this page to the developer. Customers cannot help here.", False
+    ),
+    Owner.HIGHLEVEL: Section("For HighLevel's support", "One report covers all of these. It is ready to copy.", False),
+    Owner.NOBODY: Section("Nobody has to act", "These installs may come back by themselves in the next run.", False),
 }
 
-_GONE = "In the next report the installs are no longer listed here."
+_GONE = "The next report no longer lists these installs here."
 _AGAIN = "Ask the developer to run the job again."
-_SEND = "Send the block above to HighLevel's support, and note the ticket's number."
-_PASSES = ("There is nothing to do for you.", "The developer runs the job again later; it tries these by itself.")
+_SEND = "Send the report above to HighLevel's support, and note the ticket number."
+_IF_STILL = f"If the next report still lists the installs here: {_SEND[0].lower()}{_SEND[1:]}"
+_PASSES = (
+    "You do not have to do anything.",
+    "The developer runs the job again later, and it tries these installs again.",
+)
+_INSTALL_AGAIN = (
+    "Copy the message for each company and send it. It asks the customer to uninstall the app first. That step is needed.",
+    "When the customer says that it is done, open the app in that account and check that it works.",
+    "Ask the developer to take the line out of the list of installs.",
+)
 
 CARDS: Mapping[Cause, Card] = {
     Cause.INVALID_ROW: Card(
-        "Lines of the list that cannot be read",
-        "A line of the list of installs is broken, so nothing was tried for it.",
-        ("Look up the line by its number in the list of installs.", "Correct what its reason names.", _AGAIN),
-        "In the next report the line is no longer listed here.",
+        "Lines in the list that cannot be read",
+        "A line in the list of installs is broken, so the job did not try it.",
+        ("Find the line in the list of installs by its number.", "Correct what the message names.", _AGAIN),
+        "The next report no longer lists the line here.",
     ),
     Cause.UNKNOWN_APP: Card(
         "An app that the job does not know",
-        "The list names an app whose credentials the job was not given, so nothing was tried.",
-        ("Configure the app in config/apps.toml, or correct its client id in the list.", "Run the job again."),
+        "The list names an app, but the job does not have its credentials. So the job did not try these installs.",
+        ("Add the app to config/apps.toml, or correct its client id in the list.", "Run the job again."),
         _GONE,
     ),
     Cause.CREDENTIALS_REJECTED: Card(
         "The app's credentials were refused",
         "HighLevel did not accept the app's client id and secret for these installs.",
         (
-            "Check that they are the very pair with which the app was installed there.",
+            "Check that the client id and secret are the ones the app was installed with.",
             "Correct them in .env or config/apps.toml.",
             "Run the job again.",
         ),
@@ -68,120 +79,114 @@ CARDS: Mapping[Cause, Card] = {
     ),
     Cause.NOT_INSTALLED: Card(
         "The app is not installed there",
-        "HighLevel says that the app is not, or no longer, installed in these accounts.",
+        "HighLevel says that the app is not installed in these accounts, or not any more.",
         (
-            "Copy the message of each company and send it.",
+            "Copy the message for each company and send it.",
             "When the customer answers, ask the developer to run the job again.",
+            "If the customer removed the app on purpose, ask the developer to take the line out of the list.",
         ),
-        "The app opens in the customer's account, and in the next report the install is no longer listed here. "
-        "If the customer removed the app on purpose, ask the developer to take the line out of the list.",
+        "The app opens in the customer's account, and the next report no longer lists the install here.",
     ),
     Cause.LOCATION_INACTIVE: Card(
         "The account is paused",
-        "HighLevel says that these accounts are not active: paused, or the agency's subscription has lapsed.",
+        "HighLevel says that these accounts are not active. They are paused, or the agency's subscription has lapsed.",
         (
-            "Copy the message of each agency and send it.",
+            "Copy the message for each agency and send it.",
             "When the agency says that the account is active, ask the developer to run the job again.",
         ),
         _GONE,
     ),
     Cause.RECONNECT_REMOVED: Card(
         "The app must be installed again",
-        "HighLevel no longer offers the way by which the job brings an app back. The app is still there, but cut off.",
-        (
-            "Copy the message of each company and send it. It asks to uninstall the app first, which is needed.",
-            "When the customer says that it is done, open the app in that account and see that it works.",
-            "Tell the developer, who takes the line out of the list of installs.",
-        ),
+        "HighLevel no longer offers the call that the job uses to bring an app back. The app is still installed, but cut off.",
+        _INSTALL_AGAIN,
         "The app works in the customer's account again, and the next report no longer lists the install here.",
     ),
     Cause.REFRESH_INVALID: Card(
         "The app must be installed again: its old key has expired",
-        "The key that the app held for these accounts is not accepted any more. The app is still there, but cut off.",
-        (
-            "Copy the message of each company and send it. It asks to uninstall the app first, which is needed.",
-            "When the customer says that it is done, open the app in that account and see that it works.",
-            "Tell the developer, who takes the line out of the list of installs.",
-        ),
+        "HighLevel no longer accepts the key that the app holds for these accounts. The app is still installed, but cut off.",
+        _INSTALL_AGAIN,
         "The app works in the customer's account again, and the next report no longer lists the install here.",
     ),
     Cause.REFRESH_UNKNOWN: Card(
-        "It is not known whether the old key still works",
-        "HighLevel's answer to a refresh was lost on its way, so the old refresh token may be spent.",
+        "The old key may no longer work",
+        "HighLevel's answer to a refresh was lost on the way, so the old refresh token may be spent.",
         (
-            "Run the job again, for the other routes.",
-            "If it stays: send the old token once more with --force, or have the customer uninstall the app and install it again.",
+            "Run the job again: it tries the other routes.",
+            "If the installs fail again, run the job with --force to send the old token once more.",
+            "If that fails too, ask the customer to uninstall the app and install it again.",
         ),
         _GONE,
     ),
     Cause.AGENCY_REFUSED: Card(
-        "The agency's access does not reach the account",
-        "HighLevel gave no access to these accounts by their agency's token.",
+        "The agency's token does not open the account",
+        "HighLevel did not give access to these accounts for their agency's token.",
         (
-            "Check that the app has the scope oauth.write, and that the account belongs to that agency.",
+            "Check that the app has the scope oauth.write, and that the account belongs to this agency.",
             "Run the job again.",
-            "If it stays: have the customer uninstall the app and install it again.",
+            "If the installs fail again, ask the customer to uninstall the app and install it again.",
         ),
         _GONE,
     ),
     Cause.REQUEST_REFUSED: Card(
         "HighLevel refused the request",
-        "HighLevel understood the request and said no. Its words stand in each row.",
+        "HighLevel understood the request and refused it. Each row shows what HighLevel said.",
         ("Read what HighLevel said.", "Correct the configuration or the job.", "Run the job again."),
         _GONE,
     ),
     Cause.CODE_REJECTED: Card(
         "HighLevel refused its own code",
-        "HighLevel handed out a code for these installs and then did not accept it.",
-        (_AGAIN, f"If they are still here in the next report: {_SEND[0].lower()}{_SEND[1:]}"),
+        "HighLevel gave out a code for these installs and then did not accept it.",
+        (_AGAIN, _IF_STILL),
         _GONE,
     ),
     Cause.WRONG_ACCOUNT: Card(
-        "HighLevel answered for another account",
-        "The answer named another account than the one asked for. It was thrown away, and nothing was mixed up.",
-        (_SEND, "Wait for their answer, then ask the developer to run the job again."),
+        "HighLevel answered for a different account",
+        "The job asked for one account, and the answer was for a different one. The job discarded it, so nothing is mixed up.",
+        (_SEND, "When they answer, ask the developer to run the job again."),
         _GONE,
     ),
     Cause.WRONG_USER_TYPE: Card(
         "HighLevel answered with the wrong kind of access",
-        "The answer was for an agency where a sub-account was asked for, or the reverse.",
+        "The job asked for a sub-account and HighLevel answered for an agency, or the reverse.",
         (
-            "Look at the message: where it names an agency, add that agency to the list of installs as a row of its own.",
-            "Run the job again. If they stay, report the trace ids to HighLevel's support.",
+            "Read the message. If it names an agency, add that agency to the list of installs as its own row.",
+            "Run the job again.",
+            "If the installs fail again, send their trace ids to HighLevel's support.",
         ),
         _GONE,
     ),
     Cause.MALFORMED_ANSWER: Card(
         "HighLevel's answer could not be used",
-        "HighLevel answered, but a part that is needed was missing, cut off or unreadable.",
-        (_AGAIN, f"If they are still here in the next report: {_SEND[0].lower()}{_SEND[1:]}"),
+        "HighLevel answered, but a part that the job needs was missing, cut off or unreadable.",
+        (_AGAIN, _IF_STILL),
         _GONE,
     ),
     Cause.RATE_LIMITED: Card(
         "HighLevel was too busy",
-        "HighLevel asked the job to slow down until its patience ran out.",
+        "HighLevel asked the job to slow down, again and again, until the job gave up.",
         _PASSES,
         _GONE,
     ),
     Cause.SERVER_ERROR: Card(
-        "HighLevel had an error", "HighLevel answered with an error of its own, several times.", _PASSES, _GONE
+        "HighLevel had an error", "HighLevel answered with an internal error several times.", _PASSES, _GONE
     ),
     Cause.NETWORK_ERROR: Card(
         "HighLevel could not be reached",
-        "No answer came: the connection failed or took too long, several times.",
+        "The connection failed or took too long, several times.",
         _PASSES,
         _GONE,
     ),
 }
 
 WHY_STOPPED: Mapping[str, str] = {
-    "reconnect_removed": "HighLevel no longer offers the way by which the job brings installs back.",
-    "credentials_rejected": "HighLevel did not accept the app's credentials. The developer has to correct them.",
+    "reconnect_removed": "HighLevel no longer offers the call that the job uses to bring installs back.",
+    "credentials_rejected": "HighLevel did not accept the app's credentials. The developer needs to correct them.",
     "outage": "HighLevel did not answer properly for many installs in a row.",
-    "refused": "HighLevel, or something in between, refused the first installs all alike. The developer has to look into it.",
-    "disk": "The disk of the computer that ran the job was full or could not be written.",
-    "ledger": "Another program held the job's own record of what is done.",
-    "time_limit": "It was given a time limit, and the time was up.",
-    "install_limit": "It was asked to do only some of the installs this time.",
+    "refused": "HighLevel, or something in between, refused the first installs in the same way. The developer needs to look into it.",
+    "disk": "The disk of the computer that ran the job was full, or the job could not write to it.",
+    "ledger": "Another program locked the job's own record of what is done.",
+    "time_limit": "The run reached its time limit.",
+    "install_limit": "The run was started for only some of the installs.",
     "signal": "Somebody stopped it.",
 }
