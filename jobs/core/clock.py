@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LONGEST_MOMENT = 40
+A_YEAR = 31_536_000.0
+"""Seconds; a longer wait is the same to a run, and would overflow a date."""
 
 
 class Clocks(NamedTuple):

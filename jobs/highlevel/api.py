@@ -295,10 +295,10 @@ class HighLevel:
         try:
             raw = self._transport.send(request, within)
         except Exception as error:
+            self._gate.observe(number, 0, None, {})  # Whatever it was: others may be waiting for this one.
             cause = Cause.NETWORK_ERROR if isinstance(error, Dropped) else judge(type(error))
             if cause is None:
                 raise
-            self._gate.observe(number, 0, None, {})
             answer = Answer(call.stage, message=reason(error, self._address), exception=type(error), cause=cause)
             was_kept = isinstance(error, Dropped) and not call.fresh
             raise ConnectionLost(answer) if was_kept else CallFailed(answer) from None

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.causes import diagnose
+from jobs.core.clock import A_YEAR
 from jobs.core.ids import is_id
 from jobs.core.model import Answer, Cause, Install, Level, Stage, Tokens
 from jobs.core.secret import STARS, Secret, plain, scrub
@@ -40,7 +41,6 @@ _ASKED_FOR = {
 LONGEST_MESSAGE = 300  # Characters of a report's `message`.
 _SAYS = 2_000
 _TEN_YEARS = 315_360_000
-_A_YEAR = 31_536_000.0
 # No clock of a server and no expiry of a code is outside of these; what is cannot be reckoned with safely either.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200
 _LONGEST_DATE = 100  # Characters.
@@ -136,9 +136,9 @@ class Heard:
         """Seconds that the server asks to wait, a date by the server's own clock; a year at most."""
         text = _header(self.raw.headers, "retry-after").strip()
         if _SECONDS.fullmatch(text):
-            return min(float(text), _A_YEAR) if len(text) < _LONGEST_SECONDS else _A_YEAR
+            return min(float(text), A_YEAR) if len(text) < _LONGEST_SECONDS else A_YEAR
         until = _as_date(text)
-        return min(max(0.0, (until - (self.server_time or self.now)).total_seconds()), _A_YEAR) if until else None
+        return min(max(0.0, (until - (self.server_time or self.now)).total_seconds()), A_YEAR) if until else None
 
 
 def read_body(heard: Heard) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from jobs.core.clock import A_YEAR
 from jobs.pace.adaptive import AdaptiveLimit
 from jobs.pace.server_limits import Budget, read_limits
 from jobs.pace.spacing import Schedule, window
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _LIMIT_SECONDS = 10.0
 _TOO_MANY_REQUESTS = 429
-_LONGEST = 366 * 86_400.0  # Seconds; whatever a server asks for beyond them is the same to a run, and overflows dates.
 _OWN_AFTER = 3  # 429s of one account, while others pass: then the limit is its own.
 _BUDGETS = 1_000  # Of agencies that were asked last; one that is forgotten tells its limits again with its next answer.
 _REFUSED = 10_000  # Accounts whose 429s are counted.
@@ -203,11 +203,11 @@ class Controller:
         self._refused_in_a_row += not under_way or not self._refused_in_a_row
         if self._refused_since is None:
             self._refused_since = now
-        seconds = retry_after or 0.0
-        if not under_way and not seconds:
-            seconds = self._backoff(self._refused_in_a_row)
-        if seconds:
-            self._hold(now, seconds, _TOO_MANY_REQUESTS, utc)
+        if retry_after:
+            self._hold(now, retry_after, _TOO_MANY_REQUESTS, utc)
+        elif not under_way:
+            left = max(0.0, self._patience - (now - self._refused_since))
+            self._hold(now, min(self._backoff(self._refused_in_a_row), left), _TOO_MANY_REQUESTS, utc)
         if not retry_after or under_way or self._refused_in_a_row > 1:
             self._alone = len(self._schedule)  # It is no chance, or the hold is a guess: the next one goes ahead alone.
         self._ceiling.refused(now, self.held.until)
@@ -242,12 +242,12 @@ def _bounded(seconds: float | None) -> float | None:
     """Seconds that a server asked to wait, as a number that can be counted with; None where they are none."""
     if seconds is None or math.isnan(seconds):
         return None
-    return min(max(seconds, 0.0), _LONGEST)
+    return min(max(seconds, 0.0), A_YEAR)
 
 
 def _asked_for(seconds: float, status: int, utc: datetime) -> str:
     what = f"HighLevel asked with {status} for a pause that is longer than pace.patience_seconds"
-    return what if seconds >= _LONGEST else f"{what}; {_again_after(utc + timedelta(seconds=seconds))}"
+    return what if seconds >= A_YEAR else f"{what}; {_again_after(utc + timedelta(seconds=seconds))}"
 
 
 def _again_after(moment: datetime) -> str:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from jobs.ledger.support_queries import Evidence, Listed, Tally
 
 _HERE = Path(__file__).parent
+# Read when the job starts: at its end, the folder of the code may be gone or hold another version.
+_TEMPLATES = {file.name: file.read_text(encoding="utf-8") for file in _HERE.glob("*.j2")}
+_STYLE = (_HERE / "failures.css").read_text(encoding="utf-8")
+_SCRIPT = (_HERE / "failures.js").read_text(encoding="utf-8")
 _OURS = ("Account", "HighLevel said", "Last tried (UTC)")
 # Of a card, and of what is fixed: a browser shows no more of them well, and the CSV has them all.
 MOST_ROWS = 2_000
@@ -47,20 +51,19 @@ class Worklist:
 
 def write(file: BinaryIO, run: Run, worklist: Worklist, context: PageContext) -> None:
     """Stream the page. What a customer or a server wrote is escaped by the template."""
-    from jinja2 import Environment, FileSystemLoader
+    from jinja2 import DictLoader, Environment
 
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=DictLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"minute": minute, "n": "{:,}".format}
     columns = list(context.columns)
-    style = (_HERE / "failures.css").read_text(encoding="utf-8") + labels((*columns, *_OURS))
-    script = (_HERE / "failures.js").read_text(encoding="utf-8")
+    style = _STYLE + labels((*columns, *_OURS))
     stream = environment.get_template("failures.html.j2").stream(
         run=run,
         band=_band(run),
         style=style,
         style_hash=_digest(style),
-        script=script,
-        script_hash=_digest(script),
+        script=_SCRIPT,
+        script_hash=_digest(_SCRIPT),
         columns=(*columns, *_OURS),
         own_columns=columns,
         changes=worklist.changes,

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobs.core.clock import A_YEAR
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -19,7 +21,6 @@ _JUDGED_SECONDS = 60.0
 # Until that many installs have ended, two requests each are assumed.
 _ASSUMED_INSTALLS = 10
 _REQUESTS_AN_INSTALL = 2
-_LONGEST = 366 * 86_400.0  # Seconds to go, beyond which nobody can tell.
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +78,4 @@ class Gauge:
         just_begun = self._clock() - self._samples[0][0] < _SHOWN_SECONDS and requests < self._limit * _SHOWN_SECONDS
         rate = self._limit if just_begun else self.rate(requests, _JUDGED_SECONDS)
         seconds = to_do / rate if rate > 0 else math.inf
-        return seconds if seconds < _LONGEST else None
+        return seconds if seconds < A_YEAR else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from jobs.core.clock import A_YEAR
 from jobs.core.model import Failed, Install, Recovered
 from jobs.terminal.events import Event
 from jobs.terminal.gauge import Gauge, Standing
@@ -22,7 +23,6 @@ HEARTBEAT_SECONDS = 60.0
 _REFRESH_SECONDS = 0.25
 # Holds that follow each other closely are told as one.
 _HOLD_SECONDS = 10.0
-_LONGEST_HOLD = 366 * 86_400.0
 
 
 class Watch:
@@ -125,7 +125,7 @@ class Watch:
 
     def _standing(self, progress: Progress, this_run: ThisRun, *, stopping: bool) -> Standing:
         held = progress.held
-        left = timedelta(seconds=min(max(0.0, held.until - self._clock()), _LONGEST_HOLD)) if held else timedelta()
+        left = timedelta(seconds=min(max(0.0, held.until - self._clock()), A_YEAR)) if held else timedelta()
         return Standing(
             done=this_run.attempted,
             total=progress.total,

@@ -197,6 +197,11 @@ def test_after_a_hold_that_was_guessed_one_request_goes_ahead_alone():
         (503, 61.0, "with 503 for a pause .*again after 2026-11-24T00:01:01Z"),
         (429, math.inf, "with 429 for a pause that is longer than pace.patience_seconds"),
         (429, 1e200, "with 429 for a pause that is longer than pace.patience_seconds"),
+        (
+            429,
+            31_536_000.0,
+            "with 429 for a pause that is longer than pace.patience_seconds",
+        ),  # As it is bounded where it is read.
     ],
 )
 def test_patience_ends_with_a_hold_that_is_longer_and_its_end_is_told(status, seconds, says):
@@ -206,6 +211,17 @@ def test_patience_ends_with_a_hold_that_is_longer_and_its_end_is_told(status, se
     assert re.fullmatch(f"HighLevel asked {says}", pace.enough)
     with pytest.raises(Stopped):
         pace.enter(urgent=True)
+
+
+def test_the_jobs_own_wait_after_a_429_is_never_taken_for_one_that_highlevel_asked_for():
+    controller = Controller(10, 5.0, lambda _: 60.0)
+    utc = datetime(2026, 11, 24, tzinfo=UTC)
+    controller.answered(controller.leave(0.0), 0.0, 429, None, {}, utc)
+    assert controller.held.until == pytest.approx(5.0)
+    assert not controller.out_of_patience
+    controller.answered(controller.leave(5.0), 5.0, 429, None, {}, utc)
+    assert controller.out_of_patience
+    assert controller.enough == "HighLevel kept answering 429 (too many requests)"
 
 
 def test_the_last_requests_of_a_day_are_kept_for_the_codes_in_hand():
