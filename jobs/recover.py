@@ -18,7 +18,7 @@ from jobs.ledger.counts import as_it_stands, count_pairs, recovery_ages
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.opening import LEDGER, open_ledger
-from jobs.ledger.tables import HeldError, usual_wait
+from jobs.ledger.sqlite import HeldError, usual_wait
 from jobs.recovery.stop import Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens

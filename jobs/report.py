@@ -15,7 +15,7 @@ from jobs.ledger.counts import under_way
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.opening import RESULTS, must_hold_ledger, open_ledger
 from jobs.ledger.reads import failures, last_run, records, user_columns
-from jobs.ledger.tables import UnwritableError, at_one_moment, usual_wait
+from jobs.ledger.sqlite import UnwritableError, at_one_moment, usual_wait
 from jobs.manifest.redaction import Redactor
 from jobs.reports import summary
 from jobs.reports.earlier import refuse_unknown_tokens

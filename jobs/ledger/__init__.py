@@ -14,6 +14,7 @@ __all__ = [
     "opening",
     "reads",
     "refresh_log",
+    "sqlite",
     "support_queries",
     "tables",
 ]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from jobs.core.model import Status
-from jobs.ledger.tables import UnwritableError, broken, installs, remember, remembered
+from jobs.ledger.sqlite import UnwritableError
+from jobs.ledger.tables import broken, installs, remember, remembered
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

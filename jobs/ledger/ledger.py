@@ -37,6 +37,7 @@ from jobs.ledger.changes import keep_last_report
 from jobs.ledger.counts import not_tried_since, taken_again
 from jobs.ledger.known_cells import keep_known_cells, keep_known_lines
 from jobs.ledger.reads import last_run, run_to_text
+from jobs.ledger.sqlite import cache_for
 from jobs.ledger.tables import SAME_INSTALL, broken, installs, layouts, listed, pairs, runs, todo, torn
 from jobs.ledger.work_queue import page_after
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Engine
 
-    from jobs.ledger.tables import Wait
+    from jobs.ledger.sqlite import Wait
 
 _BATCH = 500
 _T = TypeVar("_T")
@@ -173,7 +174,7 @@ class Ledger:
         """
         rows = self._connection.scalar(select(func.max(listed.c.position))) or 0
         self._connection.rollback()
-        with self._transaction() as connection, tables.cache_for(connection, rows):
+        with self._transaction() as connection, cache_for(connection, rows):
             keep_last_report(connection)
             keep_known_cells(connection, columns)
             layout = self._layout(connection, columns)

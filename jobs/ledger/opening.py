@@ -17,6 +17,7 @@ from jobs.core.errors import UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.ledger import tables
 from jobs.ledger.ledger import Ledger
+from jobs.ledger.sqlite import DAMAGED, UnwritableError, Wait, open_file, open_memory, prepare, usual_wait
 from jobs.system.files import make_private_file
 
 if TYPE_CHECKING:
@@ -29,15 +30,15 @@ RESULTS = "results.csv"
 _UPGRADABLE = range(1, tables.VERSION)
 
 
-def open_ledger(folder: Path, base_url: str, wait: tables.Wait | None = None) -> Ledger:
+def open_ledger(folder: Path, base_url: str, wait: Wait | None = None) -> Ledger:
     """The ledger of an output folder, made where it is missing; `wait` says how one is waited for that is held.
 
     Raises UserError where it must not or cannot be used.
     """
-    path, wait = folder / LEDGER, wait or tables.usual_wait()
+    path, wait = folder / LEDGER, wait or usual_wait()
     try:
         make_private_file(path)
-        engine = tables.open_file(path, wait)
+        engine = open_file(path, wait)
         with engine.begin() as connection:
             version = connection.scalar(text("PRAGMA user_version"))
             if version == 0:
@@ -47,7 +48,7 @@ def open_ledger(folder: Path, base_url: str, wait: tables.Wait | None = None) ->
             refuse_another(connection, path, base_url)
         return Ledger(engine, wait)
     except DatabaseError:
-        raise refuse("is damaged", str(path), tables.DAMAGED) from None
+        raise refuse("is damaged", str(path), DAMAGED) from None
     except FileError as error:
         raise UserError(error.problem) from None
 
@@ -73,24 +74,24 @@ def reading(path: Path) -> Iterator[Ledger]:
         yield ledger
     except DatabaseError:
         raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
-    except tables.UnwritableError as error:
+    except UnwritableError as error:
         raise UserError(error.problem) from None
     finally:
         ledger.close()
 
 
 def _to_read(path: Path) -> Ledger:
-    wait, (scratch, store) = tables.usual_wait(), _scratch(path)
+    wait, (scratch, store) = usual_wait(), _scratch(path)
     if not is_begun(path):
-        engine = tables.open_memory()
-        tables.prepare(engine, path, scratch, wait, store)
+        engine = open_memory()
+        prepare(engine, path, scratch, wait, store)
         tables.metadata.create_all(engine)
         return Ledger(engine, wait)
     # Where no run is under way there is no WAL file, and SQLite would make one even to read.
     how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
     url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
-    tables.prepare(engine, path, scratch, wait, store)
+    prepare(engine, path, scratch, wait, store)
     return Ledger(engine, wait)
 
 

@@ -18,7 +18,8 @@ from jobs.core.secret import Secret
 from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.ledger import tables
 from jobs.ledger.ledger import in_batches
-from jobs.ledger.tables import UnwritableError, bearers, locations
+from jobs.ledger.sqlite import UnwritableError
+from jobs.ledger.tables import bearers, locations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

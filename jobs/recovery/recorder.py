@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobs.core.errors import Exit
 from jobs.core.model import Recovered
-from jobs.ledger.tables import HeldError, UnwritableError
+from jobs.ledger.sqlite import HeldError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

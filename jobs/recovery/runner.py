@@ -14,7 +14,7 @@ from jobs.core.clock import utc, utc_now
 from jobs.core.errors import Exit
 from jobs.core.model import Recovered, Route, Unfinished
 from jobs.highlevel.api import HighLevel, Limits, ThisMachineLacks
-from jobs.ledger.tables import UnwritableError
+from jobs.ledger.sqlite import UnwritableError
 from jobs.pace.gate import Gate
 from jobs.recovery.attempt import RetryPolicy, attempt
 from jobs.recovery.connectivity import Connectivity

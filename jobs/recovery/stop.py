@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from jobs.core.errors import Exit
-from jobs.ledger.tables import HeldError, UnwritableError
+from jobs.ledger.sqlite import HeldError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from jobs.ledger import tables
 from jobs.ledger.changes import Changes, changes
 from jobs.ledger.counts import under_way
 from jobs.ledger.opening import open_ledger
+from jobs.ledger.sqlite import at_one_moment
 from jobs.ledger.support_queries import by_company, fixed
-from jobs.ledger.tables import at_one_moment
 from jobs.report import report_again
 from jobs.start import PROJECT
 from tests.helpers.made import broken, make_run, place, render_again, with_version_1

@@ -14,7 +14,7 @@ from jobs.core.model import Install, InstallKey, Level, Recovered, Route, Tokens
 from jobs.core.secret import Secret
 from jobs.ledger.opening import open_ledger
 from jobs.ledger.reads import records
-from jobs.ledger.tables import HeldError, Wait
+from jobs.ledger.sqlite import HeldError, Wait
 from jobs.manifest.reader import open_manifest
 from jobs.pace.gate import Gate, Stopped
 from jobs.recovery.recorder import Recorder

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from jobs.core.model import Cause, Failed, Install, InstallKey, Level, RefreshState, Stage
 from jobs.core.secret import Secret
 from jobs.ledger import refresh_log, tables
+from jobs.ledger.sqlite import open_memory
 from jobs.ledger.tables import spends as table
 
 INSTALL = Install(InstallKey("app", Level.SUB_ACCOUNT, "LocA"), "", Secret("the-old-token"))
@@ -15,7 +16,7 @@ INSTALL = Install(InstallKey("app", Level.SUB_ACCOUNT, "LocA"), "", Secret("the-
 
 @pytest.fixture
 def ledger():
-    engine = tables.open_memory()
+    engine = open_memory()
     tables.metadata.create_all(engine)
     with engine.begin() as connection:
         yield connection

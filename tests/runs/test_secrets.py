@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from jobs.ledger.opening import open_ledger
-from jobs.ledger.tables import open_memory
+from jobs.ledger.sqlite import open_memory
 from tests.conftest import SECRET
 from tests.helpers.bad_server import KEEP, Bad, http, serving
 
