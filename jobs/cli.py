@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import os
-import re
-import resource
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -15,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from jobs import __version__
-from jobs.core.clock import past_moment, utc, utc_now
+from jobs.core.clock import utc_now
 from jobs.core.errors import Exit, Problem, UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.core.model import Cause, Route
+from jobs.options import BEFORE, COLUMNS, INPUT, OUTPUT, ROUTES, Duration, chosen_columns, given_options
+from jobs.system.process import fill_streams, no_core_dumps
 from jobs.system.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
@@ -32,92 +30,7 @@ if TYPE_CHECKING:
     from jobs.terminal.streams import Stream
     from jobs.terminal.terminal import Terminal
 
-_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
-_LONGEST_HOURS = 8_760
 _MOST_INSTALLS = 1_000_000_000
-_PR_SET_DUMPABLE = 4
-_MOST_SHOWN = 40
-
-
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = _DURATION.fullmatch(str(value))
-        if not value or found is None:
-            self.fail(f"{value} is not a duration; write it like 2h, 1h30m, 90m or 30s", param, ctx)
-        hours, minutes, seconds = (int(part or 0) for part in found.groups())
-        duration = hours * 3600 + minutes * 60 + seconds
-        if duration > _LONGEST_HOURS * 3600:
-            self.fail(f"{value} is too long; give a duration from 0s to {_LONGEST_HOURS}h", param, ctx)
-        return float(duration)
-
-
-class _Moment(click.ParamType[str]):
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return past_moment(str(value), utc())
-        except ValueError as error:
-            self.fail(f"{str(value)[:_MOST_SHOWN]!r}: {error}", param, ctx)
-
-
-class _Routes(click.ParamType[tuple[Route, ...]]):
-    name = "routes"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Route, ...]:
-        named = {name.strip() for name in str(value).split(",")}
-        if unknown := sorted(named - set(Route)):
-            self.fail(f"{unknown[0]!r} is no route; there are {', '.join(Route)}", param, ctx)
-        return tuple(route for route in Route if route in named)
-
-
-class _Column(click.ParamType[str]):
-    name = "id=name"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from jobs.manifest.layout import ROLES, role_of
-
-        role, sign, name = str(value).partition("=")
-        if not sign or role_of(role) not in ROLES:
-            self.fail(f"{value!r} does not say which column is one of {', '.join(ROLES)}, as ID=NAME", param, ctx)
-        return f"{role_of(role)}={name}"
-
-
-def _chosen(columns: Sequence[str]) -> dict[str, str]:
-    """Which column is which, by what it is."""
-    pairs = [column.partition("=")[::2] for column in columns]
-    chosen = dict(pairs)
-    if len(chosen) < len(pairs):
-        raise click.UsageError("--column says twice which column one and the same id is")
-    return chosen
-
-
-_INPUT = click.argument("manifest", metavar="INPUT", type=click.Path(path_type=Path))
-_OUTPUT = click.option(
-    "--output", type=click.Path(path_type=Path), help="Folder of the results.  [data/<stem of INPUT>]"
-)
-_BEFORE = click.option(
-    "--recovered-before", "before", type=_Moment(), help="Also what was recovered before that: 2026-11-25T02:00Z."
-)
-_ROUTES = click.option(
-    "--routes",
-    type=_Routes(),
-    default="reconnect,agency",
-    show_default=True,
-    help="Ways back, tried in order; refresh ends the pair in use.",
-)
-
-
-_COLUMNS = click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    type=_Column(),
-    metavar="ID=NAME",
-    help="Which column is location_id (or another id or token), whatever its header; `location_id=`: there is none.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -127,19 +40,19 @@ def cli() -> None:
 
 
 @cli.command()
-@_INPUT
-@_OUTPUT
+@INPUT
+@OUTPUT
 @click.option("--rate", type=float, help="Requests a second.")
 @click.option("--workers", type=int, help="Requests under way at once, at most.")
 @click.option("--limit", type=click.IntRange(1, _MOST_INSTALLS), help="Stop after that many installs.")
-@click.option("--max-duration", type=_Duration(), help="Stop after that time: 2h, 1h30m, 90m, 30s.")
+@click.option("--max-duration", type=Duration(), help="Stop after that time: 2h, 1h30m, 90m, 30s.")
 @click.option(
     "--cause", "causes", multiple=True, type=click.Choice([c.value for c in Cause]), help="Only what failed so."
 )
-@_ROUTES
-@_COLUMNS
+@ROUTES
+@COLUMNS
 @click.option("--force", is_flag=True, help="Also what is recovered: a new pair may end the one in use.")
-@_BEFORE
+@BEFORE
 @click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.pass_obj
@@ -166,7 +79,7 @@ def run(
     del quiet, log_format  # `_terminal` has read them.
     if force and before:
         raise click.UsageError("--force means now, and --recovered-before another moment; give one of them")
-    terminal.begins(manifest, _given())
+    terminal.begins(manifest, given_options())
     start = _start(manifest, rate, workers, columns)
     secrets = [app.client_secret for app in start.apps.known.values()]
     secrets.append(start.settings.notify.url)
@@ -176,40 +89,19 @@ def run(
     return recover(start, output_for(PROJECT, manifest, output), run_options, terminal)
 
 
-def _given() -> list[tuple[str, str]]:
-    """The options that were given, each with its value; a flag's is empty."""
-    context = click.get_current_context()
-    given = []
-    for option in context.command.params:
-        name = option.name or ""
-        if isinstance(option, click.Option) and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            value = context.params[name]
-            values = value if option.multiple else [value]
-            given += [(option.opts[-1], "" if option.is_flag else _as_given(option, each)) for each in values]
-    return given
-
-
-def _as_given(option: click.Option, value: object) -> str:
-    if isinstance(option.type, _Duration):
-        return f"{value:.0f}s"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _start(manifest: Path, rate: float | None, workers: int | None, columns: Sequence[str]) -> Start:
     from jobs.start import PROJECT, make_start
 
     given = {option: str(value) for option, value in (("--rate", rate), ("--workers", workers)) if value is not None}
-    return make_start(PROJECT, os.environ, manifest, given, _chosen(columns))
+    return make_start(PROJECT, os.environ, manifest, given, chosen_columns(columns))
 
 
 @cli.command()
-@_INPUT
-@_OUTPUT
-@_ROUTES
-@_BEFORE
-@_COLUMNS
+@INPUT
+@OUTPUT
+@ROUTES
+@BEFORE
+@COLUMNS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def plan(
     manifest: Path,
@@ -299,8 +191,8 @@ def main(arguments: list[str] | None = None) -> None:
     from jobs.system.descriptors import one_descriptor_kept
     from jobs.terminal.streams import open_streams
 
-    _no_core_dumps()
-    _fill_streams()
+    no_core_dumps()
+    fill_streams()
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *open_streams())
     try:
@@ -358,20 +250,3 @@ def _terminal(arguments: list[str], out: Stream, err: Stream) -> Terminal:
     quiet = for_run and "--quiet" in options
     drawn = for_run and not as_json and not quiet and draws(err, os.environ)
     return Terminal(out, err, for_run=for_run, quiet=quiet, as_json=as_json, screen=screen if drawn else None)
-
-
-def _fill_streams() -> None:
-    """Put nothing in the place of a standard stream that is closed: else the next file that is opened would be one."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
-def _no_core_dumps() -> None:
-    """Keep secrets out of a core dump, also where the system pipes it to a program."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -26,7 +26,7 @@ ROOMS = sorted(PROJECT.glob("jobs/**/*.py"))
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 # From the top of the house to the bottom: a room imports only from rooms that stand below it. `sandbox` stands apart.
 ORDER = [
-    "__main__", "cli", "discover", "recover", "report", "plan", "terminal", "recovery", "start", "reports", "outgoing",
+    "__main__", "cli", "options", "discover", "recover", "report", "plan", "terminal", "recovery", "start", "reports", "outgoing",
     "ledger", "highlevel", "system", "manifest", "config", "pace", "core", "sandbox", "__init__",
 ]  # fmt: skip
 

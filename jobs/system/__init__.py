@@ -5,4 +5,4 @@ A refusal of the system comes out as an error that names the file, the act, and 
 
 from __future__ import annotations
 
-__all__ = ["descriptors", "files", "lock_holders", "locks", "output_folder", "report_process", "signals"]
+__all__ = ["descriptors", "files", "lock_holders", "locks", "output_folder", "process", "report_process", "signals"]

@@ -1,0 +1,128 @@
+"""What the options of the commands accept: durations, moments, routes, columns, and the options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from jobs.core.clock import past_moment, utc
+from jobs.core.model import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
+_LONGEST_HOURS = 8_760
+_MOST_SHOWN = 40
+
+
+class Duration(click.ParamType[float]):
+    """`2h`, `1h30m`, `90m` or `30s`, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = _DURATION.fullmatch(str(value))
+        if not value or found is None:
+            self.fail(f"{value} is not a duration; write it like 2h, 1h30m, 90m or 30s", param, ctx)
+        hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        duration = hours * 3600 + minutes * 60 + seconds
+        if duration > _LONGEST_HOURS * 3600:
+            self.fail(f"{value} is too long; give a duration from 0s to {_LONGEST_HOURS}h", param, ctx)
+        return float(duration)
+
+
+class Moment(click.ParamType[str]):
+    """A moment in the past with its offset, as the ledger writes it."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return past_moment(str(value), utc())
+        except ValueError as error:
+            self.fail(f"{str(value)[:_MOST_SHOWN]!r}: {error}", param, ctx)
+
+
+class Routes(click.ParamType[tuple[Route, ...]]):
+    """Routes by their names, in the order in which they are tried."""
+
+    name = "routes"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Route, ...]:
+        named = {name.strip() for name in str(value).split(",")}
+        if unknown := sorted(named - set(Route)):
+            self.fail(f"{unknown[0]!r} is no route; there are {', '.join(Route)}", param, ctx)
+        return tuple(route for route in Route if route in named)
+
+
+class Column(click.ParamType[str]):
+    """`ID=NAME`: which of the list's columns is an id or a token."""
+
+    name = "id=name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from jobs.manifest.layout import ROLES, role_of
+
+        role, sign, name = str(value).partition("=")
+        if not sign or role_of(role) not in ROLES:
+            self.fail(f"{value!r} does not say which column is one of {', '.join(ROLES)}, as ID=NAME", param, ctx)
+        return f"{role_of(role)}={name}"
+
+
+def chosen_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Which column is which, by what it is."""
+    pairs = [column.partition("=")[::2] for column in columns]
+    chosen = dict(pairs)
+    if len(chosen) < len(pairs):
+        raise click.UsageError("--column says twice which column one and the same id is")
+    return chosen
+
+
+def given_options() -> list[tuple[str, str]]:
+    """The options that were given, each with its value; a flag's is empty."""
+    context = click.get_current_context()
+    given = []
+    for option in context.command.params:
+        name = option.name or ""
+        if isinstance(option, click.Option) and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            values = value if option.multiple else [value]
+            given += [(option.opts[-1], "" if option.is_flag else _as_given(option, each)) for each in values]
+    return given
+
+
+def _as_given(option: click.Option, value: object) -> str:
+    if isinstance(option.type, Duration):
+        return f"{value:.0f}s"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+INPUT = click.argument("manifest", metavar="INPUT", type=click.Path(path_type=Path))
+OUTPUT = click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder of the results.  [data/<stem of INPUT>]"
+)
+BEFORE = click.option(
+    "--recovered-before", "before", type=Moment(), help="Also what was recovered before that: 2026-11-25T02:00Z."
+)
+ROUTES = click.option(
+    "--routes",
+    type=Routes(),
+    default="reconnect,agency",
+    show_default=True,
+    help="Ways back, tried in order; refresh ends the pair in use.",
+)
+COLUMNS = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    type=Column(),
+    metavar="ID=NAME",
+    help="Which column is location_id (or another id or token), whatever its header; `location_id=`: there is none.",
+)

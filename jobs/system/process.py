@@ -1,0 +1,26 @@
+"""How this process is set up before anything else: its standard streams are open, and it leaves no core dump."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+
+_PR_SET_DUMPABLE = 4
+
+
+def fill_streams() -> None:
+    """Put nothing in the place of a standard stream that is closed: else the next file that is opened would be one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def no_core_dumps() -> None:
+    """Keep secrets out of a core dump, also where the system pipes it to a program."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
