@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import sqlite3
 import sys
 import tomllib
+from contextlib import closing
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -19,11 +21,19 @@ from jobs.config.settings import Settings, load_settings
 from jobs.core.causes import ADVICE
 from jobs.core.errors import EXIT_WORDS
 from jobs.core.model import Cause
+from jobs.manifest.layout import ROLES
+from jobs.reports.cards import CARDS, SECTIONS
 from jobs.reports.columns import FAILURES, RESULTS
+from jobs.sandbox.world import Place
+
+from .conftest import CLIENT_ID
 
 PROJECT = Path(__file__).resolve().parent.parent
 ROOMS = sorted(PROJECT.glob("jobs/**/*.py"))
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+READMES = {
+    str(file.parent.relative_to(PROJECT)): file.read_text(encoding="utf-8")
+    for file in (PROJECT / "README.md", *PROJECT.glob("[a-z]*/**/README.md"))
+}
 # From the top of the house to the bottom: a room imports only from rooms that stand below it. `sandbox` stands apart.
 ORDER = [
     "__main__", "cli", "options", "discover", "recover", "report", "plan", "terminal", "recovery", "start", "reports", "outgoing",
@@ -131,20 +141,21 @@ def test_what_the_job_imports_and_what_it_declares_are_the_same():
     assert all(">=" in one for one in declared)
 
 
-def _table(header):
-    """The rows of the README's table with this first cell in its header; code marks are taken off."""
-    _, _, rest = README.partition(f"\n| {header} | ")
+def _table(folder, header):
+    """The rows of the table with this first cell in its header, in the README of a folder; a cell of code without its marks."""
+    _, _, rest = READMES[folder].partition(f"\n| {header} | ")
     lines = rest.split("\n\n", 1)[0].splitlines()[2:]
-    return [[cell.strip().strip("`") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [[re.sub(r"^`([^`]*)`$", r"\1", cell) for cell in row] for row in cells]
 
 
 def test_the_readme_has_every_option_and_no_other():
-    options = {row[0].split()[0]: row[0].split()[1:] for row in _table("option")}
+    options = {row[0].split()[0]: row[0].split()[1:] for row in _table("config", "option")}
     found = {param.opts[0]: param for param in cli.commands["run"].params if isinstance(param, click.Option)}
     assert options.keys() == found.keys()
     for name, rest in options.items():
         assert bool(rest) is not found[name].is_flag
-    commands = re.findall(r"`recover ([^`]+)`", README.partition("\nCommands: ")[2].split("\n\n")[0])
+    commands = re.findall(r"`recover ([^`]+)`", READMES["config"].partition("\nCommands: ")[2].split("\n\n")[0])
     assert {words.split()[0] for words in commands if words[0] != "-"} == {*cli.commands}
     for words in commands:
         if words[0] != "-" and words.split()[0] != "run":
@@ -154,25 +165,60 @@ def test_the_readme_has_every_option_and_no_other():
             assert set(re.findall(r"--[a-z-]+", words)) == mine - {"--output"}
 
 
-def test_the_readme_has_every_exit_code_and_cause_in_the_words_of_the_job():
-    assert _table("code") == [[str(int(code)), words] for code, words in sorted(EXIT_WORDS.items())]
-    assert _table("cause") == [
-        [cause.value, ADVICE[cause].owner.value, "yes" if ADVICE[cause].again else "no", ADVICE[cause].next_step]
+def test_the_readme_has_every_exit_code_in_the_words_of_the_job():
+    assert [row[:2] for row in _table(".", "code")] == [
+        [str(int(code)), words] for code, words in sorted(EXIT_WORDS.items())
+    ]
+
+
+def test_support_staff_find_every_cause_in_the_order_and_the_words_of_the_page():
+    assert _table("jobs/reports", "cause") == [
+        [cause.value, CARDS[cause].title, owner.value, ADVICE[cause].next_step]
+        for owner in SECTIONS
         for cause in Cause
+        if ADVICE[cause].owner is owner
     ]
 
 
 def test_the_readme_has_every_column_in_order():
+    assert [row[0] for row in _table("data", "column")] == [*ROLES]
     for name, columns in (("results.csv", RESULTS), ("failures.csv", FAILURES)):
-        listed = README.partition(f"\n`{name}`: ")[2].partition(", then your own")[0]
+        listed = READMES["data"].partition(f"\n`{name}` has these columns: ")[2].partition(", then your own")[0]
         assert listed == ", ".join(f"`{column.name}`" for column in columns)
+
+
+def test_the_readme_names_the_causes_that_a_run_tries_again():
+    (named,) = re.findall(r"^- A run tries (`.+`) again by itself, (\w+) times", READMES["data"], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", named[0])) == {cause.value for cause, advice in ADVICE.items() if advice.again}
+    assert (named[1], Settings().retry.attempts) == ("five", 5)
 
 
 def test_the_readme_has_every_file_that_a_run_leaves(play):
     job = play(default="not_installed")
     job.run(job.manifest("location_id\nLocA\n"))
     left = {file.name for file in job.output.iterdir() if not file.name.startswith(".")}
-    assert {row[0] for row in _table("file")} == {name for name in left if not name.startswith("ledger.sqlite3-")}
+    assert {row[0] for row in _table("data", "file")} == {
+        name for name in left if not name.startswith("ledger.sqlite3-")
+    }
+
+
+def test_what_the_readme_says_of_loading_pairs_works(play, tmp_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```", READMES["data"], re.MULTILINE | re.DOTALL)
+    load = {}
+    exec(compile(code, "data/README.md", "exec"), load)  # It is ours.
+    job = play({"LocB": Place("not_installed"), "CoA": Place(level="Company")})
+    job.run(job.manifest("location_id,company_id\nLocA,\nLocB,\nLocC,\n,CoA\n"))
+    old, later = "2020-01-01T00:00:00.000Z", "2999-01-01T00:00:00.000Z"
+    with closing(sqlite3.connect(tmp_path / "app.sqlite3")) as app:
+        app.execute("create table tokens (client_id, account_id, access_token, refresh_token, expires_at, updated_at)")
+        rows = [
+            (CLIENT_ID, one, "a", "r", "", later if one == "LocC" else old) for one in ("LocA", "LocB", "LocC", "CoA")
+        ]
+        app.executemany("insert into tokens values (?, ?, ?, ?, ?, ?)", rows)
+        load["load"](app, job.output / "results.csv")
+        found = dict(app.execute("select account_id, access_token || ' ' || refresh_token from tokens"))
+    back = {one: f"{row['access_token']} {row['refresh_token']}" for one, row in job.results().items()}
+    assert found == {"LocA": back["LocA"], "LocB": "a r", "LocC": "a r", "CoA": back["CoA"]}
 
 
 def test_the_settings_file_has_every_key_with_its_default_and_says_what_it_is():
@@ -184,9 +230,32 @@ def test_the_settings_file_has_every_key_with_its_default_and_says_what_it_is():
         assert not re.match(r"\w", line) or re.search(r"# \w", line), line
 
 
-def test_what_the_readme_names_in_code_as_a_place_is_there():
-    named = re.findall(r"`((?:jobs|config|data|tests)/[\w./]+)`", README)
+def test_the_readme_names_every_variable_that_the_job_reads():
+    read = {name for room in ROOMS for name in re.findall(r"\bHIGHLEVEL_[A-Z_]+\b", room.read_text(encoding="utf-8"))}
+    named = {name for row in _table("config", "variable") for name in re.findall(r"[A-Z_]{5,}", row[0])}
+    assert read == {name for name in named if name.startswith("HIGHLEVEL_")}
+
+
+def test_what_a_readme_names_in_code_as_a_place_is_there():
     made = {"config/apps.toml"}
-    assert named
-    for place in set(named) - made:
-        assert (PROJECT / place).exists() or place.startswith("data/installs/"), place
+    named = {
+        place for text in READMES.values() for place in re.findall(r"`((?:jobs|config|data|tests)/[\w./]+)`", text)
+    }
+    assert len(named) > 30
+    for place in named - made:
+        assert (PROJECT / place).exists() or place.startswith("data/installs"), place
+
+
+def test_the_layout_of_the_code_is_told_from_top_to_bottom():
+    assert [row[0] for row in _table("jobs", "room")] == [room for room in ORDER if "__" not in room]
+
+
+@pytest.mark.parametrize("row", _table("jobs", "new"), ids=lambda row: row[0])
+def test_where_something_new_goes_has_every_name_that_is_told(row):
+    words = re.findall(r"`([^`]+)`", row[1]) or [row[1]]
+    files = [PROJECT / word for word in words if "/" in word]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    assert files
+    for word in words:
+        if "/" not in word and word.isidentifier():
+            assert any(re.search(rf"\b{word}\b", text) for text in texts), word

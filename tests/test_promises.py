@@ -1,4 +1,4 @@
-"""What the README promises is held by tests that are there."""
+"""What the README of the tests promises is held by tests that are there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from .conftest import PROJECT
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-PROMISES = README.partition("## What it promises\n")[2].partition("\n## ")[0]
+README = (PROJECT / "tests" / "README.md").read_text(encoding="utf-8")
+PROMISES = README.partition("## What the job promises\n")[2].partition("\n## ")[0]
 TESTS = {file.stem.removeprefix("test_"): file for file in (PROJECT / "tests").rglob("test_*.py")}
 TOPICS = ["crash", "power", "bad_server", "disk", "environment", "locks", "secrets", "bad_lists"]
 

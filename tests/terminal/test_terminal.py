@@ -747,6 +747,6 @@ def test_a_name_with_control_characters_is_what_bash_reads():
 
 
 def test_the_readme_lists_every_event_and_no_other():
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    section = readme.split("## The log", 1)[1].split("\n## ", 1)[0]
+    readme = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## The log\n", 1)[1].split("\n## ", 1)[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == set(Event) == set(KINDS)
