@@ -1,6 +1,6 @@
-"""What all rooms speak with: the values of the job, what each answer means, errors for a person, secrets, ids and times.
+"""The words that all rooms share: the job's values, what each answer means, errors for a person, secrets, ids and times.
 
-It imports nothing else of the job.
+It imports nothing else from the job.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Whether a text says that the app, or the account, is not there: by what it means, whatever its wording.
+"""Whether a text says that the app, or the account, is not there. It goes by the meaning, not by one wording.
 
-In simple steps: the text is taken sentence by sentence; words that deny say what they are about; and that must be an
-installation, a location or a company. Source of the wordings: the API notes, and reports from the field.
+The steps are simple. It reads the text sentence by sentence, finds the word that denies something, and finds what that
+word is about. That must be an installation, a location or a company. The wordings come from HighLevel's documentation
+and from reports of users.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _PLACES = _set("location locations subaccount subaccounts company companies agen
 _INSTALLATIONS = _set("installation installations install installs")
 _APPS = _set("app apps application applications integration integrations")
 _THINGS = _PLACES | _INSTALLATIONS | _APPS
-# What may also not be found: where one of these is what is denied, the sentence speaks of no install.
+# Other things that may not be found. A sentence that denies one of these says nothing about an install.
 _OTHERS = _set(
     "access action api calendar certificate code codes config configuration contact credential credentials domain endpoint "
     "error field file function grant header host key keys method name opportunity page param parameter parameters path "
@@ -25,7 +26,7 @@ _OTHERS = _set(
     "subscription token tokens type uri url user users value version webhook"
 )
 _PREPOSITIONS = _set("at by for from in inside into of on to under with within without")
-# A part of a sentence that holds nothing else is about nothing yet.
+# A part of a sentence that holds only these words does not say yet what it is about.
 _FILLERS = _set(
     "a an and any are be given has have i is it our record records requested sorry specified that the there this was we "
     "were you your"
@@ -36,14 +37,14 @@ _FINDS = _set("find locate recognise recognize")
 _FAILS = _set("not cannot unable failed")
 _ENDED = _set("deleted removed gone")
 _UNKNOWN = _set("unknown nonexistent unrecognised unrecognized")
-# Of an install that is asked about wrongly, not of one that is not there.
+# These words tell that the request is wrong, not that the install is not there.
 _IN_THE_REQUEST = _set("given missing passed provided required sent specified supplied")
 _SENTENCE = re.compile(r"[.;!?](?=\s|$)|[|\n]")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _WORD = re.compile(r"[A-Za-z0-9]+(?:[.\-][A-Za-z0-9]+)*")
 _SHORTENED = (("can't", "cannot"), ("won't", "will not"), ("n't", " not"), ("sub-account", "subaccount"))
-_NEAR = 4  # Words between one that denies and what it denies.
-_MOST_WORDS = 60  # Of one sentence: what an API has to say is said in fewer.
+_NEAR = 4  # How many words may stand between a word that denies and what it denies.
+_MOST_WORDS = 60  # The words of a sentence that are read. An API's sentences are shorter.
 
 
 def names_absence(text: str) -> bool:
@@ -68,7 +69,7 @@ def _is_absence(words: list[str]) -> bool:
 
 
 def _is_denied(words: list[str], at: int, word: str) -> bool:
-    """Whether a word denies that something is there, as in "... is not found" and "cannot find the ..."."""
+    """Whether the word denies that something is there, as in "... is not found" and "cannot find the ..."."""
     soon = words[at + 1 : at + 1 + _NEAR]
     if word == "no":
         return _is_none(words[at + 1 :])
@@ -85,7 +86,7 @@ def _is_denied(words: list[str], at: int, word: str) -> bool:
 
 
 def _is_none(after: list[str]) -> bool:
-    """Whether what comes after "no" is what there is none of, and not what the request lacks."""
+    """Whether the words after "no" name something that does not exist, and not something missing from the request."""
     about = _about(after)
     if _IN_THE_REQUEST & set(about):
         return False
@@ -93,19 +94,19 @@ def _is_none(after: list[str]) -> bool:
 
 
 def _is_ended(words: list[str], at: int, word: str) -> bool:
-    """Whether a word says that something was there, as in "... was deleted"."""
+    """Whether the word says that something was there before, as in "... was deleted"."""
     if word == "uninstalled":
         return not _OTHERS & set(_about(words[:at]))
     return word in _ENDED and _is_ours(words[:at])
 
 
 def _is_unknown(words: list[str], at: int, word: str) -> bool:
-    """Whether a word says that nothing is known of something, as in "unknown ..."."""
+    """Whether the word says that something is not known, as in "unknown ..."."""
     return word in _UNKNOWN and (_is_ours(words[at + 1 :]) or _is_ours(words[:at]))
 
 
 def _is_ours(words: list[str]) -> bool:
-    """Whether what `words` are about is an installation or a place; an app alone is one only where a place is named."""
+    """Whether `words` are about an installation or a place. An app counts only if the words also name a place."""
     about = set(_about(words))
     if _OTHERS & about or not _THINGS & about:
         return False
@@ -113,7 +114,7 @@ def _is_ours(words: list[str]) -> bool:
 
 
 def _about(words: list[str]) -> list[str]:
-    """The first part between prepositions that is about any thing: in "installation for location X", the installation."""
+    """The first part between prepositions that names a thing: in "installation for location X", the installation."""
     part: list[str] = []
     for word in [*words, "of"]:
         if word not in _PREPOSITIONS:

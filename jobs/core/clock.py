@@ -32,23 +32,23 @@ def utc_now() -> str:
 
 
 def as_written(moment: datetime) -> str:
-    """A moment as the ledger and the reports write it, so that two of them compare as texts."""
+    """A moment as the ledger and the reports write it. Two of them can be compared as texts."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def past_moment(text: str, now: datetime) -> str:
-    """The moment that a person wrote (ISO 8601 with its offset or Z) as the ledger writes it. Raises ValueError, saying why."""
+    """The moment that a person wrote (ISO 8601 with an offset or Z), as the ledger writes it. Raises ValueError that says why."""
     try:
         moment = datetime.fromisoformat(text.strip()) if len(text) <= _LONGEST_MOMENT else None
         written = as_written(moment) if moment is not None and moment.tzinfo is not None else ""
     except (ValueError, OverflowError):
         moment = None
     if moment is None:
-        raise ValueError("it is not a time; write it like 2026-11-25T02:00Z or 2026-11-25T03:00+01:00")
+        raise ValueError("it is not a time. Write it like 2026-11-25T02:00Z or 2026-11-25T03:00+01:00")
     if not written:
-        raise ValueError("it has no offset; end it with Z for UTC, or with an offset such as +01:00")
+        raise ValueError("it has no offset. End it with Z for UTC, or with an offset such as +01:00")
     if moment > now:
-        raise ValueError("it lies in the future")
+        raise ValueError("it is in the future")
     return written
 
 

@@ -1,4 +1,4 @@
-"""How a command that could not go on ends: the one place that maps an error to an exit code and its words."""
+"""How a command ends after an error: the only place that maps an error to an exit code and its words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.core.file_errors import problem_of
 
 
 class Ending(NamedTuple):
-    """The exit code; what a person is to mend, one line each; a text to show as it is, such as a bug's traceback."""
+    """The exit code, the problems for a person to fix (one line each), and a text to show as it is (a bug's traceback)."""
 
     code: Exit
     problems: tuple[str, ...] = ()
@@ -20,7 +20,7 @@ class Ending(NamedTuple):
 
 
 def ending_of(error: BaseException) -> Ending:
-    """What an error that left a command means. A bug keeps its traceback."""
+    """How a command ends that raised `error`. A bug keeps its traceback."""
     match error:
         case UserError():
             return Ending(error.code, tuple(str(problem) for problem in error.problems))
@@ -29,7 +29,7 @@ def ending_of(error: BaseException) -> Ending:
         case click.ClickException():
             return Ending(Exit.CANNOT_START, (f"{error.format_message()} (see recover --help)",))
         case OSError() if (refused := problem_of(error)) is not None:
-            return Ending(Exit.CANNOT_START, (str(refused),))  # A run that has begun sees to its own.
+            return Ending(Exit.CANNOT_START, (str(refused),))  # A run that has begun handles its own.
         case click.Abort() | KeyboardInterrupt():
             return Ending(Exit.SIGINT)
         case _:

@@ -1,6 +1,6 @@
-"""How a run ends, and errors that a user can mend.
+"""How a run ends, and errors that a user can fix.
 
-An error for a person cannot be built without its parts: what is wrong, where, and what to do.
+An error for a person always has three parts: what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ EXIT_WORDS: dict[Exit, str] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that keeps the job from starting, for a person to mend."""
+    """One thing that keeps the job from starting, for a person to fix."""
 
     what: str
     where: str
@@ -51,7 +51,7 @@ class Problem:
 
 
 class UserError(Exception):
-    """The user can mend this; shown as one line a problem, without a traceback."""
+    """An error that the user can fix. It is shown as one line for each problem, without a traceback."""
 
     def __init__(self, *problems: Problem, code: Exit = Exit.CANNOT_START) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))

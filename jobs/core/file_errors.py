@@ -1,6 +1,6 @@
-"""What the system refuses, told to a person: which file, which act, why, and what to do.
+"""Refusals of the operating system, as a person needs them: which file, which act, why, and what to do.
 
-An error that has no row here, and no act of ours to name, is a bug of the job: a file that is missing, a handle that is closed.
+An error is a bug of the job if it has no row here and the job cannot name the act: a missing file, a closed handle.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_RIGHTS = "give this user the right to do so, or give another --output"
+_RIGHTS = "give this user the right to do so, or use a different --output"
 
 TODO: dict[int, str] = {
-    errno.ENOSPC: "make room on that disk",
-    errno.EDQUOT: "make room within this user's quota on that disk, or have the quota raised",
-    errno.EROFS: "make it writable again, or give another --output",
-    errno.EIO: "look at the disk itself: the system's log (dmesg) says what failed",
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free space within this user's quota on that disk, or have the quota raised",
+    errno.EROFS: "make it writable again, or use a different --output",
+    errno.EIO: "check the disk: the system's log (dmesg) says what failed",
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
     errno.EMFILE: "raise the limit of open files of this process (ulimit -n)",
     errno.ENFILE: "end other programs, or raise the limit of open files of this machine (fs.file-max)",
     errno.ENOMEM: "free memory on this machine, or raise the job's limit",
-    errno.EFBIG: "raise the limit of a file's size (ulimit -f)",
+    errno.EFBIG: "raise the limit on file size (ulimit -f)",
     errno.ELOOP: "move the link away",
     errno.ENAMETOOLONG: "give a shorter path",
     errno.ESTALE: "mount the network disk again",
@@ -38,23 +38,23 @@ TODO: dict[int, str] = {
 """What to do about a refusal that is never a bug of the job."""
 
 _TODO_WITH_A_NAME = TODO | {
-    errno.ENOENT: "look whether its folder was moved or removed",
+    errno.ENOENT: "check whether its folder was moved or removed",
     errno.EISDIR: "move the folder away",
-    errno.ENOTDIR: "move the file away that stands in the place of a folder",
+    errno.ENOTDIR: "move away the file that has the folder's name",
 }
-_ELSE = "look at that file and its folder, or give another --output"
+_ELSE = "check that file and its folder, or use a different --output"
 
 _NOT_THE_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def what_to_do(error: BaseException, otherwise: str) -> str:
-    """What to do about an error that a file met: `otherwise`, except where this process or machine is short of something."""
+    """What to do about an error with a file: `otherwise`, unless this process or machine has run out of something."""
     number = getattr(error, "errno", None)
     return TODO[number] if number in _NOT_THE_FILES else otherwise
 
 
 class FileError(OSError):
-    """The system refused an act on a file; `problem` tells a person. `because` is what a run says that stops for it."""
+    """The system refused an act on a file. `problem` is for a person. `because` is the reason a run gives if it stops."""
 
     because = "disk"
 
@@ -67,7 +67,7 @@ class FileError(OSError):
 
 
 def problem_of(error: OSError) -> Problem | None:
-    """The refusal for a person to act on, or None for a bug of the job."""
+    """The problem for a person to act on, or None if the error is a bug of the job."""
     if isinstance(error, FileError):
         return error.problem
     if error.errno not in TODO:
@@ -79,7 +79,7 @@ def problem_of(error: OSError) -> Problem | None:
 
 @contextmanager
 def doing(act: str, path: Path) -> Iterator[None]:
-    """Name the act (`written`, `read`, ...) and the file in an OSError of the block, which becomes a FileError."""
+    """Turn an OSError of the block into a FileError that names the act (`written`, `read`, ...) and the file."""
     try:
         yield
     except FileError:

@@ -1,4 +1,4 @@
-"""Cells: under which columns they stand, and those that a spreadsheet would run as a formula, made harmless, reversibly."""
+"""Cells that a spreadsheet would run as a formula, made harmless in a way that can be undone; and cells by column name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GUARDED = re.compile(f"'+[{_TRIGGER}]")
 
 
 def guard(cell: str) -> str:
-    """`cell` as a spreadsheet shows it and does not run it."""
+    """`cell`, changed so that a spreadsheet shows it and does not run it."""
     return "'" + cell if _RUNS.match(cell) else cell
 
 
@@ -27,15 +27,15 @@ def unguard(cell: str) -> str:
 
 
 def without_formula(cell: str) -> str:
-    """`cell` for a list that stays as it is: where a spreadsheet would run it, without the signs at its beginning.
+    """`cell` without the signs at its beginning, if a spreadsheet would run it. For a file that cannot use `guard`.
 
-    A phone number, or a name with a plus before it, runs nothing.
+    A phone number, or a name that begins with a plus, stays as it is: a spreadsheet does not run it.
     """
     return cell if _SHOWS.fullmatch(cell) else cell.lstrip(_SIGNS)
 
 
 def under(columns: Sequence[str], named: Sequence[tuple[str, str]]) -> list[str]:
-    """The cells of `named` (column, cell) under `columns`; of two columns with one name each keeps its own."""
+    """The cells of `named` (column, cell) in the order of `columns`. If two columns share a name, each keeps its own cell."""
     if [name for name, _ in named] == [*columns]:
         return [cell for _, cell in named]
     seen: Counter[str] = Counter()

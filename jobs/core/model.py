@@ -1,7 +1,7 @@
-"""The nouns of the job; values only.
+"""The nouns of the job. They are only values.
 
-A row of the manifest is an `Install` or a `Broken` line; a call's end is an `Answer` or `Tokens`;
-a try ends in an `Outcome`; what the ledger knows of an install is a `Record`, of a run a `Run`.
+A line of the manifest is a `Row` or a `Broken` line, and an `Install` comes from a row. A call returns an `Answer` or
+`Tokens`. A try ends in an `Outcome`. The ledger keeps a `Record` of each install and a `Run` of each run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Level(StrEnum):
-    """What an install belongs to; the values are those of `user_type` in the token call."""
+    """What an install belongs to. The values are those of `user_type` in the token call."""
 
     AGENCY = "Company"
     SUB_ACCOUNT = "Location"
@@ -54,7 +54,7 @@ class Cause(StrEnum):
 
 
 class Stage(StrEnum):
-    """The call that failed; `manifest` where none was made."""
+    """The call that failed. `manifest` means that no call was made."""
 
     MANIFEST = "manifest"
     RECONNECT = "reconnect"
@@ -65,7 +65,7 @@ class Stage(StrEnum):
 
 
 class Route(StrEnum):
-    """A way back, in the order in which they are tried."""
+    """A way to recover an install. The order is the one in which they are tried."""
 
     RECONNECT = "reconnect"
     AGENCY = "agency"
@@ -73,7 +73,7 @@ class Route(StrEnum):
 
 
 class RefreshState(StrEnum):
-    """What became of the old refresh token that was to be spent for an install."""
+    """What happened to the old refresh token of an install."""
 
     UNTOUCHED = "untouched"
     SPENT = "spent"
@@ -81,7 +81,7 @@ class RefreshState(StrEnum):
 
 
 class Status(StrEnum):
-    """Where an install stands."""
+    """The state of an install."""
 
     RECOVERED = "recovered"
     FAILED = "failed"
@@ -89,7 +89,7 @@ class Status(StrEnum):
 
 
 class InstallKey(NamedTuple):
-    """What an install is known by, within one base URL."""
+    """What identifies an install within one base URL."""
 
     client_id: str
     level: Level
@@ -111,7 +111,7 @@ class App:
 class Install:
     """One connection of an app to a location or a company. `company_id` may be empty for a location.
 
-    `old` is the refresh token it has, where the routes of the run may spend it; `doubtful`: it may be spent already.
+    `old` is its refresh token, if the routes of the run may spend it. `doubtful` means that it may be spent already.
     """
 
     key: InstallKey
@@ -122,7 +122,7 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A usable line of the manifest, with its old pair. `client_id` may be empty; `cells` are the user's, in order."""
+    """A usable line of the manifest, with its old pair. `client_id` may be empty. `cells` are the user's own, in order."""
 
     line: int
     client_id: str
@@ -136,7 +136,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A line of the manifest that cannot be used: its cells as found, and why, in words for a person."""
+    """A line of the manifest that cannot be used: its cells as they were found, and the reason in words for a person."""
 
     line: int
     location_id: str
@@ -148,13 +148,14 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer without what was asked for, or no answer at all (`status` 0), scrubbed.
+    """An answer that does not hold what was asked for, or no answer at all (`status` 0). Secrets are scrubbed.
 
-    `says` is all that the server said, for recognition; `message` its own words for a person.
-    `exception` is the class that the HTTP library raised; `retry_after` are seconds; `never_left`: no server saw it.
-    `status` is what it stands for: where a good answer holds an error, that of the error, with HTTP's in `http_status`
-    (0: the same). `foreign`: other software answered in HighLevel's place. `stray` is a good pair that came with it, of
-    the agency of the sub-account that was asked for.
+    - `says` is everything that the server said, to recognise the cause. `message` is the part for a person.
+    - `status` is the status that counts. If an answer of status 200 holds an error, it is the error's status, and
+      `http_status` is the one of HTTP (0: the same).
+    - `exception` is the class that the HTTP library raised. `retry_after` is in seconds.
+    - `never_left` means that no server saw the request. `foreign` means that other software answered for HighLevel.
+    - `stray` is a good pair that came with the answer. It belongs to the agency of the sub-account that was asked for.
     """
 
     stage: Stage
@@ -172,7 +173,7 @@ class Answer:
 
 
 class RouteResult(NamedTuple):
-    """What an install met on a route; `asked` is whether a call was made for it, or the route was closed before."""
+    """What a route answered for an install. `asked` is False if the route was closed before a call was made."""
 
     route: Route
     answer: Answer
@@ -181,7 +182,7 @@ class RouteResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A token pair and what the answer says of it. `expires_at` is UTC ISO 8601, or empty; so may the refresh token be."""
+    """A token pair and what the answer says about it. `expires_at` is UTC ISO 8601. It and the refresh token may be empty."""
 
     access_token: Secret
     refresh_token: Secret
@@ -197,10 +198,10 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The install is back; `attempts` are the tries of this run, `met` what came before, `message` for a person.
+    """The install is recovered. `attempts` are the tries of this run. `met` is what the routes before answered.
 
-    `stray`: it came in answer to another install. `renews`: a pair of this install that was recorded before. `undoes`: the
-    failure that this run had counted for it.
+    `message` is for a person. `stray` means that the pair came in the answer for another install. `renews` means that the
+    install already had a pair. `undoes` means that this run had counted the install as failed before.
     """
 
     tokens: Tokens
@@ -217,7 +218,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The install is not back after its tries of this run; `met` is what each route answered."""
+    """The install is not recovered after its tries of this run. `met` is what each route answered."""
 
     cause: Cause
     stage: Stage
@@ -232,7 +233,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The run was stopped between the tries of this install, which stays as it was."""
+    """The run stopped between two tries of this install. The install stays as it was."""
 
     attempts: int
     refresh_state: RefreshState = RefreshState.UNTOUCHED
@@ -243,10 +244,10 @@ Outcome = Recovered | Failed | Unfinished
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one install, or of one broken line (`line` > 0 and no `level`).
+    """What is known about one install, or about one broken line (`line` > 0 and no `level`).
 
-    Times are UTC, ISO 8601, or empty. `cells` are (column, cell) pairs of the user's, in the user's order;
-    two columns may bear one name. `listed` is whether the newest manifest lists it.
+    Times are UTC, ISO 8601, or empty. `cells` are (column, cell) pairs of the user's own columns, in the user's order. Two
+    columns may have the same name. `listed` is whether the newest manifest lists it.
     """
 
     status: Status
@@ -272,7 +273,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of INPUT: its lines, the installs on them (broken lines included), and how these stand."""
+    """How many lines and installs INPUT has (broken lines included), and how many installs are in each state."""
 
     rows: int = 0
     installs: int = 0
@@ -296,10 +297,10 @@ class ThisRun:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run, as `summary.json` tells it. Times are UTC, ISO 8601; `finished_at` is empty while it runs.
+    """One run, as `summary.json` tells it. Times are UTC, ISO 8601. `finished_at` is empty while it runs.
 
-    What was recovered before `recovered_before` was to be recovered again, if that is not empty; `kept` are installs of
-    these that were tried since without success, and keep the pair they had.
+    If `recovered_before` is not empty, the run recovers again what was recovered before that moment. `kept` counts the
+    installs among these that were tried without success and keep the pair they had.
     """
 
     run_id: str

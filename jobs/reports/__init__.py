@@ -1,6 +1,6 @@
 """From records to the files that a run leaves: `results.csv`, `failures.csv`, `failures.html`, `summary.json`.
 
-Reports take values, never the ledger itself, and what they show of a cell is safe in a spreadsheet and in a page.
+Reports take values, never the ledger itself. Every cell they show is safe in a spreadsheet and in a browser.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The columns of the reports: their names, their order, and where each comes from."""
+"""The columns of the reports: their names, their order, and where each value comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an earlier report still knows: token pairs that the ledger beside it does not have are never overwritten."""
+"""Protects token pairs in an earlier report: pairs that the ledger beside it does not have are never overwritten."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:
-    """Raise UserError where results.csv holds tokens that the ledger does not know: they would be lost."""
+    """Raise UserError if results.csv holds tokens that the ledger does not know. The run would lose them."""
     path = folder / RESULTS
     if path.is_symlink() or not path.is_file():
-        return  # Where a link leads, nothing is written.
+        return  # The report replaces a link and never writes to its target.
     try:
         for batch in in_batches(_pairs(path)):
             if not ledger.knows_pairs(batch):
-                todo = "move it to a safe place, then run again"
+                todo = "move it to a safe place and run the job again"
                 raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
     except (OSError, UnicodeError, csv.Error) as error:
-        what = f"cannot be read as the job wrote it ({type(error).__name__}), so it may hold tokens"
-        raise refuse(what, str(path), "move it to a safe place, then run again") from None
+        what = f"may hold tokens, but the job cannot read it ({type(error).__name__})"
+        raise refuse(what, str(path), "move it to a safe place and run the job again") from None
 
 
 def _pairs(path: Path) -> Iterator[str]:
-    """The pairs in a results.csv, also one that a spreadsheet saved with another separator."""
+    """The fingerprints of the pairs in a results.csv. A spreadsheet may have saved it with a different separator."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()

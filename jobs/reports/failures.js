@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it filters, copies, and opens what is closed before printing.
+// The page works without this script. The script filters, copies, and opens closed parts before printing.
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const form = document.getElementById("filter");
@@ -13,7 +13,7 @@
 
   const read = (node) => node.textContent.toLowerCase();
 
-  // Each install with all that may be searched for: its own cells, its company, its card.
+  // Each install with everything that a search may find: its own cells, its company, its card.
   const index = () => sections.flatMap((section) => all(".card", section).flatMap((card) => {
     const about = read(card.querySelector("h3")) + read(card.querySelector(".advice"));
     return all("tbody", card).flatMap((group) => {

@@ -1,4 +1,4 @@
-"""From records to the files that a run leaves. Reports take values, never the ledger itself."""
+"""Turns records into the files that a run leaves. Reports take values, never the ledger itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPORTS = ("results.csv", "failures.csv", "failures.html", SUMMARY)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What reports are made of. `columns` are the user's; `records` and `failures` give theirs in manifest order."""
+    """What the reports are made from. `columns` are the user's. `records` and `failures` come in manifest order."""
 
     columns: tuple[str, ...]
     records: Callable[[], Iterator[Record]]
@@ -37,11 +37,11 @@ def write_all(
     messages: Messages,
     replace: Callable[[str], AbstractContextManager[BinaryIO]],
 ) -> None:
-    """Write every report. `replace` gives the file that takes the place of one when its block ends well.
+    """Write every report. `replace` gives a new file that replaces the report when its block ends without an error.
 
-    Where one cannot be written the others are all the same; then the first OSError or UserError is raised.
+    If one report cannot be written, the others still are. Then the first OSError or UserError is raised.
     """
-    lacking: list[Exception] = []
+    errors: list[Exception] = []
     writers: tuple[Callable[[BinaryIO], None], ...] = (
         lambda file: tables.write_results(file, source.columns, source.records()),
         lambda file: tables.write_failures(file, source.columns, source.failures(), apps),
@@ -53,6 +53,6 @@ def write_all(
             with replace(name) as file:
                 write(file)
         except (OSError, UserError) as error:
-            lacking.append(error)
-    if lacking:
-        raise lacking[0]
+            errors.append(error)
+    if errors:
+        raise errors[0]

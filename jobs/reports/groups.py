@@ -1,4 +1,4 @@
-"""Failures in the order of their companies, cut into tables of bounded size, each company with its message."""
+"""Failures grouped by company and cut into tables of limited size. Each company has its message."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _ROWS = 100
 _NAMED = 100
-_LONGEST_MAILTO = 1_900  # Windows hands no longer one to a mail program.
+_LONGEST_MAILTO = 1_900  # Windows does not pass a longer link to a mail program.
 _ADDRESS = re.compile(r"[A-Za-z0-9._%+\-]+@(?:[A-Za-z0-9\-]+\.)+[A-Za-z]{2,}")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An install on the page; every text as it is."""
+    """An install on the page. Texts are not escaped yet."""
 
     own: list[str]
     account: str
@@ -50,7 +50,7 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Installs of one company and app: all of them, or as many as fit a table. `mail` stands where it begins."""
+    """Installs of one company and app: all of them, or as many as fit into a table. The first part has the `mail`."""
 
     company: str
     app: str
@@ -62,26 +62,26 @@ class Part:
 
     @property
     def size(self) -> int:
-        """How many rows of a table it takes."""
+        """How many rows of a table it needs."""
         return len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class PageContext:
-    """What is at hand to list failures: the user's columns, the apps, the messages."""
+    """What is needed to list failures: the user's columns, the apps, the messages."""
 
     columns: Sequence[str]
     apps: Mapping[str, App]
     messages: Messages
 
     def app_name(self, client_id: str) -> str:
-        """What people call an app; '' where it has no name."""
+        """The name of an app, or '' if it has none."""
         app = self.apps.get(client_id)
         return app.name if app else ""
 
 
 def tables(failures: Iterable[Listed], cause: Cause, context: PageContext) -> Iterator[list[Part]]:
-    """`failures`, which come company by company, as tables of some hundred rows."""
+    """`failures`, sorted by company, as tables of about a hundred rows."""
     table: list[Part] = []
     for part in _parts(failures, cause, context):
         table.append(part)
@@ -106,7 +106,10 @@ def _parts(failures: Iterable[Listed], cause: Cause, context: PageContext) -> It
 
 
 def _company(listed: Listed, cause: Cause) -> tuple[str, str, str]:
-    """What belongs together. Installs of unknown companies may be different customers': each has a message of its own."""
+    """The key by which installs are grouped.
+
+    Installs of unknown companies may belong to different customers, so each of them gets its own message.
+    """
     record = listed.record
     lone = record.location_id if not listed.company and cause in HAS_MESSAGE else ""
     return listed.company, record.client_id if record.level else "", lone
@@ -149,7 +152,7 @@ def _mail(records: Sequence[Record], cause: Cause, company: str, count: int, con
 
 
 def _mailto(letter: Message, records: Iterable[Record]) -> str:
-    """The link: to the only address that the rows hold, if there is just one, with the text, if it is short enough."""
+    """The mailto link. It has an address if the rows hold exactly one, and the text if that is short enough."""
     cells = {cell.strip() for record in records for _, cell in record.cells}
     found = {cell for cell in cells if _ADDRESS.fullmatch(cell)}
     to = quote(found.pop(), safe="@") if len(found) == 1 else ""
@@ -159,7 +162,7 @@ def _mailto(letter: Message, records: Iterable[Record]) -> str:
 
 
 def account_label(record: Record) -> str:
-    """An install as its owner knows it: the user's column for its name, if there is one, and the id."""
+    """An install as its owner knows it: the name, if the user's columns hold one, and the id."""
     name = next((plain(cell, 80) for column, cell in record.cells if "name" in column.casefold() and cell.strip()), "")
     account = record.location_id or record.company_id
     which = f"agency {account}" if record.level is Level.AGENCY else account
@@ -167,5 +170,5 @@ def account_label(record: Record) -> str:
 
 
 def minute(at: str) -> str:
-    """An ISO 8601 time to the minute, for a person."""
+    """An ISO 8601 time without its seconds, for a person."""
     return at[:16].replace("T", " ")

@@ -1,4 +1,4 @@
-"""The link with which a customer installs the app again."""
+"""The link that a customer uses to install the app again."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HELPS_WITH = frozenset(
 
 
 def reinstall_url(app: App | None, record: Record) -> str:
-    """The install page of the record's app, where installing again helps and the app's link is known; else ''."""
+    """The install page of the record's app, if installing again helps and the link is known. Otherwise ''."""
     return reinstall_page(app, INSTALL_PAGE) if app is not None and record.cause in HELPS_WITH else ""
 
 
 def reinstall_page(app: App, page: str) -> str:
-    """`page` for this app; '' where the configuration says too little of it.
+    """`page` for this app, or '' if the app's `redirect_uri` or `scopes` are not configured.
 
-    Without `version_id` a draft app's page answers `error.noversionid` (measured 2026-08-20).
+    Without `version_id`, the page of a draft app answers `error.noversionid` (measured 2026-08-20).
     """
     if not app.redirect_uri or not app.scopes:
         return ""

@@ -1,7 +1,7 @@
-"""The messages that support staff send: the words of config/messages/, which the user may change.
+"""The messages that support staff send. Their words are in config/messages/, and the user may change them.
 
-A template sees only the plain values it is given, in a sandbox, so that it can reach no secret. What is wrong with one
-is found, and warned of, at the start of a run. No fault of a template stops a run or a report: its message is left out.
+A template runs in a sandbox and sees only the plain values it is given, so it cannot reach a secret. The start of a run
+finds mistakes in templates and warns of them. A mistake never stops a run or a report: it only leaves out that message.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FOR_HIGHLEVEL = ("client_ids", "kinds", "count")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message ready to send: its subject, one line, and its body."""
+    """A message ready to send: its subject (one line) and its body."""
 
     subject: str
     body: str
@@ -40,28 +40,28 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """The templates by name: a cause, or `TO_HIGHLEVEL`. `warnings` name those that are left out, in a line each."""
+    """The templates by name (a cause, or `TO_HIGHLEVEL`). `warnings` name those that are left out, one line each."""
 
     templates: Mapping[str, Template]
     warnings: tuple[str, ...] = ()
 
     def write(self, name: str, values: Mapping[str, Any]) -> Message | None:
-        """The message `name` with these values; None where its template is left out, or fails on them."""
+        """The message `name` with these values. None if its template is left out or fails on these values."""
         if name not in self.templates:
             return None
         try:
             return _letter(self.templates[name].render(values))
-        except Exception:  # noqa: BLE001 - a template is the user's own program: nothing it does may stop a report
+        except Exception:  # noqa: BLE001 - a template is the user's own program and must never stop a report
             return None
 
     def why_missing(self, name: str) -> str:
-        """What a report says where `write` gave no message."""
-        fault = "fails on these installs" if name in self.templates else "has a mistake, which the run warned of"
+        """What a report says if `write` gave no message."""
+        fault = "fails on these installs" if name in self.templates else "has a mistake that the run warned of"
         return f"The message is missing: config/messages/{name}.txt {fault}."
 
 
 def load_messages(folder: Path) -> Messages:
-    """The templates of `folder` that work, each tried out on made-up values, and warnings of those that do not."""
+    """The templates of `folder` that work, and warnings about those that do not. Each is tried with made-up values."""
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -76,18 +76,18 @@ def load_messages(folder: Path) -> Messages:
             templates[str(name)] = _compiled(environment, file.read_text(encoding="utf-8"), str(name))
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            problems.append(Problem(f"cannot be read ({reason}), so that message is left out", str(file), "restore it"))
-        except Exception as error:  # noqa: BLE001 - as above; here it is told
+            problems.append(Problem(f"cannot be read ({reason}), so this message is left out", str(file), "restore it"))
+        except Exception as error:  # noqa: BLE001 - as above, and here the user is told
             line = getattr(error, "lineno", None)
             what = " ".join(str(error).split()) or type(error).__name__
             where = f"{file}, line {line}" if line else str(file)
-            todo = "correct it; its first lines say what it may use"
-            problems.append(Problem(f"has a mistake ({what}), so that message is left out", where, todo))
+            todo = "correct it (its first lines say what it may use)"
+            problems.append(Problem(f"has a mistake ({what}), so this message is left out", where, todo))
     return Messages(templates, tuple(map(str, problems)))
 
 
 def _compiled(environment: SandboxedEnvironment, source: str, name: str) -> Template:
-    """The template; raises what is wrong with it."""
+    """The template. Raises an error that says what is wrong with it."""
     from jinja2.meta import find_undeclared_variables
 
     known = _FOR_HIGHLEVEL if name == TO_HIGHLEVEL else _FOR_A_COMPANY
@@ -105,7 +105,7 @@ def _letter(text: str) -> Message:
     first, _, body = text.strip().partition("\n")
     subject = first.removeprefix(_SUBJECT).strip()
     if not first.startswith(_SUBJECT) or not subject or not body.strip():
-        raise ValueError(f"it needs a first line '{_SUBJECT} ...' and a text below it")
+        raise ValueError(f"the first line must be '{_SUBJECT} ...', with the text below it")
     return Message(subject, body.strip())
 
 

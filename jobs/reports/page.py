@@ -1,6 +1,7 @@
-"""failures.html: the failures as a list of work, for support staff; one file, no network.
+"""failures.html: the failures as a to-do list for support staff, in one file that needs no network.
 
-The words stand in `cards`, the order in the ledger's queries; this only puts them together. It is streamed.
+The words are in `cards`, and the order comes from the ledger's queries. This module only puts them together, and it
+streams the page.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ _TEMPLATES = {file.name: file.read_text(encoding="utf-8") for file in _HERE.glob
 _STYLE = (_HERE / "failures.css").read_text(encoding="utf-8")
 _SCRIPT = (_HERE / "failures.js").read_text(encoding="utf-8")
 _OURS = ("Account", "HighLevel said", "Last tried (UTC)")
-# Of a card, and of what is fixed: a browser shows no more of them well, and the CSV has them all.
+# The most rows of a card and of the fixed installs. A browser is slow with more, and the CSV has them all.
 MOST_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Worklist:
-    """What the page is made of. `by_company` and `fixed` give their installs again and again, in the page's order."""
+    """What the page is made from. `by_company` and `fixed` can be called again, and give installs in the page's order."""
 
     tallies: Sequence[Tally]
     changes: Changes | None
@@ -50,7 +51,7 @@ class Worklist:
 
 
 def write(file: BinaryIO, run: Run, worklist: Worklist, context: PageContext) -> None:
-    """Stream the page. What a customer or a server wrote is escaped by the template."""
+    """Write the page as a stream. The template escapes what a customer or a server wrote."""
     from jinja2 import DictLoader, Environment
 
     environment = Environment(loader=DictLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -81,7 +82,7 @@ def _digest(text: str) -> str:
 
 
 def labels(columns: Sequence[str]) -> str:
-    """The style by which a narrow screen names each cell; every sign that could end a string there is escaped."""
+    """The style that names each cell on a narrow screen. It escapes every character that could end a CSS string."""
 
     def escaped(name: str) -> str:
         return "".join(sign if sign.isascii() and sign.isalnum() else f"\\{ord(sign):x} " for sign in name)
@@ -91,14 +92,16 @@ def labels(columns: Sequence[str]) -> str:
 
 
 def _band(run: Run) -> str:
-    """Why the list is not complete, in plain words; '' where it is."""
+    """Why the list is not complete, in plain words. '' if it is complete."""
     if not run.finished_at:
-        return "The run is still under way, or was cut off, when this list was made."
+        return "When this list was made, the run was still working or had been killed."
     if run.stopped_because:
         why = WHY_STOPPED.get(run.stopped_because, f"({run.stopped_because})")
         return f"The run stopped early. {why}"
     known_end = run.exit_code in (0, 1, None)
-    return "" if known_end else "The run stopped early. A fault in the job itself ended it; the developer has to look."
+    return (
+        "" if known_end else "The run stopped early because of a bug in the job. The developer needs to look into it."
+    )
 
 
 def _fixed(record: Record, context: PageContext) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def _cards(cause: Cause, worklist: Worklist, context: PageContext) -> Iterator[d
 
 
 def _links(client_ids: Sequence[str], apps: Mapping[str, App]) -> list[dict[str, str]]:
-    """The install pages of these apps, for agencies under HighLevel's name and under their own."""
+    """The install pages of these apps: for agencies that use HighLevel's name, and for white-label agencies."""
     found = []
     for client_id in client_ids:
         app = apps.get(client_id)

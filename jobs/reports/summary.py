@@ -1,4 +1,4 @@
-"""summary.json: a run for a program."""
+"""summary.json: how a run ended, for a program to read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOT_TOLD = {"met", "recovered_before", "kept"}
 
 
 def write(file: BinaryIO, run: Run) -> None:
-    """The run, under the names that programs rely on; what is not known yet is null."""
+    """Write the run under the names that programs rely on. A value that is not known yet is null."""
     told = {name: value for name, value in asdict(run).items() if name not in _NOT_TOLD}
     told["finished_at"] = run.finished_at or None
     file.write(json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n")

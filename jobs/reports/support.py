@@ -1,4 +1,4 @@
-"""The block to paste for HighLevel's support."""
+"""The report to paste for HighLevel's support."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDPOINTS: Mapping[Stage, str] = {
 def block(
     evidence: Sequence[Evidence], client_ids: Sequence[str], count: int, base_url: str, messages: Messages
 ) -> Message | None:
-    """What HighLevel's support needs of `count` failures; None where the user's template fails on it."""
+    """What HighLevel's support needs to know about `count` failures. None if the user's template fails on it."""
     kinds = [
         {
             "what": f"{CARDS[kind.cause].title} ({kind.cause.value})",

@@ -1,4 +1,4 @@
-"""results.csv, to load, and failures.csv, to act on and to feed back."""
+"""results.csv, to load into the app, and failures.csv, to act on and to give to the next run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_results(file: BinaryIO, columns: Sequence[str], records: Iterable[Record]) -> None:
-    """Every install, tokens included, the user's `columns` behind ours; cells as they are, for a program."""
+    """Write every install with its tokens and then the user's `columns`. Cells are not changed: a program reads them."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow([*(column.name for column in RESULTS), *columns])
@@ -26,7 +26,7 @@ def write_results(file: BinaryIO, columns: Sequence[str], records: Iterable[Reco
 
 
 def write_failures(file: BinaryIO, columns: Sequence[str], failures: Iterable[Record], apps: Mapping[str, App]) -> None:
-    """What was not recovered, without a secret; with a BOM and harmless cells, for a spreadsheet."""
+    """Write what was not recovered, without secrets. It has a BOM and harmless cells, because a spreadsheet reads it."""
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow([*(column.name for column in FAILURES), *map(guard, columns)])

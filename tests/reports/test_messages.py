@@ -157,7 +157,7 @@ def test_a_broken_template_is_left_out_and_warned_of_in_one_line(words, text, to
     (warning,) = loaded.warnings
     assert told in warning
     assert "not_installed.txt" in warning
-    assert "that message is left out" in warning
+    assert "this message is left out" in warning
     assert "\n" not in warning
     assert set(loaded.templates) == {*HAS_MESSAGE, TO_HIGHLEVEL} - {"not_installed"}
 

@@ -86,14 +86,14 @@ def test_a_run_that_stopped_early_says_that_the_list_is_not_complete_and_why(tmp
     band = page[page.index('class="band"') : page.index("<h1>")]
     assert "This list is not complete." in band
     assert WHY_STOPPED[reason] in Read(band).text
-    assert "2 installs were not tried. There is nothing to do for those until the next report." in band
+    assert "2 installs were not tried. You do not have to do anything for them until the next report." in band
 
 
 def test_a_run_that_was_cut_off_or_had_a_bug_says_so_too(tmp_path):
     bug = page_of(tmp_path / "a", [(place(1), GONE)], exit_code=70)
-    assert "fault in the job itself" in bug
+    assert "because of a bug in the job" in bug
     make_run(tmp_path / "b", COLUMNS, [(place(1), GONE)], killed=True)
-    assert "still under way, or was cut off" in render_again(tmp_path / "b")
+    assert "the run was still working or had been killed" in render_again(tmp_path / "b")
 
 
 def test_every_failure_stands_once_under_its_owner_with_the_users_columns_first(tmp_path):
@@ -115,7 +115,7 @@ def test_a_card_lists_2000_installs_at_most_and_names_the_csv_and_the_counts_sta
     assert "<h1>2,303 of 2,303 installs still need someone." in page
     assert '<span class="count">2,300 installs</span> <code class="name">not_installed</code>' in page
     (told,) = re.findall(r'<p class="more">(.*?)</p>', page)
-    assert told.startswith("The first 2,000 of 2,300 are listed here. All of them stand in <code>failures.csv</code>")
+    assert told.startswith("The first 2,000 of 2,300 are listed here. To see all of them, open <code>failures.csv</code>")
     assert "<code>not_installed</code>" in told
 
 
@@ -142,7 +142,7 @@ def test_what_an_earlier_list_held_is_marked_and_counted_apart(tmp_path):
     page_of(tmp_path, [(place(1), GONE), (place(2), GONE)])
     page = page_of(tmp_path, [(place(1), GONE)])
     assert headline(page).startswith("1 of 1 install still needs someone.")
-    assert "1 install of an earlier list that the newest no longer names stands below too" in page
+    assert "The page includes 1 install from an earlier list that is not in the newest one" in page
     assert page.count("not in the newest list</span>") == 1
 
 
@@ -172,7 +172,7 @@ def test_the_link_to_install_again_stands_where_it_helps_and_is_known(tmp_path):
         "marketplace.leadconnectorhq.com",
     ]
     bare = render_again(tmp_path, {CLIENT_ID: App(CLIENT_ID, Secret(SECRET))})
-    assert "ask the developer for the link" in bare
+    assert "Ask the developer for the link" in bare
     assert "https://marketplace" not in bare
 
 

@@ -65,7 +65,7 @@ def test_a_folder_that_the_disk_fails_to_sync_is_refused_and_nothing_is_sent(pla
     job = play()
     job.output.mkdir(mode=0o700)
     said = one_line(strace(job, "fsync:error=EIO", of=[job.output]), 2)
-    assert f"{job.output}: cannot be synced (Input/output error): look at the disk itself" in said
+    assert f"{job.output}: cannot be synced (Input/output error): check the disk" in said
     assert job.sandbox.seen == []
 
 
