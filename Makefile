@@ -1,22 +1,22 @@
-# Every target sets up by itself what it needs. `make help` lists them.
+# Every target first sets up what it needs. `make help` lists the targets.
 PYTHON ?= python3
-# A link to the newest of .venvs. One that is no longer the newest stays where it is while a job runs from it.
+# A link to the newest environment in .venvs. An older one stays in place while a job runs from it.
 VENV := .venv
 RUN_STAMP := $(VENV)/.run-stamp
 DEV_STAMP := $(VENV)/.dev-stamp
 PIP := -m pip --quiet --disable-pip-version-check install
-# By its own name: what is imported late comes from the environment that the process began in.
+# The resolved path, so that late imports come from the environment in which the process began.
 NEWEST_PYTHON = "$$(cd $(VENV) && pwd -P)/bin/python"
-# As they were given: a `$` in a file's name is no variable of make's.
+# Use the values as given: make must not expand a `$` in a file name.
 override INPUT := $(value INPUT)
 override OUTPUT := $(value OUTPUT)
 export INPUT OUTPUT RATE WORKERS
 
 ifeq ($(wildcard config/requirements.lock),)
-$(error run make in the folder of the Makefile, or as `make -C FOLDER`)
+$(error run make in the folder of the Makefile, or use `make -C FOLDER`)
 endif
 
-# A checkout that was moved has an environment whose scripts point to the old place.
+# If the checkout was moved, the scripts in its environment point to the old place.
 ifneq ($(wildcard $(VENV)/.place),)
 ifneq ($(shell cat $(VENV)/.place),$(CURDIR))
 $(shell rm -f $(RUN_STAMP) $(DEV_STAMP))
@@ -32,11 +32,11 @@ help: ## list the targets
 setup: $(RUN_STAMP) ## create .venv and install the locked dependencies
 
 $(RUN_STAMP): config/requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not there: install Python 3.11 or newer, or run make PYTHON=/path/to/python3" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1) and 3.11 or newer is needed: install it, or run make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found: install Python 3.11 or newer, or run make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is $$($(PYTHON) -V 2>&1), but the job needs 3.11 or newer: install it, or run make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "error: $(PYTHON) has no venv module: install it (Debian: apt install python3-venv)" >&2; exit 2; }
 	@echo "setting up .venv (once, about a minute) ..." >&2
-	@! test -d $(VENV) || test -L $(VENV) || ! grep -qsF "$$(pwd -P)/$(VENV)/bin/" /proc/[0-9]*/cmdline || { echo "error: a job runs from $(VENV), which an earlier version made: run this again when it has ended" >&2; exit 2; }
+	@! test -d $(VENV) || test -L $(VENV) || ! grep -qsF "$$(pwd -P)/$(VENV)/bin/" /proc/[0-9]*/cmdline || { echo "error: a job is running from $(VENV), which an earlier version made: run this again when the job has ended" >&2; exit 2; }
 	@set -e; new=.venvs/$$(date +%Y%m%d-%H%M%S)-$$$$; trap 'rm -rf "$$new"' EXIT; trap 'exit 2' HUP INT TERM; mkdir -p .venvs; \
 		$(PYTHON) -m venv "$$new"; \
 		"$$new/bin/python" $(PIP) --require-hashes -r config/requirements.lock >&2; \
@@ -52,35 +52,35 @@ $(DEV_STAMP): $(RUN_STAMP) config/requirements-dev.lock
 	@$(NEWEST_PYTHON) $(PIP) --require-hashes -r config/requirements-dev.lock >&2
 	@touch $@
 
-recover: $(RUN_STAMP) ## the job: make recover INPUT=installs.csv [OUTPUT=dir] [RATE=n] [WORKERS=n] [ARGS="..."]
-	@test -n "$$INPUT" || { echo "error: INPUT is not set: make recover INPUT=installs.csv (\`make demo\` needs nothing)" >&2; exit 2; }
+recover: $(RUN_STAMP) ## run the job: make recover INPUT=installs.csv [OUTPUT=dir] [RATE=n] [WORKERS=n] [ARGS="..."]
+	@test -n "$$INPUT" || { echo "error: INPUT is not set: make recover INPUT=installs.csv (\`make demo\` needs no INPUT)" >&2; exit 2; }
 	@exec $(VENV)/bin/recover run $${OUTPUT:+--output "$$OUTPUT"} $${RATE:+--rate "$$RATE"} $${WORKERS:+--workers "$$WORKERS"} $(ARGS) -- "$$INPUT"
 
-plan: $(RUN_STAMP) ## what a run would do: make plan INPUT=installs.csv [OUTPUT=dir]
+plan: $(RUN_STAMP) ## show what a run would do: make plan INPUT=installs.csv [OUTPUT=dir]
 	@test -n "$$INPUT" || { echo "error: INPUT is not set: make plan INPUT=installs.csv" >&2; exit 2; }
 	@exec $(VENV)/bin/recover plan $${OUTPUT:+--output "$$OUTPUT"} $(ARGS) -- "$$INPUT"
 
-demo: $(RUN_STAMP) ## the job on the example list against the local sandbox, then the rerun
+demo: $(RUN_STAMP) ## run the job on the example list against a local sandbox, then run it again
 	@exec $(NEWEST_PYTHON) -m jobs.sandbox.demo
 
-sandbox: $(RUN_STAMP) ## a local HighLevel to rehearse with
+sandbox: $(RUN_STAMP) ## start a local HighLevel to rehearse with
 	@exec $(VENV)/bin/recover sandbox
 
-test: $(DEV_STAMP) ## the tests
+test: $(DEV_STAMP) ## run the tests
 	@exec $(NEWEST_PYTHON) -m pytest
 
-bench: $(DEV_STAMP) ## this job beside what people would use instead: make bench [ARGS="--rounds 5"]
+bench: $(DEV_STAMP) ## compare this job with what people would use instead: make bench [ARGS="--rounds 5"]
 	@exec $(NEWEST_PYTHON) -m tests.bench $(ARGS)
 
 lint: $(DEV_STAMP) ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-pictures: $(DEV_STAMP) ## the pictures of the README anew, from real runs against the sandbox
+pictures: $(DEV_STAMP) ## make the README's pictures again, from real runs against the sandbox
 	@set -e; for picture in tests/pictures/[a-z]*.py; do $(NEWEST_PYTHON) -m tests.pictures.$$(basename $$picture .py); done
 
-lock: ## make the locks anew (needs uv)
+lock: ## make the lock files again (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --group build -o config/requirements.lock
 	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --group build --group dev -o config/requirements-dev.lock
 
-clean: ## remove the environment and caches, never data
+clean: ## remove the environment and the caches, but never data
 	@rm -rf $(VENV) .venvs .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,4 +1,4 @@
-"""The story of `plan`: what a run would do. Nothing is sent, nothing is written."""
+"""The story of `plan`: what a run would do. It sends nothing and writes nothing."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
-    """The plan in lines for a person. Two requests an install, if nothing fails."""
+    """The plan in lines for a person. The time assumes two requests for each install and no failures."""
     for warning in plan.warnings:
         yield f"warning: {warning}"
     yield f"{_counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
     yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
     if plan.recovered_again:
-        yield f"{plan.recovered_again:,} were recovered before the moment given, and are to be recovered again"
+        yield f"{plan.recovered_again:,} were recovered before the given time and would be recovered again"
     for cause, count in sorted(plan.failed_before.items()):
         yield f"{count:,} failed before with {cause} (next: {ADVICE[Cause(cause)].owner})"
     if plan.unknown_app:
-        yield f"{plan.unknown_app:,} belong to an app without a configured secret: they fail as unknown_app"
+        yield f"{plan.unknown_app:,} belong to an app without a configured secret and would fail with unknown_app"
     if plan.broken_lines:
-        yield f"{_counted(plan.broken_lines, 'line', 'lines')} cannot be used, and will be reported as invalid_row"
+        yield f"{_counted(plan.broken_lines, 'line', 'lines')} cannot be used and would fail with invalid_row"
     if plan.duplicates:
         lines = ", ".join(str(line) for line in plan.duplicate_lines)
         more = ", ..." if plan.duplicates > len(plan.duplicate_lines) else ""
         yield f"{_counted(plan.duplicates, 'line repeats', 'lines repeat')} an install: {lines}{more}"
     for route, count in plan.routes.items():
         if route == "unplaced" and count:
-            yield f"{count:,} more name no company: an agency serves those that it lists"
+            yield f"{count:,} more do not name their company: the route agency can serve those that an agency lists"
         elif route != "unplaced":
-            yield f"the route {route} can serve {count:,} of them, as far as can be seen from here"
+            yield f"the route {route} can serve {count:,} of them, judging by the list and the ledger"
     seconds = round(2 * plan.to_do / requests_per_second)
     yield f"about {duration(seconds)} at {requests_per_second:g} requests/s, if nothing fails"
 
@@ -53,9 +53,9 @@ def _counted(count: int, one: str, many: str) -> str:
 
 
 def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "") -> Plan:
-    """What a run by these routes would do, which takes again what was recovered `before` (see `RunOptions`).
+    """What a run by these routes would do. It would recover again what was recovered `before` (see `RunOptions`).
 
-    Raises UserError where it could not start.
+    Raises UserError if the run could not start.
     """
     path = output / LEDGER
     with reading(path) as ledger:

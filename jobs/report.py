@@ -1,4 +1,4 @@
-"""The story of `report`: from the ledger to the reports, each rendered whole and moved into place; a run ends with it too."""
+"""The story of `report`, and the end of every run: each report is rendered from the ledger and moved into place whole."""
 
 from __future__ import annotations
 
@@ -38,23 +38,24 @@ if TYPE_CHECKING:
 
 
 def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> tuple[str, ...]:
-    """Write every report of `folder`, for who has it `alone` since before `run` was read.
+    """Write every report of `folder`. The caller must hold `alone` since before it read `run`.
 
-    Returns the user's columns in which failures.* have stars in the place of a secret. Raises UserError where results.csv holds what would be lost, and OSError.
+    Returns the user's columns in which failures.* show stars instead of a secret. Raises OSError, and UserError if
+    results.csv holds pairs that would be lost.
     """
     try:
         with at_one_moment(ledger.engine) as connection:
             return render_from(connection, folder, ledger, run, apps, messages)
     except UnwritableError:
         with replacing(folder / SUMMARY) as file:
-            summary.write(file, run)  # It needs no ledger.
+            summary.write(file, run)  # The summary does not need the ledger.
         raise
 
 
 def render_from(
     connection: Connection, folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages
 ) -> tuple[str, ...]:
-    """The same, of the moment that `connection` sees, in which `run` was counted too."""
+    """The same, for the moment that `connection` sees. `run` was counted at that moment too."""
     stars = Redactor()
     source = Source(
         columns=user_columns(connection),
@@ -96,17 +97,17 @@ def report_again(
     say: Callable[[str], None],
     cut_short: int | None = None,
 ) -> tuple[Run, bool]:
-    """The run, and whether other installs are failed than when a run last ended, once the reports of `folder` are rendered.
+    """The run, and whether the set of failed installs has changed since a run last ended. Renders the reports of `folder`.
 
-    A second signal has just `cut_short` the run with this exit code, if it is given; else that question is not asked.
-    `say` tells a person what is waited for, and which messages are left out. Raises FileError, and UserError where it
-    holds no ledger.
+    `cut_short` is the exit code of a run that a second signal has just ended. Without it, nobody asks about the change, and
+    the answer is False. `say` tells a person what the job waits for and which messages are left out. Raises FileError, and
+    UserError if the folder has no ledger.
     """
     must_hold_ledger(folder)
     try:
         apps = load_apps(project, environment_of(project, environment)).known
     except UserError:
-        apps = {}  # The reports need them for the reinstall links alone.
+        apps = {}  # The reports need them only for the reinstall links.
     messages = load_messages(project / MESSAGES)
     for warning in messages.warnings if cut_short is None else ():
         say(warning)
@@ -118,7 +119,7 @@ def report_again(
             with at_one_moment(ledger.engine) as connection:
                 run = _as_it_stands(connection)
                 if run is None:
-                    raise refuse("holds no run yet", str(folder), "run the job first")
+                    raise refuse("has no run yet", str(folder), "run the job first")
                 render_from(connection, folder, ledger, run, apps, messages)
             return run, cut_short is not None and failed_set_changed(ledger.engine)
     finally:
@@ -126,13 +127,13 @@ def report_again(
 
 
 def _as_it_stands(connection: Connection) -> Run | None:
-    """The last run, counted where it has not ended."""
+    """The last run. If it has not ended, its counts are up to date."""
     run = last_run(connection)
     return run if run is None or run.finished_at else under_way(connection, run)
 
 
 def _end(ledger: Ledger, code: int) -> None:
-    """Remember that the last run was ended by a signal, where it has not ended."""
+    """Record that a signal ended the last run, unless the run has already ended."""
     with at_one_moment(ledger.engine) as connection:
         run = _as_it_stands(connection)
     if run is not None and not run.finished_at:

@@ -1,7 +1,7 @@
-"""What a run needs before it may begin (settings, apps, the address of the API, the manifest), what the user asked of it,
-and what it would do.
+"""What a run needs before it can begin (settings, apps, the API's address, the manifest), what the user asked for, and the
+plan of what the run would do.
 
-All problems of a start are gathered, so that a person mends them in one go.
+The start collects all problems, so that a person can fix them in one go.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Everything that is known before the first request. `needed` are the configured client ids that INPUT needs."""
+    """Everything that is known before the first request. `needed` are the configured client ids that INPUT uses."""
 
     settings: Settings
     apps: Apps
@@ -51,9 +51,13 @@ class Start:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should know before the run, and what keeps it from nothing."""
+        """What a person should know before the run. A warning does not keep the run from starting."""
         left_out = ", ".join(self.manifest.left_out)
-        words = [f"columns that the reports write themselves are left out: {left_out}"] if left_out else []
+        words = (
+            [f"these columns are left out, because the reports have columns of the same name: {left_out}"]
+            if left_out
+            else []
+        )
         open_pairs = too_open(self.manifest.path) if self.manifest.with_old_pairs else ""
         return (
             *self.apps.warnings,
@@ -65,7 +69,7 @@ class Start:
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment, laid over what the project's `.env` says. Raises UserError where that cannot be read."""
+    """The environment over the variables of the project's `.env`. Raises UserError if `.env` cannot be read."""
     file = project / ".env"
     try:
         text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
@@ -76,7 +80,7 @@ def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, s
     lines = list(parse_stream(io.StringIO(text)))
     if bad := [str(line.original.line) for line in lines if line.error]:
         raise refuse(
-            f"holds what is no NAME=value (line {', '.join(bad)})", str(file), "mend it, with quotes if need be"
+            f"has a line that is not NAME=value (line {', '.join(bad)})", str(file), "correct it, with quotes if needed"
         )
     return {line.key: line.value for line in lines if line.key and line.value is not None} | dict(environment)
 
@@ -88,10 +92,10 @@ def make_start(
     options: Mapping[str, str],
     chosen: Chosen | None = None,
 ) -> Start:
-    """Read all that a run needs, INPUT to its last line. `options` are settings of the command line, by option.
-    `chosen` says which column of INPUT is which.
+    """Everything that a run needs. It reads INPUT to its last line.
 
-    Raises UserError with every problem found.
+    `options` are the settings of the command line, by option. `chosen` says which column of INPUT is which. Raises
+    UserError with every problem found.
     """
     problems: list[Problem] = []
 
@@ -118,16 +122,16 @@ def make_start(
 
 
 def output_for(project: Path, manifest: Path, given: Path | None) -> Path:
-    """The output folder: the one that was given, the one the manifest lies in, or `data/<its stem>`."""
+    """The output folder: the one that was given, the output folder that holds the manifest, or `data/<its stem>`."""
     if given is not None:
         return given
     for folder in (manifest.parent, manifest.resolve().parent):
         if (folder / LEDGER).exists():
             return folder
-    # Not `Path.stem`: it reads names that begin with dots in another way from Python 3.14 on.
+    # Not `Path.stem`: from Python 3.14 on it reads names that begin with dots in a different way.
     stem = manifest.name.rpartition(".")[0] if "." in manifest.name else manifest.name
     if not stem.strip(". "):
-        raise refuse("makes no name for the output folder", str(manifest), "give --output")
+        raise refuse("does not give a name for the output folder", str(manifest), "use --output")
     return project / "data" / stem
 
 
@@ -136,10 +140,10 @@ USUAL_ROUTES = (Route.RECONNECT, Route.AGENCY)
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the user asked of one run; `max_duration` in seconds.
+    """What the user asked for in one run. `max_duration` is in seconds.
 
-    What was recovered before `recovered_before` (UTC, ISO 8601) is to be recovered again; empty: what is recovered is left
-    alone. `force`: also old refresh tokens that may be spent are sent.
+    The run recovers again what was recovered before `recovered_before` (UTC, ISO 8601). If that is empty, it leaves
+    recovered installs alone. `force` also sends old refresh tokens that may be spent.
     """
 
     limit: int | None = None
@@ -152,11 +156,10 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How INPUT's installs stand before a run, how many of them it would try, and how many each route can serve.
+    """The state of INPUT's installs before a run, how many of them it would try, and how many each route can serve.
 
-    `recovered` are left alone, `recovered_again` are to be recovered again. (`unplaced` among the routes: how many an
-    agency may serve besides, which name no company.) `warnings` are what a
-    person should know before a run.
+    The run leaves `recovered` alone and recovers `recovered_again` again. `unplaced` among the routes counts the installs
+    that name no company: an agency may serve these too. `warnings` are what a person should know before a run.
     """
 
     rows: int
@@ -176,7 +179,7 @@ class Plan:
 
 
 def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken]:
-    """`rows` with the only app's client id filled in where a row leaves it out."""
+    """`rows`, with the client id of the only app in each row that leaves it out."""
     for row in rows:
         if isinstance(row, Broken) or row.client_id:
             yield row
@@ -189,14 +192,14 @@ def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken
 
 
 def needed_apps(rows: Iterable[Row | Broken], apps: Apps) -> set[str]:
-    """The configured client ids that `rows` need. It reads all of it, so that a bad line is met before anything begins.
+    """The configured client ids that `rows` use. It reads all rows, so that it finds a bad line before anything begins.
 
-    Raises UserError where the secret of one is missing.
+    Raises UserError if the secret of one is missing.
     """
     needed = {row.client_id for row in with_apps(rows, apps) if isinstance(row, Row)}
-    lacking: list[Problem] = [problem for client_id, problem in apps.missing.items() if client_id in needed]
-    if lacking:
-        raise UserError(*lacking)
+    problems: list[Problem] = [problem for client_id, problem in apps.missing.items() if client_id in needed]
+    if problems:
+        raise UserError(*problems)
     return needed & set(apps.known)
 
 

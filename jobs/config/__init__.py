@@ -1,6 +1,6 @@
-"""What the operator set: `config/recovery.toml`, variables and options as one value, and the apps with their secrets.
+"""What the operator configured: `config/recovery.toml`, variables and options as one value, and the apps with their secrets.
 
-A value that cannot be used is refused here, before anything is sent, with where it stands and what to write instead.
+This room refuses a value that cannot be used before anything is sent. It says where the value is and what to write instead.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ _PATH = re.compile(r"[A-Za-z0-9/._~%-]*")
 
 @dataclass(frozen=True)
 class Apps:
-    """The configured apps by client id; `missing` are those whose secret is named but not there; `warnings` for people.
+    """The configured apps by client id. `missing` are the apps whose secret is named but cannot be found.
 
-    `hints` say what may be wrong with a secret, for when it is refused.
+    `warnings` are for a person. `hints` say what may be wrong with a secret, in case HighLevel refuses it.
     """
 
     known: dict[str, App] = field(default_factory=dict)
@@ -43,13 +43,13 @@ class Apps:
 
     @property
     def only(self) -> str:
-        """The client id that a row may leave out, or an empty text where several apps are configured."""
+        """The client id of the only app, which a row may leave out. '' if several apps are configured."""
         ids = [*self.known, *self.missing]
         return ids[0] if len(ids) == 1 else ""
 
 
 def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
-    """The app of the environment and those of config/apps.toml. Raises UserError with every problem found."""
+    """The apps of the environment and of config/apps.toml. Raises UserError with every problem found."""
     apps = Apps()
     problems: list[Problem] = []
     warnings: list[str] = []
@@ -61,17 +61,17 @@ def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
     if client_id or secret:
         entry = {"client_id": client_id, "client_secret": secret}
         entry["redirect_uri"] = environment.get("HIGHLEVEL_REDIRECT_URI", "").strip()
-        lacking = Problem("is not set", "HIGHLEVEL_CLIENT_SECRET", "set it beside HIGHLEVEL_CLIENT_ID")
+        no_secret = Problem("is not set", "HIGHLEVEL_CLIENT_SECRET", "set it beside HIGHLEVEL_CLIENT_ID")
         if not client_id:
             problems.append(Problem("is not set", "HIGHLEVEL_CLIENT_ID", "set it beside HIGHLEVEL_CLIENT_SECRET"))
         elif client_id in apps.known or client_id in apps.missing:
-            pass  # config/apps.toml says more of it.
+            pass  # config/apps.toml says more about it.
         elif secret:
             _add(apps, entry, "HIGHLEVEL_CLIENT_ID", project, environment, problems, warnings)
         elif apps.known or apps.missing:
-            apps.missing[client_id] = lacking
+            apps.missing[client_id] = no_secret
         else:
-            problems.append(lacking)
+            problems.append(no_secret)
     elif not apps.known and not apps.missing and not problems:
         todo = "set both in the environment or in .env (`make demo` needs none)"
         problems.append(Problem("are not set", "HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET", todo))
@@ -82,12 +82,12 @@ def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
 
 
 def too_open(file: Path) -> str:
-    """The warning that a file of secrets may be read by others, or an empty text where it may not."""
+    """The warning that other users can read a file of secrets. '' if they cannot."""
     try:
         mode = file.stat().st_mode
     except OSError:
         return ""
-    return f"{file} holds secrets and others may read it: chmod 600 it" if mode & _READABLE_BY_OTHERS else ""
+    return f"{file} holds secrets, and other users can read it: chmod 600 it" if mode & _READABLE_BY_OTHERS else ""
 
 
 def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, Any]]]:
@@ -95,8 +95,8 @@ def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, A
         values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, RecursionError) as error:  # Also a number of too many digits, or too deep a nesting.
-        # Not the error's own words: they may hold a secret.
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: a huge number. RecursionError: deep nesting.
+        # The error's own words may hold a secret.
         line = _AT_LINE.search(str(error))
         why = line[0] if line else getattr(error, "strerror", None) or type(error).__name__
         todo = what_to_do(error, "correct the file or its rights")
@@ -104,7 +104,7 @@ def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, A
         return []
     entries = values.get("apps")
     if set(values) - {"apps"} or not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        problems.append(Problem("holds something else than [[apps]]", str(file), "see config/apps.example.toml"))
+        problems.append(Problem("may only hold [[apps]]", str(file), "see config/apps.example.toml"))
         return []
     return [(f"{file.name}, app {number}", entry) for number, entry in enumerate(entries, start=1)]
 
@@ -119,21 +119,21 @@ def _add(
     warnings: list[str],
 ) -> None:
     wrong = [f"{key} is unknown" for key in sorted(set(entry) - _KEYS)]
-    wrong += [f"{key} is no text" for key, value in entry.items() if key in _KEYS and not isinstance(value, str)]
+    wrong += [f"{key} is not a text" for key, value in entry.items() if key in _KEYS and not isinstance(value, str)]
     client_id = "" if wrong else as_seen(entry.get("client_id", ""))
     if not wrong and not is_id(client_id):
-        unseen = " (it holds a blank, or a character that is not seen)" if has_unseen(client_id) else ""
-        wrong.append(f"client_id does not look like one{unseen}")
+        unseen = " (it holds a space or an invisible character)" if has_unseen(client_id) else ""
+        wrong.append(f"client_id does not look like a client id{unseen}")
     if not wrong and client_id in (apps.known | apps.missing):
-        wrong.append("client_id is there twice")
+        wrong.append("client_id is configured twice")
     if sum(key in entry for key in _SECRETS) != 1:
         wrong.append(f"exactly one of {', '.join(_SECRETS)} is needed")
     if wrong:
         problems.extend(Problem(what, place, "correct it; see config/apps.example.toml") for what in wrong)
         return
-    secret, lacking = _secret(entry, place, project, environment, warnings)
-    if lacking:
-        apps.missing[client_id] = lacking
+    secret, problem = _secret(entry, place, project, environment, warnings)
+    if problem:
+        apps.missing[client_id] = problem
         return
     more = {key: entry.get(key, "") for key in ("name", "redirect_uri", "scopes")}
     if hint := _hint(secret):
@@ -161,14 +161,14 @@ def _secret(
 
 
 def _hint(secret: str) -> str:
-    """What may be wrong with a secret that a person copied; '' where nothing is seen."""
+    """What may be wrong with a secret that a person copied. '' if it looks right."""
     where = "ends with" if has_unseen(secret[-1]) else "begins with" if has_unseen(secret[0]) else "holds"
-    what = "a blank, or a character that is not seen: is it part of the secret?"
+    what = "a space or an invisible character: is it part of the secret?"
     return f"{where} {what}" if has_unseen(secret) else ""
 
 
 def _where(entry: Mapping[str, str], place: str, project: Path) -> str:
-    """What a person calls the place where the secret of this entry stands."""
+    """The place of this entry's secret, as a person calls it."""
     if "client_secret_env" in entry:
         return entry["client_secret_env"]
     if "client_secret_file" in entry:
@@ -177,7 +177,7 @@ def _where(entry: Mapping[str, str], place: str, project: Path) -> str:
 
 
 def base_url(environment: Mapping[str, str]) -> str:
-    """Where the API is, in one spelling. Raises UserError for what is no such address, or not encrypted."""
+    """The address of the API, in one spelling. Raises UserError if it is not a valid address or not encrypted."""
     given = environment.get("HIGHLEVEL_BASE_URL", "").strip() or DEFAULT_BASE_URL
     try:
         parts = urlsplit(given)
@@ -187,9 +187,9 @@ def base_url(environment: Mapping[str, str]) -> str:
     where = "HIGHLEVEL_BASE_URL"
     spelled = _HOST.fullmatch(host) and _PATH.fullmatch(parts.path) and "@" not in parts.netloc
     if parts.scheme not in {"http", "https"} or not spelled or parts.query or parts.fragment:
-        raise UserError(Problem("is no address of an API", where, f"give it like {DEFAULT_BASE_URL}"))
+        raise UserError(Problem("is not a valid address of an API", where, f"write it like {DEFAULT_BASE_URL}"))
     if parts.scheme == "http" and not is_loopback(host):
-        raise UserError(Problem("is not encrypted", where, "use https:// (http:// is for this machine alone)"))
+        raise UserError(Problem("is not encrypted", where, "use https:// (http:// is only for this machine)"))
     shown = f"[{host}]" if ":" in host else host
     if port and port != {"http": 80, "https": 443}[parts.scheme]:
         shown += f":{port}"
@@ -197,14 +197,14 @@ def base_url(environment: Mapping[str, str]) -> str:
 
 
 def port_of(parts: SplitResult) -> int | None:
-    """The port that an address names, or None where it names none. Raises ValueError for what is not a port."""
+    """The port of an address, or None if it names none. Raises ValueError if it is not a valid port."""
     if parts.port == 0 or parts.netloc.endswith(":"):
         raise ValueError
     return parts.port
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name is this machine's own."""
+    """Whether a host name means this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -31,7 +31,7 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PaceSettings(_Section, frozen=True):
-    """How fast: requests a second, workers (0: by need), seconds of patience with 429."""
+    """How fast the job works: requests a second, workers (0: as many as needed), seconds of patience with 429."""
 
     requests_per_second: Annotated[float, Meta(ge=0.001, le=100_000)] = 10
     workers: Annotated[int, Meta(ge=0, le=256)] = 0
@@ -39,7 +39,7 @@ class PaceSettings(_Section, frozen=True):
 
 
 class RetrySettings(_Section, frozen=True):
-    """How often an install is tried in a run, and the seconds between."""
+    """How often a run tries an install, and the seconds between two tries."""
 
     attempts: Annotated[int, Meta(ge=1, le=100)] = 5
     min_wait_seconds: _Wait = 1
@@ -56,7 +56,7 @@ class HttpSettings(_Section, frozen=True):
 
 
 class StopSettings(_Section, frozen=True):
-    """When failures in a row are an outage, and for how many seconds a network that is away is waited for."""
+    """How many failures in a row are an outage, and how many seconds to wait for a network that is down."""
 
     transient_installs: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
     network_patience_seconds: _Seconds = 600
@@ -69,13 +69,13 @@ class LogSettings(_Section, frozen=True):
 
 
 class Words(tuple[str, ...]):
-    """A command with its arguments: a list, or one text that holds a JSON list or a shell's words."""
+    """A command with its arguments. It may be written as a list, or as a text with a JSON list or shell words."""
 
     __slots__ = ()
 
 
 class NotifySettings(_Section, frozen=True):
-    """Who is told when a run ends: a command, an address (either may be empty); and of which ends."""
+    """Who hears when a run ends (a command, an address, or both), and which ends they hear of."""
 
     level: Literal["problems", "changes", "always"] = "problems"
     command: Words = Words()
@@ -84,7 +84,7 @@ class NotifySettings(_Section, frozen=True):
 
     @property
     def anybody(self) -> bool:
-        """Whether there is somebody to tell."""
+        """Whether anybody wants to hear."""
         return bool(self.command or self.url.reveal())
 
 
@@ -100,7 +100,7 @@ class Settings(_Section, frozen=True):
 
 
 def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
-    """The settings of `file`, with those of the environment and then of the command line (`OPTIONS`) laid over.
+    """The settings of `file`. The environment overrides them, and the command line (`OPTIONS`) overrides both.
 
     Raises UserError with every problem found.
     """
@@ -116,7 +116,7 @@ def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[s
 
 
 def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
-    """The section `notify` alone, also where others are wrong; where it cannot be read, nobody is told."""
+    """Only the section `notify`, even if other sections are wrong. If it cannot be read, nobody is told."""
     ignored: list[Problem] = []
     over, _ = _laid_over(environment, {}, ignored)
     values = _read(file, ignored).get("notify", {})
@@ -127,23 +127,23 @@ def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
 
 
 def _own(kind: type, value: object) -> object:
-    """A value of one of our own types. What a `ValueError` says is shown, and never holds the value."""
+    """A value of one of our own types. Raises ValueError with words that are shown and never hold the value."""
     if kind is Words:
         return _words(value)
     if kind is Secret and isinstance(value, str):
         parts = urlsplit(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
-            raise ValueError("it is no address that begins with https://")
+            raise ValueError("it is not an address that begins with https://")
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError("it is not encrypted: use https:// (http:// is for this machine alone)")
+            raise ValueError("it is not encrypted: use https:// (http:// is only for this machine)")
         return Secret(value)
-    raise ValueError("it is no text")
+    raise ValueError("it is not a text")
 
 
 def _words(value: object) -> Words:
     words = value
     if isinstance(value, str):
-        # A text that begins like a list was meant as one: a part of it is not taken for a program's name.
+        # A text that begins like a list is meant as one, so no part of it becomes the name of a program.
         words = _json_list(value) if value.lstrip().startswith("[") else shlex.split(value)
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError("it is neither a text nor a list of texts")
@@ -156,7 +156,7 @@ def _json_list(text: str) -> list[str]:
     try:
         return json.decode(text, type=list[str])
     except DecodeError:
-        raise ValueError("it begins like a JSON list of texts and is not one") from None
+        raise ValueError("it begins like a JSON list of texts, but it is not one") from None
 
 
 def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:  # Also a number of too many digits, or too deep a nesting.
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: a huge number. RecursionError: deep nesting.
         problems.append(Problem(f"cannot be read ({error})", str(file), what_to_do(error, "correct the file")))
         return {}
 
@@ -172,9 +172,9 @@ def _read(file: Path, problems: list[Problem]) -> dict[str, Any]:
 def _laid_over(
     environment: Mapping[str, str], options: Mapping[str, str], problems: list[Problem]
 ) -> tuple[dict[str, dict[str, str]], dict[tuple[str, ...], str]]:
-    """What is given outside the file, by section and key, and the name under which each was given.
+    """The settings from outside the file, by section and key, and the name of the variable or option of each.
 
-    A variable without `__` is somebody else's: Kubernetes sets RECOVERY_PORT for a service of the name `recovery`.
+    A variable without `__` belongs to somebody else: Kubernetes sets RECOVERY_PORT for a service named `recovery`.
     """
     over: dict[str, dict[str, str]] = {}
     names: dict[tuple[str, ...], str] = {}
@@ -197,7 +197,7 @@ def _laid_over(
 def _problems(
     values: dict[str, Any], file: str, names: Mapping[tuple[str, ...], str], *, strict: bool
 ) -> list[Problem]:
-    """What is wrong with `values`; a file has types (`strict`), the environment only texts."""
+    """What is wrong with `values`. A file has types (`strict`), and the environment has only texts."""
     problems = []
     sections = {field.name: field.type for field in fields(Settings)}
     for section, held in values.items():
@@ -218,7 +218,7 @@ def _problems(
 
 
 def _not_valid(kind: object, error: ValidationError, where: str) -> Problem:
-    """The problem of a value, with what is allowed in its place."""
+    """The problem with a value, and which values are allowed."""
     from msgspec.inspect import FloatType, IntType, LiteralType, type_info
 
     allowed = type_info(kind)
@@ -228,15 +228,15 @@ def _not_valid(kind: object, error: ValidationError, where: str) -> Problem:
     elif isinstance(allowed, LiteralType):
         todo = f"give one of {', '.join(map(str, allowed.values))}"
     else:
-        return Problem(f"has a value that is not valid ({error})", where, "correct the value")
-    return Problem("has a value that is not valid", where, todo)
+        return Problem(f"has an invalid value ({error})", where, "correct the value")
+    return Problem("has an invalid value", where, todo)
 
 
 def _unknown(place: tuple[str, ...], file: str, names: Mapping[tuple[str, ...], str]) -> tuple[str, str]:
-    return _where(place, file, names), "correct its name or take it out"
+    return _where(place, file, names), "correct its name or remove it"
 
 
 def _where(place: tuple[str, ...], file: str, names: Mapping[tuple[str, ...], str]) -> str:
-    """The names under which it was given, or its place in the file."""
+    """The variables or options that set it, or its place in the file."""
     given_as = ", ".join(name for key, name in names.items() if key[: len(place)] == place)
     return given_as or f"{file}, {'.'.join(place)}"

@@ -1,6 +1,6 @@
-"""The list of installs, read row by row: each line becomes an install, or a broken line with the reason. None is lost.
+"""The list of installs, read line by line. Each line becomes a row or a broken line with the reason, and none is lost.
 
-Which column is which is decided once, in `layout`. What may hold a secret is starred by `redaction` for the eyes of others.
+`layout` decides once which column is which. `redaction` puts stars in place of anything that may be a secret.
 """
 
 from __future__ import annotations

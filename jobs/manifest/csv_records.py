@@ -1,7 +1,7 @@
-"""The records of a CSV, one after the other, each with its lines as they stand in the file: none is ever lost.
+"""The records of a CSV, one after the other, each with its lines as they are in the file. No line is ever lost.
 
-A quote that is not closed where a cell ends tears apart what it spans. Each line of that is a record of its own, torn;
-the line at which it shows is read again by itself, and so is everything behind a quote that never closes.
+A quote that does not close at the end of a cell tears apart the lines that it spans. Each of these lines becomes a torn
+record. The line that shows the fault is read again on its own, and so are all lines after a quote that never closes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# A cell of more lines is none: its quote was never meant to open one, and what follows is not to be held in memory.
+# A cell never has more lines. Its quote was not meant to open a cell, and the lines must not all be held in memory.
 _MOST_LINES = 1_000
 _OPEN = "unexpected end of data"
 
 
 class Record(NamedTuple):
-    """The cells of a record, the number of its first line, and its lines as they are; or why it is torn (no cells then)."""
+    """The cells of a record, the number of its first line, and its lines as they are. A torn record has no cells."""
 
     line: int
     cells: list[str]
@@ -27,12 +27,12 @@ class Record(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Its lines as one text, without the end of the last."""
+        """Its lines as one text, without the last line end."""
         return "".join(self.lines).rstrip("\r\n")
 
 
 class _Lines:
-    """The lines of a file. Those of one record are kept in `taken`, which ends at the most of them, and may come again."""
+    """The lines of a file. `taken` holds the lines of one record, up to a limit. Lines put into `again` come once more."""
 
     def __init__(self, file: Iterable[str]) -> None:
         self._file = iter(file)
@@ -50,13 +50,13 @@ class _Lines:
         return line
 
     def begin(self) -> str | None:
-        """The first line of the next record; None at the end."""
+        """The first line of the next record, or None at the end."""
         self.taken = []
         return next(self, None)
 
 
 def records(file: Iterable[str], separator: str) -> Iterator[Record]:
-    """Every record of `file`, whose lines end as they do there; a blank line is one too."""
+    """Every record of `file`. Lines keep their line ends, and a blank line is a record too."""
     lines, number = _Lines(file), 1
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while (line := lines.begin()) is not None:
@@ -75,11 +75,11 @@ def records(file: Iterable[str], separator: str) -> Iterator[Record]:
 
 
 def _torn(number: int, taken: list[str], *, never_closes: bool) -> Iterator[Record]:
-    """The lines that a quote tears apart: one whose quote never closes, or all up to where the next quote stands wrong."""
+    """The lines that a quote tears apart: only the first if the quote never closes, or all but the one with the fault."""
     lines = taken[:1] if never_closes or len(taken) == 1 else taken[:-1]
     last = number + len(lines) - 1
-    what = f"line {number} has" if last == number else f"the lines {number} to {last} are torn apart by"
-    fault = "never closes" if never_closes else "is not closed where a cell ends"
+    what = f"line {number} has" if last == number else f"lines {number} to {last} are torn apart by"
+    fault = "never closes" if never_closes else "does not close at the end of a cell"
     for at, line in enumerate(lines, start=number):
         this = f"; this is line {at}" if last > number else ""
         yield Record(at, [], (line,), f"{what} a quote that {fault}{this}")

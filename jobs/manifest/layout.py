@@ -1,4 +1,4 @@
-"""Which column of a list is which: by its header, or because the user says so."""
+"""Which column of a list is which: the header says so, or the user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROW_AS_READ = "row_as_read"
 IDS = ("location_id", "company_id", "client_id")
 ROLES = (*IDS, "access_token", "refresh_token")
-Chosen = Mapping[str, str]  # Which header the user says is which of the roles; an empty one: there is no such column.
+Chosen = Mapping[str, str]  # The header that the user chose for a role. '' means that there is no such column.
 
 _KNOWN = {
     "locationid": "location_id",
@@ -62,9 +62,9 @@ _MOSTLY = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the cells of a line belong: the place of each role (-1: no such column), and of the user's columns.
+    """Which cell of a line is which: the place of each role (-1: no such column), and the places of the user's columns.
 
-    `columns` are the names of these, `left_out` those of the user's that bear a name which the reports need.
+    `columns` are the names of the user's columns. `left_out` are user columns with a name that the reports use.
     """
 
     header: tuple[str, ...]
@@ -87,12 +87,12 @@ class Layout:
 
     @property
     def row_as_read(self) -> int:
-        """The place of the column for lines as they were read, among the user's; -1 where there is none."""
+        """The place of the column `row_as_read` among the user's columns, or -1 if there is none."""
         return self.columns.index(ROW_AS_READ) if ROW_AS_READ in self.columns else -1
 
 
 def role_of(name: str) -> str:
-    """What a column with this header is without more; '' for one of the user's."""
+    """The role of a column with this header, or '' for one of the user's own columns."""
     return _KNOWN.get(_normal(name), "")
 
 
@@ -101,10 +101,10 @@ def _normal(name: str) -> str:
 
 
 def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen | None) -> Layout:
-    """The layout of a list with this header. `chosen` is None where the user was not asked. Raises UserError."""
+    """The layout of a list with this header. `chosen` is None if the user could not choose. Raises UserError."""
     from_report = set(header) >= _OWN_REPORT
     ours = from_report or set(header) >= _OWN_RESULTS
-    # The columns of a report of the job's own are what they are called.
+    # In one of the job's own reports, every column is what its name says.
     places = _places(path, header, {} if ours else chosen or {}, asked=chosen is not None)
     taken = set(places.values())
     own = [
@@ -129,40 +129,41 @@ def _places(path: Path, header: Sequence[str], chosen: Chosen, *, asked: bool) -
     """The place of each role that there is."""
     places = {role: _place(path, header, name) for role, name in chosen.items() if name}
     if len(set(places.values())) < len(places):
-        raise refuse("has one column that --column names twice", str(path), "name another")
+        raise refuse("has one column that --column names twice", str(path), "name a different column")
     for index, name in enumerate(header):
         role = role_of(name)
         if not role or role in chosen or index in places.values():
             continue
         if role in places:
-            more = f", or say which it is with --column {role}=NAME" if asked else ""
+            more = f", or choose one with --column {role}=NAME" if asked else ""
             raise refuse(f"has two columns for {role}", str(path), f"remove or rename one of them{more}")
         places[role] = index
     return places
 
 
 def _place(path: Path, header: Sequence[str], name: str) -> int:
-    """The column that is called `name`: to the letter, or else as headers are matched."""
+    """The place of the column called `name`: an exact match, or else a match as for all headers."""
     exact = [index for index, one in enumerate(header) if as_seen(one) == as_seen(name)]
     alike = exact or [index for index, one in enumerate(header) if _normal(one) == _normal(name)]
     if len(alike) != 1:
         what = "has two columns" if alike else "has no column"
-        raise refuse(f"{what} {name!r}, which --column names", str(path), f"it has {', '.join(map(as_seen, header))}")
+        todo = f"choose one of its columns: {', '.join(map(as_seen, header))}"
+        raise refuse(f"{what} {name!r}, which --column names", str(path), todo)
     return alike[0]
 
 
-def lacks_header(header: Iterable[str]) -> bool:
-    """Whether what should be the header is a line of ids: to name a column by one of them would lose that install."""
+def is_line_of_ids(header: Iterable[str]) -> bool:
+    """Whether the line in the header's place holds ids. To use it as a header would lose that install."""
     return any(_LIKE_A_LOCATION.fullmatch(name) and _DIGIT.search(name) for name in map(as_seen, header))
 
 
 def speaks_of_locations(layout: Layout) -> str:
-    """The header of a column of the user's that may be that of the location ids; '' where there is none."""
+    """The header of a user column that may hold the location ids, or '' if there is none."""
     return next((name for name in layout.columns if _OF_LOCATIONS.search(_normal(name))), "")
 
 
 def holds_ids(layout: Layout, rows: Sequence[Sequence[str]]) -> str:
-    """The header of a column of the user's whose cells in `rows` look like ids, most of them only once; '' for none."""
+    """The header of a user column whose cells in `rows` look like ids, most of them unique. '' if there is none."""
     for index, name in zip(layout.own, layout.columns, strict=True):
         like = _like_ids(index, rows)
         if like and len(set(like)) >= _MOSTLY * len(like):
@@ -171,26 +172,24 @@ def holds_ids(layout: Layout, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _like_ids(index: int, rows: Iterable[Sequence[str]]) -> list[str]:
-    """The cells of a column that look like ids, where most of them do."""
+    """The cells of a column that look like ids, if most of them do. Otherwise none."""
     cells = [cell for row in rows if index < len(row) and (cell := as_seen(row[index]))]
     like = [cell for cell in cells if _LIKE_A_LOCATION.fullmatch(cell)]
     return like if len(like) >= _MOSTLY * len(cells) else []
 
 
 def unknown_locations(path: Path, layout: Layout, column: str, rows: Iterable[Sequence[str]]) -> UserError:
-    """The error where `column` may be that of the location ids: sub-accounts would be taken for agencies.
+    """The error if `column` may hold the location ids. Without it, the job would take sub-accounts for agencies.
 
-    What its cells in `rows` look like says which way out stands first: a city that is taken for an id is no help.
+    The cells in `rows` decide which option comes first: it does not help to take the name of a city for an id.
     """
     named = as_seen(column)
-    there = "holds no location id" if layout.location_id >= 0 else "has no column location_id"
+    there = "has no location ids" if layout.location_id >= 0 else "has no column location_id"
     this, none = f"--column {quote(f'location_id={named}')}", "`--column location_id=`"
     if _like_ids(layout.own[layout.columns.index(column)], rows):
-        what = f"{there}, and its column {named!r} looks like one of locations"
-        todo = f"give {this}, or {none} where it holds something else"
+        what = f"{there}, but its column {named!r} seems to hold location ids"
+        todo = f"use {this}, or {none} if the column holds something else"
     else:
-        what = (
-            f"{there}, and its column {named!r} is named like one of locations, though its cells do not look like ids"
-        )
-        todo = f"give {none} where it holds something else, or {this} where it holds the location ids"
+        what = f"{there}, but the name of its column {named!r} suggests location ids, although its cells do not look like ids"
+        todo = f"use {none} if the column holds something else, or {this} if it holds the location ids"
     return refuse(what, str(path), todo)

@@ -1,7 +1,7 @@
-"""The manifest: a CSV of installs, with everything that a spreadsheet does to one. Read as a stream.
+"""Reads the manifest as a stream: a CSV of installs, with everything that a spreadsheet does to one.
 
-What a line says of an install is decided here; which app it belongs to, where it does not say, is `plan`'s. Every line of
-the file is a row, or broken, or blank, or the header once more.
+This module decides what a line says about an install. If the line does not name its app, `start` decides that. Every line
+of the file is a row, a broken line, a blank line, or a repeated header.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jobs.manifest.layout import (
     ROW_AS_READ,
     Layout,
     holds_ids,
-    lacks_header,
+    is_line_of_ids,
     layout_of,
     role_of,
     speaks_of_locations,
@@ -49,7 +49,7 @@ _OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")
 _LONGEST_HEADER = 1_048_576
 _LOOKED_AT = 2_000
 _NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")}
-# What other programs write where there is nothing.
+# What other programs write into an empty cell.
 _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
 _LONGEST_ROLE = 20
@@ -70,7 +70,7 @@ class Manifest:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Those of the user's columns that bear the name of a report's."""
+        """The user's columns that have the name of a report's column."""
         return self.layout.left_out
 
     @property
@@ -80,13 +80,13 @@ class Manifest:
 
     @property
     def with_old_pairs(self) -> bool:
-        """Whether it has a column for the tokens that installs had."""
+        """Whether it has a column for the old tokens of installs."""
         return self.layout.access_token >= 0 or self.layout.refresh_token >= 0
 
     def rows(self, noticed: ListWarnings | None = None) -> Iterator[Row | Broken]:
-        """Every line that holds anything, but for the header. `noticed` collects what a person should look at.
+        """Every line that is not blank, except the header. `noticed` collects what a person should check.
 
-        Raises UserError where the file itself cannot be read on.
+        Raises UserError if the rest of the file cannot be read.
         """
         seen, lines = ListWarnings() if noticed is None else noticed, _Lines(self.layout)
         try:
@@ -102,8 +102,10 @@ class Manifest:
 
 
 class _Lines:
-    """Reads the lines of a manifest. Behind a torn one, only what is surely a row counts as one, until the first of these;
-    behind the header of another list, whose ids stand elsewhere, nothing does until this list's header comes again.
+    """Reads the lines of a manifest.
+
+    After a torn line, a line counts as a row only if it surely is one. The first such row ends this. After the header of
+    another list with its ids in other places, no line counts as a row until this list's header comes again.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -114,22 +116,22 @@ class _Lines:
         self._other_at = 0
 
     def read(self, record: Record, noticed: ListWarnings) -> Row | Broken | None:
-        """What a line says; None where it says nothing."""
+        """What a line says, or None if it says nothing."""
         layout, cells = self._layout, record.cells
         if record.torn:
             self._torn_at = self._torn_at or record.line
             return self._torn(record, record.torn, noticed)
         if layout.from_report:
             cells = [unguard(cell) for cell in cells]
-        lacking = layout.width - len(cells)
-        if lacking:
-            cells += [""] * lacking
+        missing = layout.width - len(cells)
+        if missing:
+            cells += [""] * missing
         location = _said(cells[layout.location_id]) if layout.location_id >= 0 else ""
         company = _said(cells[layout.company_id]) if layout.company_id >= 0 else ""
         if self._says_nothing(record.line, cells, location or company, noticed):
             return None
-        if self._torn_at and not self._is_surely_a_row(lacking, location, company, noticed):
-            why = f"line {record.line} stands behind the torn line {self._torn_at}"
+        if self._torn_at and not self._is_surely_a_row(missing, location, company, noticed):
+            why = f"line {record.line} comes after the torn line {self._torn_at}"
             return self._torn(record, why, noticed)
         if why := self._why_no_row(record.line, cells, location or company, noticed):
             return self._broken(record, why)
@@ -155,7 +157,9 @@ class _Lines:
         why = _why_broken(line, location, company, client)
         if why:
             if layout.row_as_read >= 0 and own[layout.row_as_read] and not (location or company):
-                why = f"line {line} holds a line that could not be read (row_as_read): put its cells into their columns"
+                why = (
+                    f"line {line} holds a line that could not be read (row_as_read): move its cells into their columns"
+                )
             noticed.cannot_be_used(line, why)
             return Broken(line, location, company, client, own, why)
         if location:
@@ -171,21 +175,21 @@ class _Lines:
         return Row(line, client, level, location or company, company, own, access, refresh)
 
     def _why_no_row(self, line: int, cells: Sequence[str], account: str, noticed: ListWarnings) -> str:
-        """Why the cells of a line are not those of this list's columns; '' where they are."""
+        """Why the cells of a line do not fit the columns of this list. '' if they do."""
         if len(account) < _LONGEST_ROLE and self._is_another_header(line, cells, account):
-            why = f"line {line} looks like the header of another list; put that into a file of its own"
+            why = f"line {line} looks like the header of another list: move that list into its own file"
         elif self._other_at:
             noticed.behind_another.add(line)
-            return f"line {line} stands behind the header of another list, line {self._other_at}"
+            return f"line {line} comes after the header of another list in line {self._other_at}"
         elif any(cells[self._layout.width :]):
-            why = f"line {line} has {len(cells)} cells where the header has {self._layout.width}"
+            why = f"line {line} has {len(cells)} cells, but the header has {self._layout.width}"
         else:
             return ""
         noticed.cannot_be_used(line, why)
         return why
 
     def _is_another_header(self, line: int, cells: Sequence[str], account: str) -> bool:
-        """Whether a line names columns where ids stand. Where ids stand elsewhere by it, the lines behind it are not read."""
+        """Whether a line names columns in the place of ids. If it moves the ids, the lines after it are not read."""
         layout = self._layout
         roles = {role: place for place, cell in enumerate(cells) if (role := role_of(cell)) in IDS}
         places = {layout.location_id, layout.company_id, layout.client_id}
@@ -195,15 +199,15 @@ class _Lines:
         self._other_at = line if elsewhere else 0
         return True
 
-    def _is_surely_a_row(self, lacking: int, location: str, company: str, noticed: ListWarnings) -> bool:
-        """Whether it is no rest of a cell: as wide as the header, or with an id like those before."""
+    def _is_surely_a_row(self, missing: int, location: str, company: str, noticed: ListWarnings) -> bool:
+        """Whether it cannot be the rest of a cell: it is as wide as the header, or has an id like those before."""
         if not is_id(location or company):
             return False
         like = location in noticed.locations if location else company in noticed.companies
-        return like or (lacking == 0 and self._layout.width > 1)
+        return like or (missing == 0 and self._layout.width > 1)
 
     def _spans_rows(self, record: Record) -> bool:
-        """Whether a line that a cell swallowed has an id where the record has one, of the same form."""
+        """Whether a line inside a cell has an id of the same form, in the same place as the record's id."""
         layout = self._layout
         place = layout.location_id if layout.location_id >= 0 else layout.company_id
         usual = len(_said(record.cells[place]))
@@ -222,10 +226,10 @@ class _Lines:
         return self._broken(record, why)
 
     def _broken(self, record: Record, why: str) -> Broken:
-        """A line whose cells cannot be told apart: kept as one cell, so that fed back it stays what it is."""
+        """A line whose cells cannot be told apart. It is kept as one cell, so that a later run reads the same line."""
         layout, text = self._layout, record.text
         if layout.access_token >= 0 or layout.refresh_token >= 0:
-            # A token may stand in any of them, and looks like an id.
+            # Any of the cells may be a token, and a token looks like an id.
             text = layout.separator.join(STARS if cell.strip() else "" for cell in text.split(layout.separator))
         own = [""] * len(layout.columns)
         if layout.row_as_read >= 0:
@@ -236,9 +240,9 @@ class _Lines:
 
 
 def _said(cell: str) -> str:
-    """What a cell of an id or a token says: without what a spreadsheet or a program puts around it, or in its place."""
+    """The id or token in a cell, without what a spreadsheet or a program adds to it or writes in its place."""
     if len(cell) > _LONGEST_NOTHING and cell.isalnum() and cell.isascii():
-        return cell  # Nearly always; the rest is seldom.
+        return cell  # Almost always.
     text = as_seen(cell)
     if found := _AS_FORMULA.fullmatch(text):
         text = as_seen(found[1])
@@ -251,57 +255,57 @@ def _secret(cells: Sequence[str], place: int) -> Secret | None:
 
 
 def _why_broken(line: int, location: str, company: str, client: str) -> str:
-    """Why a line with these ids cannot be used; '' where it can."""
+    """Why a line with these ids cannot be used. '' if it can."""
     if not location and not company:
-        return f"line {line} has neither a location id nor a company id"
+        return f"line {line} has no location id and no company id"
     for name, value in (("location id", location), ("company id", company), ("client id", client)):
         if value and not is_id(value):
-            return f"line {line}: {_why_no_id(name, value)}"
+            return f"line {line}: {_why_not_an_id(name, value)}"
     return ""
 
 
-def _why_no_id(name: str, value: str) -> str:
+def _why_not_an_id(name: str, value: str) -> str:
     if _SHORTENED.fullmatch(value):
-        return f"the {name} was shortened by a spreadsheet; format the column as text and export it again"
+        return f"a spreadsheet shortened the {name}: format the column as text and export it again"
     if has_unseen(value):
-        return f"the {name} holds a blank, or a character that is not seen"
-    return f"the {name} holds what no id holds (1 to 64 of A-Z a-z 0-9 _ . -)"
+        return f"the {name} holds a space or an invisible character"
+    return f"the {name} is not a valid id (1 to 64 characters of A-Z a-z 0-9 _ . -)"
 
 
 def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
-    """The manifest at `path`. Raises UserError where it cannot be used at all.
+    """The manifest at `path`. Raises UserError if it cannot be used at all.
 
-    `chosen` says which column is which, whatever its header. Where it is given, empty or not, a list in which
-    sub-accounts might be taken for agencies is refused too.
+    `chosen` says which column is which, whatever its header is. If it is given, even empty, a list in which the job could
+    take sub-accounts for agencies is refused too.
     """
     csv.field_size_limit(sys.maxsize)
     found = [(header, separator) for separator in SEPARATORS if (header := _header(path, separator)) is not None]
     if not found:
-        raise refuse("has a first line that is no CSV", str(path), "mend its quotes")
-    # The separator is the one by which the header names an id, and the most columns.
+        raise refuse("has a first line that is not valid CSV", str(path), "fix its quotes")
+    # The right separator is the one with which the header names an id, and the most columns.
     header, separator = max(found, key=lambda one: (_names_an_id(one[0], chosen), len(one[0])))
     if not any(header):
-        raise refuse("is empty", str(path), "give a CSV with a header and a line for each install")
+        raise refuse("is empty", str(path), "use a CSV with a header and one line for each install")
     if not _names_an_id(header, chosen):
         _refuse_no_header(path, header)
     layout = layout_of(path, header, separator, chosen)
     if chosen is not None and "location_id" not in chosen and not layout.ours:
         _refuse_unknown_locations(path, layout)
     if layout.location_id < 0 and layout.company_id < 0:
-        todo = "name one of its columns so, in line 1"
-        more = ", or say which with --column location_id=NAME" if chosen is not None else ""
+        todo = "rename one of its columns in line 1"
+        more = ", or choose one with --column location_id=NAME" if chosen is not None else ""
         raise refuse("has no column location_id or company_id", str(path), todo + more)
     return Manifest(path, layout)
 
 
 def _refuse_no_header(path: Path, header: Sequence[str]) -> None:
-    """Refuse a first line that names no column: no option that names one of its cells would help."""
-    if lacks_header(header):
-        todo = "put a line before it that names each column, location_id among them"
+    """Refuse a first line that does not name columns: the option --column would not help."""
+    if is_line_of_ids(header):
+        todo = "add a first line that names each column, including location_id"
         raise refuse("has no header: its first line holds ids", str(path), todo)
     if len(header) == 1 and any(role_of(part) for part in _OTHER_SEPARATORS.split(header[0])):
-        todo = "separate the cells by comma, semicolon or tab, without quotes around whole lines"
-        raise refuse(f"has all its columns in one ({as_seen(header[0])})", str(path), todo)
+        todo = "separate the cells with commas, semicolons or tabs, without quotes around whole lines"
+        raise refuse(f"has only one column ({as_seen(header[0])})", str(path), todo)
 
 
 def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
@@ -310,7 +314,7 @@ def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
 
 
 def _refuse_unknown_locations(path: Path, layout: Layout) -> None:
-    """Refuse a list with a column that may be the one of location ids, and is not used."""
+    """Refuse a list with an unused column that may hold the location ids."""
     rows = _first_rows(path, layout)
     if layout.location_id < 0 and (column := speaks_of_locations(layout)):
         raise unknown_locations(path, layout, column, rows)
@@ -321,7 +325,7 @@ def _refuse_unknown_locations(path: Path, layout: Layout) -> None:
 
 
 def _first_rows(path: Path, layout: Layout) -> list[list[str]]:
-    """The cells of the first lines behind the header; none where one is not UTF-8, which is told where all is read."""
+    """The cells of the first lines after the header. Empty if a line is not UTF-8: reading the whole list reports that."""
     try:
         with _opened(path) as file:
             found = records(file, layout.separator)
@@ -332,11 +336,11 @@ def _first_rows(path: Path, layout: Layout) -> list[list[str]]:
 
 
 def _header(path: Path, separator: str) -> list[str] | None:
-    """The first line that names anything, cut at `separator`; None where it cannot be: quotes show the wrong one."""
+    """The first line that is not blank, cut at `separator`. None if its quotes show that this separator is wrong."""
     try:
         with _opened(path) as file:
             if len(file.readline(_LONGEST_HEADER)) >= _LONGEST_HEADER:
-                raise refuse("has a first line without end", str(path), "is it a CSV?")
+                raise refuse("has a first line that never ends", str(path), "check that it is a CSV")
             file.seek(0)
             return _header_of(records(file, separator))
     except UnicodeDecodeError:
@@ -344,7 +348,7 @@ def _header(path: Path, separator: str) -> list[str] | None:
 
 
 def _header_of(found: Iterator[Record]) -> list[str] | None:
-    """The first record that names anything, which is taken from `found`; None where it is torn, [] where there is none."""
+    """The first record of `found` that is not blank, which is taken from it. None if it is torn, [] if there is none."""
     for record in found:
         if record.torn:
             return None
@@ -354,7 +358,7 @@ def _header_of(found: Iterator[Record]) -> list[str] | None:
 
 
 def _names_separator(cells: Sequence[str]) -> bool:
-    """Excel's own first line `sep=;`."""
+    """Whether it is Excel's own first line, `sep=;`."""
     return "".join(cells).strip().casefold() in {"sep=", "sep=,", "sep=;", "sep=\t"} or [*cells] == ["sep=", ""]
 
 
@@ -362,7 +366,7 @@ def _opened(path: Path) -> TextIO:
     try:
         if not path.is_file():
             missing = "does not exist" if path.is_absolute() else f"does not exist in {Path.cwd()}"
-            raise refuse("is no file" if path.exists() else missing, str(path), "give the path of a CSV")
+            raise refuse("is not a file" if path.exists() else missing, str(path), "use the path of a CSV")
         with path.open("rb") as raw:
             begins = raw.read(4)
         for what, signs in _NO_CSV.items():
@@ -372,7 +376,7 @@ def _opened(path: Path) -> TextIO:
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        reason = getattr(error, "strerror", None) or "its name is not one"
+        reason = getattr(error, "strerror", None) or "its name is not valid"
         todo = what_to_do(error, "check its path and rights")
         raise refuse(f"cannot be read ({reason})", str(path), todo) from None
 

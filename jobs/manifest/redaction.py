@@ -1,4 +1,4 @@
-"""Cells of the user's that hold a secret, by their header's name or by their form: what others may see has stars there."""
+"""Puts stars in place of secrets in the user's cells. The header's name or the cell's form shows that it is a secret."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SECRET = {
 }
 _KEYS = {"access", "api", "auth", "encryption", "private", "secret", "signing"}
 _RUN_TOGETHER = re.compile(r"(?:token|secret|password|apikey|privatekey)s?$")
-# Of a secret, and not itself one.
+# A column whose name ends with one of these words tells about a secret, but is not one.
 _ABOUT = {"at", "count", "date", "expiration", "expires", "expiry", "in", "on", "scope", "scopes", "status", "type"}
 
 _LONG = re.compile(r"[A-Za-z0-9_\-+~]{40,}")
@@ -49,7 +49,7 @@ _KNOWN = re.compile(
     r"|\bAKIA[0-9A-Z]{12,}|\b[Bb]earer {1,3}[A-Za-z0-9._~+/\-]{16,}|://[^\s/@:]{0,64}:[^\s/@]{1,128}@"
     r"|hooks\.slack\.com/services/[\w/]{20,}"
 )
-# A pair of a name and a value, as in JSON or in a query.
+# A name with its value, as in JSON or in a query.
 _NAMED = re.compile(
     r"(?:token|secret|passw(?:or)?d|passphrase|api[_\- ]?key|private[_\- ]?key)s?"
     r"[\"'\\]{0,4}\s{0,3}[:=]\s{0,3}[\"'\\]{0,4}[^\s\"',;}&\\]{4}|-----BEGIN [A-Z ]{0,20}PRIVATE KEY",
@@ -70,19 +70,19 @@ def names_secret(header: str) -> bool:
 
 
 def holds_secret(cell: str) -> bool:
-    """Whether a cell has the form of a token or a secret, or holds one."""
+    """Whether a cell looks like a token or a secret, or holds one."""
     return bool(_NAMED.search(cell)) or without_secrets(cell) != cell
 
 
 def without_secrets(text: str) -> str:
-    """`text` with stars in the place of what has a secret's form."""
+    """`text` with stars in place of everything that looks like a secret."""
     text = _KNOWN.sub(STARS, text)
     text = _LONG.sub(lambda found: STARS if _is_opaque(found[0]) else found[0], text)
     return _MIXED.sub(lambda found: STARS if _is_mixed(found[0]) else found[0], text)
 
 
 def _is_opaque(run: str) -> bool:
-    """Whether a long run of signs is nothing that was made of words, as the last part of an address is."""
+    """Whether a long run of characters is not made of words, as the last part of a URL often is."""
     parts = [part for part in _PARTED.split(run) if part]
     return not all(part.isdigit() or (part.isalpha() and len(part) <= _LONGEST_WORD) for part in parts)
 
@@ -92,19 +92,19 @@ def _is_mixed(run: str) -> bool:
 
 
 class Redactor:
-    """Puts the stars into records; `columns` are the headers of those columns where there was something to hide."""
+    """Puts the stars into records. `columns` are the headers of the columns that held a secret."""
 
     def __init__(self) -> None:
         self.columns: dict[str, None] = {}
 
     def __call__(self, record: Record) -> Record:
-        """The record as others may see it."""
+        """The record as everybody may see it."""
         secret = {name for name, _ in record.cells if names_secret(name)}
         cells = tuple((name, self._cell(name, cell, secret)) for name, cell in record.cells)
         seen = replace(record, cells=cells) if cells != record.cells else record
         if record.level is not None:
             return seen
-        # A line that is broken may hold anything as an id.
+        # In a broken line, the cell of an id may hold anything.
         return replace(
             seen,
             location_id=self._cell("location_id", record.location_id, ()),

@@ -1,4 +1,4 @@
-"""What is noticed of a list while it is read, for a person: told as warnings, and it stops nothing."""
+"""Warnings about a list for a person, collected while it is read. A warning never stops a run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NAMED = 20
-# Ids are unlike the others where so many times as many are alike.
+# An id is unlike the others if at least this many times as many ids share one form.
 _OVERWHELMING = 8
 
 
 @dataclass(slots=True)
 class Seen:
-    """How many lines there were of a kind, and the first of their numbers."""
+    """How many lines of one kind there were, and the numbers of the first ones."""
 
     count: int = 0
     lines: list[int] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Seen:
 
 
 class Ids:
-    """The ids of one kind, counted by what they have in common: their length, and of what signs they are."""
+    """The ids of one kind, counted by their form: their length and their kinds of characters."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -45,27 +45,29 @@ class Ids:
         return bool(self._forms)
 
     def __contains__(self, text: str) -> bool:
-        """Whether there was one of the form of `text`."""
+        """Whether there was an id with the form of `text`."""
         return (len(text), text.isalnum(), text.isdigit()) in self._forms
 
     def warnings(self) -> Iterator[str]:
-        """Where one form rules, the lines whose ids have another."""
+        """The lines whose ids have an unusual form, if one form is clearly usual."""
         usual = max(self._forms, key=lambda form: self._forms[form].count, default=None)
         others = [seen for form, seen in self._forms.items() if form != usual]
         count = sum(seen.count for seen in others)
         if usual is None or not count or self._forms[usual].count < _OVERWHELMING * count:
             return
         length, letters, digits = usual
-        signs = "digits" if digits else "letters and digits" if letters else "signs, a _ . or - among them"
+        signs = "digits" if digits else "letters and digits" if letters else "characters, including _ . or -"
         odd = Seen(count, sorted(line for seen in others for line in seen.lines)[:_NAMED])
         kind = f"a {self._kind} id unlike all the others ({length} {signs})"
-        yield f"{_lines(odd, 'has', 'have')} {kind}: is it right?"
+        yield f"{_lines(odd, 'has', 'have')} {kind}: please check"
 
 
 @dataclass(slots=True)
 class ListWarnings:
-    """Collected by one pass over a list. `emptied` are agencies whose location id is a word for nothing; `agencies` those
-    whose cell of a location id is empty; `fault` says why the first torn line is, `why` why the first is unusable.
+    """The warnings of one pass over a list.
+
+    `emptied` are agencies whose location cell holds a word for nothing. `agencies` are those whose location cell is empty.
+    `fault` says why the first torn line is torn, and `why` says why the first unusable line is unusable.
     """
 
     blank: int = 0
@@ -82,39 +84,41 @@ class ListWarnings:
     why: str = ""
 
     def cannot_be_used(self, line: int, why: str) -> None:
-        """A line that fails by itself."""
+        """A line that cannot be used."""
         self.why = self.why or why
         self.unusable.add(line)
 
     def torn_line(self, line: int, why: str) -> None:
-        """A line that a quote tears, or that stands behind one."""
+        """A line that a quote tears, or a line after it."""
         self.fault = self.fault or why
         self.torn.add(line)
 
     def spans_rows(self, first: int, last: int) -> None:
-        """A cell spans lines that look like rows."""
+        """A cell that spans lines which look like rows."""
         if len(self.spans) < _NAMED:
             self.spans.append((first, last))
 
     def warnings(self) -> Iterator[str]:
-        """What a person should look at, with the lines."""
+        """What a person should check, with the line numbers."""
         if self.headers.count:
             yield f"{_lines(self.headers, 'equals the header and is', 'equal the header and are')} skipped"
         if self.behind_another.count:
-            where = _lines(self.behind_another, "stands", "stand")
-            yield f"{where} behind the header of another list: not used; put that list into a file of its own"
+            where = _lines(self.behind_another, "comes", "come")
+            yield f"{where} after the header of another list and cannot be used: move that list into its own file"
         if self.spans:
             where = ", ".join(f"{first} to {last}" for first, last in self.spans)
-            yield f"a cell spans lines that look like rows (lines {where}): is a quote missing there?"
+            yield f"a cell spans lines that look like rows (lines {where}): check whether a quote is missing there"
         if self.torn.count:
-            yield f"{_lines(self.torn, 'is', 'are')} torn by a quote, or behind one: see failures.csv; close or remove the quote"
+            yield f"{_lines(self.torn, 'is', 'are')} torn by a quote: close or remove the quote (failures.csv says where)"
         if self.unusable.count:
             several = f"{_lines(self.unusable, '', 'cannot be used')}: " if self.unusable.count > 1 else ""
             yield several + self.why
         if self.emptied.count:
-            yield f"{_lines(self.emptied, 'says', 'say')} in a word (null, nan, ...) that there is no location: taken for agencies"
+            treated = _lines(self.emptied, "is treated as an agency", "are treated as agencies")
+            yield f"{treated}: the location id is a word such as null or nan"
         if self.agencies.count and not (self.locations or self.emptied.count):
-            yield f"no line has a location id: {_lines(self.agencies, 'is', 'are')} taken for agencies"
+            treated = _lines(self.agencies, "is treated as an agency", "are treated as agencies")
+            yield f"no line has a location id: {treated}"
         yield from self.locations.warnings()
         yield from self.companies.warnings()
 

@@ -1,6 +1,6 @@
-"""What leaves for somebody else than HighLevel: so far the message that says how a run ended.
+"""What the job sends to anybody except HighLevel: so far, the message that says how a run ended.
 
-Nothing here can fail a run, and no secret and no id leaves with it.
+Nothing here can make a run fail, and no secret or id is sent.
 """
 
 from __future__ import annotations

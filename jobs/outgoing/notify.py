@@ -1,7 +1,7 @@
-"""One message when a run has ended: to a command on its standard input, to an address as a POST of JSON.
+"""Sends one message when a run has ended: to a command on its standard input, or to an address as a POST of JSON.
 
-It tells counts, causes, owners and paths; never an install's id, a server's words, or a secret. Whatever goes wrong
-with it is a warning, and never another exit code.
+The message has counts, causes, owners and paths. It never has an install's id, a server's words, or a secret. If it
+cannot be sent, that is a warning and never changes the exit code.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _MOST_TEXT_BYTES = 60_000
 _LOOK_UP_SECONDS = 0.05
 _MOST_WORDS = 200
 _FILES = ("results.csv", "failures.csv", "failures.html", "summary.json")
-# Ids of locations, companies and clients, where they are no part of a path.
+# Ids of locations, companies and clients, unless they are part of a path.
 _ID = re.compile(r"(?<![\w/.\-])[A-Za-z0-9]{18,24}(?:-[A-Za-z0-9]+)?(?![\w/])")
-# All that a program needs to work and to write in the right language. Any other variable may hold an app's secret:
-# `client_secret_env` takes one of any name.
+# A program needs these to work and to write in the right language. Any other variable may hold an app's secret, because
+# `client_secret_env` accepts any name.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How a run ended. `run` is None where it could not start, and `problems` say why; `lines` are the closing block.
+    """How a run ended. If it could not start, `run` is None and `problems` say why. `lines` are the closing block.
 
-    `changed` is whether other installs are failed now than at the end of the run before, None where nobody looked.
+    `changed` is whether the set of failed installs is different from the one at the end of the run before. None: not known.
     """
 
     code: Exit
@@ -56,7 +56,10 @@ class News:
 
 
 def wanted(level: str, news: News) -> bool:
-    """Whether `notify.level` asks for a message. A run that could not do its work is always a change, unless another does it."""
+    """Whether `notify.level` asks for a message.
+
+    A run that could not start always counts as a change, unless another run holds the folder and does the work.
+    """
     if level == "problems":
         return news.code is not Exit.OK
     if level == "changes":
@@ -66,7 +69,7 @@ def wanted(level: str, news: News) -> bool:
 
 
 def notify(settings: NotifySettings, news: News, project: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """Send the message where it is wanted. Yields what went wrong, in a line each."""
+    """Send the message if it is wanted. Yields what went wrong, one line each."""
     if not wanted(settings.level, news):
         return
     url = settings.url.reveal()
@@ -90,13 +93,13 @@ def headline(news: News) -> str:
 
 
 def text(news: News) -> str:
-    """The message as a plain text, readable as a mail."""
+    """The message as plain text, for an email."""
     lines = [headline(news), "", *news.lines, *(f"error: {problem}" for problem in _without_ids(news.problems))]
     return "\n".join([*lines, f"exit {int(news.code)}: {EXIT_WORDS[news.code]}", ""])
 
 
 def body(news: News) -> dict[str, Any]:
-    """The message as an object; `text` is what chat services show."""
+    """The message as an object. Chat services show its `text`."""
     run, told = news.run, {"text": headline(news), "exit_code": int(news.code), "words": EXIT_WORDS[news.code]}
     told |= {"input": news.input, "problems": _without_ids(news.problems)}
     if run is None or news.folder is None:
@@ -112,7 +115,7 @@ def _without_ids(problems: Sequence[str]) -> list[str]:
 
 
 def _to_command(command: Sequence[str], message: str, project: Path, seconds: float) -> str:
-    """Run the command, without a shell and with a bare environment. Returns what went wrong, or ''."""
+    """Run the command, without a shell and with few variables. Returns what went wrong, or ''."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
         process = subprocess.Popen(  # noqa: S603 - the user's own command, split into words by the settings
@@ -126,11 +129,11 @@ def _to_command(command: Sequence[str], message: str, project: Path, seconds: fl
             start_new_session=True,
         )
     except OSError as error:
-        return f"cannot be run ({error.strerror})"
+        return f"cannot run ({error.strerror})"
     try:
         said = _talk(process, message.encode()[:_MOST_TEXT_BYTES], time.monotonic() + seconds)
     except OSError as error:
-        return f"cannot be told ({error.strerror})"
+        return f"cannot read the message ({error.strerror})"
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -142,10 +145,10 @@ def _to_command(command: Sequence[str], message: str, project: Path, seconds: fl
 
 
 def _talk(process: subprocess.Popen[bytes], message: bytes, until: float) -> bytes | None:
-    """The first bytes that the command said, once it has ended; None where it did not end in time.
+    """The first bytes of the command's output, once it has ended. None if it did not end in time.
 
-    Its input is written as it is read, and all that it says is read, however much: neither pipe keeps it waiting. A
-    child of its own may hold them longer than it lives.
+    This writes the input as fast as the command reads it, and reads all of its output, so that no pipe blocks the command.
+    It does not wait for the pipes to close: a child of the command may keep them open.
     """
     assert process.stdin is not None
     assert process.stdout is not None
@@ -156,7 +159,7 @@ def _talk(process: subprocess.Popen[bytes], message: bytes, until: float) -> byt
             ready.register(pipe, event)
         ended = False
         while not ended:
-            ended = process.poll() is not None  # Before the pipes are looked at: what it said last is there by now.
+            ended = process.poll() is not None  # Before reading the pipes, so that its last words are already there.
             if not ended and time.monotonic() > until:
                 return None
             for key, _ in ready.select(0 if ended else _LOOK_UP_SECONDS):
@@ -170,7 +173,7 @@ def _talk(process: subprocess.Popen[bytes], message: bytes, until: float) -> byt
 
 
 def _written(pipe: IO[bytes], left: memoryview) -> memoryview:
-    """What is left of a message after a part of it was written; nothing where nobody reads it."""
+    """The rest of a message after a part of it was written. Nothing is left if nobody reads it."""
     try:
         return left[pipe.write(left) or 0 :]
     except BrokenPipeError:
@@ -178,20 +181,20 @@ def _written(pipe: IO[bytes], left: memoryview) -> memoryview:
 
 
 def _read(pipe: IO[bytes], said: bytearray) -> bool:
-    """Add what is there to `said`, up to its bound. Returns whether more may come."""
+    """Whether more output may come. Adds what is there to `said`, up to a limit."""
     chunk = pipe.read(_MOST_ANSWER_BYTES)
     said += (chunk or b"")[: _MOST_ANSWER_BYTES - len(said)]
     return chunk != b""
 
 
 def _first_words(said: bytes, command: Sequence[str]) -> str:
-    """What the command complained of. Its arguments may be secrets, such as an address with a token in it."""
+    """The command's first words. Its arguments are scrubbed: they may be secrets, such as an address with a token in it."""
     text = scrub_own(said.decode(errors="replace"), map(Secret, command[1:]))
     return plain(text, _MOST_WORDS) or "it said nothing"
 
 
 def _to_url(url: str, told: Mapping[str, Any], environment: Mapping[str, str], seconds: float) -> str:
-    """Post the message. Redirects are not followed; proxies and certificates are the job's. Returns what went wrong."""
+    """Post the message. Returns what went wrong. It follows no redirects, and uses the job's proxies and certificates."""
     import requests
 
     from jobs.highlevel.transport import Limits, Transport
@@ -205,6 +208,6 @@ def _to_url(url: str, told: Mapping[str, Any], environment: Mapping[str, str], s
             transport.close()
     except UserError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run has ended as it has; its words may hold the address
+    except Exception as error:  # noqa: BLE001 - no error here may change how the run ended; its words may hold the address
         return f"no answer ({type(error).__name__})"
     return "" if answer.status in range(200, 300) else f"answered {answer.status}; redirects are not followed"

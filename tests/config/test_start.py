@@ -100,7 +100,7 @@ def test_every_number_of_the_settings_has_a_range_and_what_is_outside_is_refused
             continue
         whole = "whole " if isinstance(allowed, IntType) else ""
         name = f"RECOVERY_{one.name}__{key.name}".upper()
-        said = f"{name}: has a value that is not valid: give a {whole}number from {allowed.ge:,} to {allowed.le:,}"
+        said = f"{name}: has an invalid value: give a {whole}number from {allowed.ge:,} to {allowed.le:,}"
         outside = ("nan", "inf", "-inf", "1e300", "-1", "9" * 400, str(-1 if allowed.ge == 0 else 0))
         for text in (*outside, "9" * 5000, "", "many"):
             assert problems(load_settings, tmp_path / "none", {name: text}, {}) == [said]
@@ -189,10 +189,10 @@ def test_without_credentials_it_is_said_what_to_set_and_that_a_demo_needs_none(s
         ("[[apps]]\nclient_id = 'a'\n", "exactly one of"),
         ("[[apps]]\nclient_id = 'a'\nclient_secret = 's'\nclient_secret_env = 'E'\n", "exactly one of"),
         ("[[apps]]\nclient_id = 'a'\nclient_secret = 's'\nsecret = 's'\n", "secret is unknown"),
-        ("[[apps]]\nclient_id = 'a'\nclient_secret = 7\n", "client_secret is no text"),
-        ("[[apps]]\nclient_id = 'a b'\nclient_secret = 's'\n", "does not look like one"),
-        ("[[apps]]\nclient_id = 'a'\nclient_secret = 's'\n" * 2, "there twice"),
-        ("[apps]\nclient_id = 'a'\n", "something else than [[apps]]"),
+        ("[[apps]]\nclient_id = 'a'\nclient_secret = 7\n", "client_secret is not a text"),
+        ("[[apps]]\nclient_id = 'a b'\nclient_secret = 's'\n", "does not look like a client id"),
+        ("[[apps]]\nclient_id = 'a'\nclient_secret = 's'\n" * 2, "configured twice"),
+        ("[apps]\nclient_id = 'a'\n", "may only hold [[apps]]"),
         ("[[apps]]\nclient_secret = 'no-one-may-see-me\n", "at end of document"),
         ("[[apps]]\nclient_secret = no-one-may-see-me\n", "at line 2"),
     ],
@@ -214,7 +214,7 @@ def test_a_file_of_secrets_that_others_may_read_is_warned_of(start, tmp_path):
         assert [line for line in warnings if name in line]
 
 
-NOT_SEEN = "a blank, or a character that is not seen: is it part of the secret?"
+NOT_SEEN = "a space or an invisible character: is it part of the secret?"
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_around_a_client_id_what_is_not_seen_does_not_count_and_within_it_is_ref
     assert start(ONE_APP | {"HIGHLEVEL_CLIENT_ID": "\u00a0app-1\u200b "}).needed == {"app-1"}
     (said,) = problems(start, ONE_APP | {"HIGHLEVEL_CLIENT_ID": "app\u200b-1"})
     assert said.startswith(
-        "HIGHLEVEL_CLIENT_ID: client_id does not look like one (it holds a blank, or a character that is not seen)"
+        "HIGHLEVEL_CLIENT_ID: client_id does not look like a client id (it holds a space or an invisible character)"
     )
 
 

@@ -43,7 +43,7 @@ def refused(opened, text, **chosen):
 )
 def test_a_list_whose_location_column_is_not_known_is_refused_with_the_option_that_helps(opened, header):
     said = refused(opened, of_agencies(header))
-    (option, value) = shlex.split(said.partition("give ")[2].partition(", or")[0])
+    (option, value) = shlex.split(said.partition("use ")[2].partition(", or")[0])
     assert option == "--column"
     role, _, name = value.partition("=")
     manifest = opened(of_agencies(header), **{role: name})
@@ -68,15 +68,15 @@ def test_agencies_with_a_column_that_only_speaks_of_locations_are_told_first_to_
 ):
     text = f"company_id,{header}\n" + "".join(f'Com{n:017},"{cell}"\n' for n in range(4))
     said = refused(opened, text)
-    assert f"column {header!r} is named like one of locations, though its cells do not look like ids" in said
-    assert "give `--column location_id=` where it holds something else, or --column " in said
+    assert f"the name of its column {header!r} suggests location ids, although its cells do not look like ids" in said
+    assert "use `--column location_id=` if the column holds something else, or --column " in said
     assert [row.account_id for row in opened(text, location_id="").rows()] == [f"Com{n:017}" for n in range(4)]
 
 
 @pytest.mark.parametrize("text", [f"{IDS[0]}\n{IDS[1]}\n", f"{IDS[0]},Com1,x\n{IDS[1]},Com1,y\n", f"Bob;{IDS[0]}\n"])
 def test_of_a_list_without_a_header_no_install_is_taken_for_one(opened, text):
     said = refused(opened, text)
-    assert "has no header: its first line holds ids: put a line before it that names each column" in said
+    assert "has no header: its first line holds ids: add a first line that names each column" in said
     assert "--column" not in said
 
 
@@ -86,7 +86,7 @@ def test_of_a_list_without_a_header_no_install_is_taken_for_one(opened, text):
 def test_a_list_with_all_its_columns_in_one_is_refused_for_its_separator(opened, header):
     said = refused(opened, f"{header}\n{IDS[0]}|Com1\n")
     assert (
-        f"has all its columns in one ({header.strip(chr(34))}): separate the cells by comma, semicolon or tab" in said
+        f"has only one column ({header.strip(chr(34))}): separate the cells with commas, semicolons or tabs" in said
     )
     assert "--column" not in said
 
@@ -122,7 +122,7 @@ def test_any_column_may_be_named_and_what_it_takes_the_place_of_is_left_out(open
 
 def test_of_two_columns_for_one_id_one_may_be_chosen(opened):
     text = "location_id,locationId,note\nLocA,LocB,x\n"
-    assert "say which it is with --column location_id=NAME" in refused(opened, text)
+    assert "choose one with --column location_id=NAME" in refused(opened, text)
     assert [row.account_id for row in opened(text, location_id="locationId").rows()] == ["LocB"]
 
 

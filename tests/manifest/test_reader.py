@@ -64,7 +64,7 @@ def test_words_that_mean_something_elsewhere_are_just_text(read):
 def test_a_line_of_too_many_cells_fails_by_itself_with_its_line_and_keeps_its_text(read):
     _, rows = read('location_id,name\nLocA,"two\nlines"\nLocC,x,y\nLocD,z,\n')
     assert [type(row) for row in rows] == [Row, Broken, Row]
-    assert rows[1].why == "line 4 has 3 cells where the header has 2"
+    assert rows[1].why == "line 4 has 3 cells, but the header has 2"
     assert rows[1].cells == ("", "LocC,x,y")
 
 
@@ -72,7 +72,7 @@ def test_of_a_line_that_cannot_be_told_apart_in_a_list_of_old_tokens_nothing_is_
     header = "location_id,access_token,refresh_token,name\n"
     _, rows = read(header + 'LocA,5f3a9c1e7b2d4860,7f3a,Smith, Inc.\nLocB,"7f3b\nLocC,7f3c,7f3d,"x"\n')
     assert [row.cells for row in rows[:2]] == [("", "****,****,****,****,****"), ("", "****,****")]
-    assert rows[0].why == "line 2 has 5 cells where the header has 4"
+    assert rows[0].why == "line 2 has 5 cells, but the header has 4"
 
 
 def test_a_line_that_lacks_cells_at_its_end_is_filled_up(read):
@@ -94,17 +94,17 @@ def test_words_for_nothing_are_empty_cells_of_ids_and_tokens_and_text_elsewhere(
 
 def test_that_words_for_nothing_make_agencies_is_told(read):
     assert told(read, "location_id,company_id\nnull,CoA\n,CoB\nnan,CoC\n") == [
-        "2 lines (2, 4) say in a word (null, nan, ...) that there is no location: taken for agencies"
+        "2 lines (2, 4) are treated as agencies: the location id is a word such as null or nan"
     ]
 
 
 def test_lines_that_cannot_be_used_are_told_with_the_reason_of_the_first(read):
     text = 'location_id,company_id,name\nLocA, CoA, "Smith, Bob"\nLocB,CoB,x\n,,y\n'
-    assert told(read, text) == ["2 lines (2, 4) cannot be used: line 2 has 4 cells where the header has 3"]
+    assert told(read, text) == ["2 lines (2, 4) cannot be used: line 2 has 4 cells, but the header has 3"]
 
 
 def test_that_an_emptied_column_of_location_ids_makes_agencies_is_told(read):
-    said = ["no line has a location id: 3 lines (2, 3, 4) are taken for agencies"]
+    said = ["no line has a location id: 3 lines (2, 3, 4) are treated as agencies"]
     assert told(read, "location_id,company_id\n,CoA\n,CoA\n,CoB\n") == said
     assert told(read, "location_id,company_id\nLocA,CoA\n,CoA\n") == []
     assert told(read, "company_id\nCoA\nCoB\n") == []
@@ -124,7 +124,7 @@ def test_characters_that_are_not_seen_count_as_spaces_in_headers_and_ids(read, u
     )
     assert rows[0] == Row(2, "", Level.SUB_ACCOUNT, "LocA", "", (f"a{unseen}",))
     assert [(row.line, row.why) for row in rows[1:]] == [
-        (3, "line 3: the location id holds a blank, or a character that is not seen")
+        (3, "line 3: the location id holds a space or an invisible character")
     ]
 
 
@@ -133,7 +133,7 @@ def test_a_line_equal_to_the_header_is_skipped_and_counted_and_another_header_is
     text += "location_id,company_id,name\nlocation_id,name,company_id\n"
     _, rows = read(text)
     assert [row.line for row in rows] == [2, 4, 6]
-    assert rows[2].why == "line 6 looks like the header of another list; put that into a file of its own"
+    assert rows[2].why == "line 6 looks like the header of another list: move that list into its own file"
     assert told(read, text) == ["2 lines (3, 5) equal the header and are skipped", rows[2].why]
 
 
@@ -145,8 +145,8 @@ def test_lines_behind_the_header_of_another_list_are_not_read_by_the_columns_of_
     _, rows = read(text + "location_id,company_id,name\nLocD,CoD,z\n")
     assert [(row.line, type(row)) for row in rows] == [(2, Row), (3, Broken), (4, Broken), (5, Broken), (8, Row)]
     assert [row.cells[-1] for row in rows[1:4]] == [other, "CoB,LocB,y", "LocC,x,CoC"]
-    assert rows[2].why == "line 4 stands behind the header of another list, line 3"
-    told_of = "2 lines (4, 5) stand behind the header of another list: not used; put that list into a file of its own"
+    assert rows[2].why == "line 4 comes after the header of another list in line 3"
+    told_of = "2 lines (4, 5) come after the header of another list and cannot be used: move that list into its own file"
     assert told_of in told(read, text)
 
 
@@ -165,7 +165,7 @@ def test_a_cell_of_the_users_that_names_an_id_makes_no_header(read):
 
 def test_a_line_that_was_kept_as_text_keeps_saying_so_when_it_is_fed_back(read):
     _, rows = read('location_id,company_id,row_as_read\n,,"LocA,CoA,""open"\n,,\n')
-    why = "line 2 holds a line that could not be read (row_as_read): put its cells into their columns"
+    why = "line 2 holds a line that could not be read (row_as_read): move its cells into their columns"
     assert [row.why for row in rows] == [why]
 
 
@@ -194,12 +194,12 @@ def test_the_lines_that_a_stray_quote_tears_apart_are_named_and_their_text_is_ke
     _, rows = read(ODD_QUOTE)
     assert [(row.line, row.cells[-1]) for row in rows[:3]] == list(enumerate(ODD_QUOTE.splitlines()[1:4], start=2))
     assert {row.why.partition(";")[0] for row in rows[:3]} == {
-        "the lines 2 to 4 are torn apart by a quote that is not closed where a cell ends"
+        "lines 2 to 4 are torn apart by a quote that does not close at the end of a cell"
     }
     assert [row.why.rpartition(" ")[2] for row in rows[:3]] == ["2", "3", "4"]
     assert [row.account_id for row in rows[3:]] == ["LocD", "LocE"]
     assert told(read, ODD_QUOTE) == [
-        "3 lines (2, 3, 4) are torn by a quote, or behind one: see failures.csv; close or remove the quote"
+        "3 lines (2, 3, 4) are torn by a quote: close or remove the quote (failures.csv says where)"
     ]
 
 
@@ -247,7 +247,7 @@ def test_a_cell_that_spans_lines_which_look_like_rows_is_told_with_its_lines(rea
     text = 'location_id,company_id,note\nLocA,CoA,"called\nLocB,CoA,ok\nLocC,CoA,back"\nLocD,CoA,"two\nlines, so"\n'
     _, rows = read(text)
     assert [row.account_id for row in rows] == ["LocA", "LocD"]
-    assert told(read, text) == ["a cell spans lines that look like rows (lines 2 to 4): is a quote missing there?"]
+    assert told(read, text) == ["a cell spans lines that look like rows (lines 2 to 4): check whether a quote is missing there"]
 
 
 def test_ids_unlike_all_the_others_are_told_with_their_lines(read):
@@ -255,7 +255,7 @@ def test_ids_unlike_all_the_others_are_told_with_their_lines(read):
     ids[3], ids[7] = "LocShort", "1234567890"
     text = "location_id,company_id\n" + "".join(f"{one},Co{n % 3}\n" for n, one in enumerate(ids))
     assert told(read, text) == [
-        "2 lines (5, 9) have a location id unlike all the others (20 letters and digits): is it right?"
+        "2 lines (5, 9) have a location id unlike all the others (20 letters and digits): please check"
     ]
     assert told(read, "location_id\nLocA\nLocBB\nLocCCC\n") == []
 
@@ -286,7 +286,7 @@ def test_two_columns_of_the_users_with_one_name_are_kept_and_report_columns_left
         (b"", "is empty"),
         (b"name\nx\n", "no column location_id"),
         (b"location_id,locationId\na,b\n", "two columns"),
-        (b'"location_id"x,name\na,b\n', "no CSV"),
+        (b'"location_id"x,name\na,b\n', "not valid CSV"),
         ("location_id\nLocA\n".encode("utf-16"), "UTF-16"),
         (b"PK\x03\x04\x14\x00", "is a workbook"),
         (b"location_id,name\nLocA,caf\xe9\n", "is not UTF-8 (line 2)"),

@@ -177,7 +177,7 @@ def test_always_tells_of_a_good_end_too(play):
 @pytest.mark.parametrize(
     ("command", "seconds", "says"),
     [
-        ("no-such-program --now", 10, "no-such-program): cannot be run (No such file or directory)"),
+        ("no-such-program --now", 10, "no-such-program): cannot run (No such file or directory)"),
         ("sh -c 'echo the mail server is away >&2; exit 3'", 10, "sh): ended with 3: the mail server is away"),
         ("sleep 60", 0.5, "sleep): did not end within 0.5 s"),
         ("sh -c 'echo it went wrong; exit 3'", 10, "sh): ended with 3: it went wrong"),

@@ -142,7 +142,7 @@ def test_what_was_recovered_before_a_moment_is_recovered_again_and_what_was_afte
     assert (planned["to_do"], planned["recovered_again"], planned["recovered"]) == (2, 2, 1)
     assert planned["routes"]["reconnect"] == 2
     said = job("plan", manifest, "--output", job.output, "--recovered-before", moment).stdout
-    assert "2 were recovered before the moment given, and are to be recovered again" in said
+    assert "2 were recovered before the given time and would be recovered again" in said
     done = job.run(manifest, "--recovered-before", moment, "--log-format", "json")
     assert done.returncode == 0, done.stderr
     started = json.loads(done.stderr.splitlines()[0])
@@ -211,7 +211,7 @@ def test_an_app_without_a_secret_keeps_its_pairs_in_a_second_incident(play):
         ("2026-13-45T02:00Z", "is not a time"),
         ("0001-01-01T00:00+14:00", "is not a time"),
         ("9" * 400, "is not a time"),
-        ("2999-01-01T00:00Z", "lies in the future"),
+        ("2999-01-01T00:00Z", "is in the future"),
     ],
 )
 def test_a_moment_that_is_not_one_is_refused_in_one_line(play, text, says):

@@ -40,9 +40,9 @@ def script(path, text):
 @pytest.mark.parametrize(
     ("python", "says"),
     [
-        ('case "$*" in *version_info*) exit 1;; -V) echo Python 3.9.2;; esac', "is Python 3.9.2 and 3.11 or newer"),
+        ('case "$*" in *version_info*) exit 1;; -V) echo Python 3.9.2;; esac', "is Python 3.9.2, but the job needs 3.11 or newer"),
         ('case "$*" in *venv*) exit 1;; esac', "has no venv module"),
-        (None, "is not there"),
+        (None, "was not found"),
     ],
 )
 def test_where_python_will_not_do_one_line_says_so(folder, tmp_path, python, says):
@@ -165,7 +165,7 @@ def test_an_environment_of_an_earlier_version_is_replaced_where_no_job_runs_from
     began = job(project)
     _, done = updated("new")
     assert done.returncode == 2
-    assert "error: a job runs from .venv" in done.stderr
+    assert "error: a job is running from .venv" in done.stderr
     assert began.communicate("\n", timeout=30)[0] == "old\n"
     _, done = updated("new")
     assert done.returncode == 0, done.stderr

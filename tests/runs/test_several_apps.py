@@ -87,7 +87,7 @@ def test_one_location_of_two_apps_is_two_installs_and_each_app_has_its_own_link(
 def test_where_a_secret_with_a_blank_at_its_end_is_refused_it_is_hinted_at_before_and_there(play):
     job = play()
     job.environment["HIGHLEVEL_CLIENT_SECRET"] = "wr0ng "
-    hint = "HIGHLEVEL_CLIENT_SECRET ends with a blank, or a character that is not seen"
+    hint = "HIGHLEVEL_CLIENT_SECRET ends with a space or an invisible character"
     manifest = job.manifest("location_id\nLocA\nLocB\nLocC\nLocD\n")
     assert f"warning: {hint}" in job("plan", manifest, "--output", job.output).stdout
     done = job.run(manifest)
