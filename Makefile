@@ -72,7 +72,7 @@ test: $(DEV_STAMP) ## run the tests
 bench: $(DEV_STAMP) ## compare this job with what people would use instead: make bench [ARGS="--rounds 5"]
 	@exec $(NEWEST_PYTHON) -m tests.bench $(ARGS)
 
-lint: $(DEV_STAMP) ## ruff and mypy
+lint: $(DEV_STAMP) ## check the code with ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
 pictures: $(DEV_STAMP) ## make the README's pictures again, from real runs against the sandbox

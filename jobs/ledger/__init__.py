@@ -1,6 +1,6 @@
-"""The truth on disk: every install, its state, its newest pair, and what was spent. A write is synced when it returns.
+"""The truth on disk: every install, its state, its newest pair, and which refresh tokens were spent.
 
-No pair that was recorded is ever lost, and no code or token is marked unused once it may have been sent.
+A write is synced when it returns. No recorded pair is ever lost, and no token counts as unused once it may have been sent.
 """
 
 from __future__ import annotations

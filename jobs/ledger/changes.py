@@ -1,7 +1,7 @@
-"""What the last report listed, so that the next one can say what is fixed and what is new.
+"""Remembers what the last report listed, so that the next one can say what is fixed and what is new.
 
-The last report is that of the last run which left one. A run keeps it when it begins, before it touches anything; so
-`recover report` may render again as often as it likes, and what a killed run did counts as the next one's.
+The last report is the one of the last run that left a report. A run saves its list at the beginning, before it changes
+anything. So `recover report` can render again at any time, and the work of a killed run counts for the next run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIXED = and_(installs.c.status == Status.RECOVERED, installs.c.id.in_(select(rep
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What became of the failures since the last report, which was made at `since` (UTC, ISO 8601)."""
+    """How the failures changed since the last report, which was made at `since` (UTC, ISO 8601)."""
 
     since: str
     fixed: int
@@ -45,7 +45,7 @@ class Changes:
 
 
 def keep_last_report(connection: Connection) -> None:
-    """Keep what failed by the end of the last run, where that run left a report."""
+    """Save the failures at the end of the last run, if that run left a report."""
     last = last_run(connection)
     ended = last.finished_at if last else ""
     if not ended:
@@ -59,7 +59,7 @@ def keep_last_report(connection: Connection) -> None:
 
 
 def changes(connection: Connection) -> Changes | None:
-    """What is fixed, new and still open since the last report; None where there was none."""
+    """What is fixed, new and still open since the last report. None if there was no report."""
     since = remembered(connection, _WHEN)
     if since is None:
         return None

@@ -1,4 +1,4 @@
-"""How the installs of the newest manifest stand, counted."""
+"""Counts of the newest manifest's installs by their state."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def taken_again(before: str) -> ColumnElement[bool]:
-    """Recovered before that moment (UTC, ISO 8601; empty: none is), so that it is to be recovered again."""
+    """The condition for an install to recover again: recovered before that moment (UTC, ISO 8601; '' matches none)."""
     return and_(installs.c.status == Status.RECOVERED, installs.c.recovered_at < before)
 
 
 def not_tried_since(before: str) -> ColumnElement[bool]:
-    """Of what is to be recovered again: what nobody tried since. It counts as pending, and its pair stays."""
+    """The condition for an install to recover again that was not tried since. It counts as pending and keeps its pair."""
     return and_(taken_again(before), installs.c.last_tried_at < before)
 
 
 def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
-    """`run` with how INPUT's installs, on that many rows, stand now."""
+    """`run` with the current counts of INPUT's installs. INPUT has that many `rows`."""
     counts, retryable, by_cause, kept = standing(connection, rows, run.recovered_before)
     return replace(
         run,
@@ -43,9 +43,9 @@ def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
 
 
 def under_way(connection: Connection, run: Run) -> Run:
-    """A run that has not ended, or was killed, with what it did so far; only its requests nobody knows.
+    """A run that has not ended, or was killed, with what it has done so far. Only the number of its requests is not known.
 
-    `connection` sees one moment, so that all of it agrees.
+    `connection` must see one moment, so that all counts agree.
     """
     tried = select(func.count(), func.count().filter(installs.c.recovered_at >= run.started_at)).where(
         installs.c.last_tried_at >= run.started_at, installs.c.attempts > 0
@@ -56,8 +56,9 @@ def under_way(connection: Connection, run: Run) -> Run:
 
 
 def standing(connection: Connection, rows: int, before: str) -> tuple[Counts, int, dict[str, int], int]:
-    """How INPUT's installs stand, how many another run may bring back, the failures by cause, and how many of those that
-    were recovered `before` and were tried since keep the pair they had.
+    """The counts of INPUT's installs, how many another run may recover, the failures by cause, and how many keep their pair.
+
+    The last number counts installs that were recovered `before`, were tried since without success, and keep the pair they had.
     """
     status = case((not_tried_since(before), Status.PENDING.value), else_=installs.c.status).label("stands")
     kept = taken_again(before).label("kept")
@@ -87,7 +88,7 @@ def standing(connection: Connection, rows: int, before: str) -> tuple[Counts, in
 
 
 def new_failures(connection: Connection, since: str) -> int:
-    """How many listed installs failed since then that had not failed before, and how many broken lines are new."""
+    """How many listed installs failed for the first time since then, plus how many broken lines are new."""
     query = select(func.count()).where(
         installs.c.position.is_not(None), installs.c.status == Status.FAILED, installs.c.first_failed_at >= since
     )
@@ -101,7 +102,7 @@ def count_pairs(connection: Connection) -> int:
 
 
 def recovery_ages(connection: Connection, before: str = "") -> tuple[str, str]:
-    """When the oldest and the newest recovery of a listed install was that is left alone, as UTC ISO 8601."""
+    """The times of the oldest and the newest recovery (UTC, ISO 8601) among the listed installs that the run leaves alone."""
     query = select(func.min(installs.c.recovered_at), func.max(installs.c.recovered_at)).where(
         installs.c.position.is_not(None), installs.c.status == Status.RECOVERED, ~taken_again(before)
     )
@@ -110,7 +111,7 @@ def recovery_ages(connection: Connection, before: str = "") -> tuple[str, str]:
 
 
 def owners(by_cause: Mapping[str, int]) -> dict[str, int]:
-    """The failures counted by who acts next."""
+    """How many failures each owner has."""
     counted: dict[str, int] = {}
     for cause, count in by_cause.items():
         owner = ADVICE[Cause(cause)].owner.value

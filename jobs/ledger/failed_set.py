@@ -1,4 +1,4 @@
-"""Whether other installs are failed than when a run last ended: what a notification of changes goes by."""
+"""Whether the set of failed installs has changed since a run last ended. A notification of changes depends on it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _NONE = hashlib.sha256().hexdigest()
 
 
 def failed_set_changed(engine: Engine) -> bool:
-    """Compare the failed installs with those of the last call, which are kept as a fingerprint, and keep these."""
+    """Whether the failed installs are different from those of the last call. Saves a fingerprint for the next call."""
     try:
         with engine.begin() as connection:
             before = remembered(connection, _NAME) or _NONE
             now = _fingerprint(connection)
             remember(connection, _NAME, now)
     except UnwritableError:
-        return True  # A disk that will not have it is news.
+        return True  # If the disk refuses the write, that is news too.
     return now != before
 
 
 def _fingerprint(connection: Connection) -> str:
-    """Of the failed installs that INPUT lists, and of its broken lines, wherever in INPUT they stand."""
+    """The fingerprint of INPUT's failed installs and broken lines. Their order in INPUT does not matter."""
     mark = hashlib.sha256()
     key = (installs.c.client_id, installs.c.level, installs.c.account_id)
     listed = installs.c.position.is_not(None), installs.c.status == Status.FAILED

@@ -1,4 +1,4 @@
-"""Starred cells that come back: a `failures.csv` that is fed back replaces nothing that the ledger knows by stars."""
+"""Starred cells that come back. If a `failures.csv` is the next INPUT, its stars never replace what the ledger knows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IDS = ("location_id", "company_id", "client_id")
 
 
 def keep_known_cells(connection: Connection, columns: Sequence[str]) -> None:
-    """Give every starred cell of a staged row back what is known of that install under that column, if anything is."""
+    """Replace every starred cell of a staged row by what the ledger knows about that install and column, if anything."""
     names, last = layout_names(connection), 0
     known = select(listed.c.position, listed.c.cells, installs.c.layout, installs.c.cells.label("known"))
     query = known.join(installs, SAME_INSTALL).where(_STARRED, ~listed.c.repeats).order_by(listed.c.position)
@@ -41,7 +41,7 @@ def keep_known_cells(connection: Connection, columns: Sequence[str]) -> None:
 
 
 def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
-    """The same for broken lines, which are known by what they show, and in their order where several show the same."""
+    """The same for broken lines. What they show identifies them, and their order does if several show the same."""
     if not connection.scalar(select(func.count()).select_from(torn)):
         return
     names, stars, indexed = layout_names(connection), Redactor(), False
@@ -56,7 +56,7 @@ def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
             connection.execute(text("CREATE INDEX IF NOT EXISTS temp.torn_cells ON torn (cells)"))
             indexed = True
         if seen == record:
-            with_own_stars[shown] += 1  # It is one of those that show so, and stays what it is.
+            with_own_stars[shown] += 1  # The user wrote these stars, so the line stays as it is.
             continue
         same = [torn.c[name] == value for name, value in zip((*_IDS, "cells"), shown, strict=True)]
         one = select(torn.c.position).where(*same).order_by(torn.c.position).limit(1).offset(with_own_stars[shown])

@@ -1,8 +1,8 @@
-"""What is known of every install and of every run, on disk; the only state of the job.
+"""Everything that is known about every install and every run, on disk. It is the job's only state.
 
-Every method that writes is one transaction, synced when it returns; UnwritableError where the disk will not have it. One
-thread writes, except that any may `intend`. What a report reads comes through a connection of its own, so that one can
-be rendered while a run writes.
+Every method that writes is one transaction and is synced when it returns. It raises UnwritableError if the disk refuses.
+Only one thread writes, but any thread may call `intend`. A report reads through its own connection, so that it can be
+rendered while a run writes.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def in_batches(items: Iterable[Any], size: int = _BATCH) -> Iterator[list[Any]]:
 
 
 class StagedGroup(NamedTuple):
-    """Staged installs that stand alike; `status` is None for those never seen before.
+    """Staged installs in the same state. `status` is None if they were never seen before.
 
-    `again`: they are recovered, and to be recovered again.
+    `again` means that they are recovered and the run recovers them again.
     """
 
     client_id: str
@@ -78,7 +78,7 @@ class StagedGroup(NamedTuple):
 
 
 class Ledger:
-    """The ledger behind one engine; `wait` says how it is waited for where another program holds it."""
+    """The ledger behind one engine. `wait` says how to wait if another program holds it."""
 
     def __init__(self, engine: Engine, wait: Wait) -> None:
         self.engine = engine
@@ -87,41 +87,41 @@ class Ledger:
         self._writing = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
         self.engine.dispose()
 
     def copy_to(self, path: Path) -> None:
-        """Write the whole ledger to `path`, an empty file, and go on with what is found under its own name."""
+        """Write the whole ledger to `path`, an empty file. From then on, use the file at the ledger's own path."""
         self._connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
         self._connection.close()
         self._connection = self.engine.connect()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """A block that writes. It takes the ledger at once, so that nothing of it is done where another program holds it."""
+        """A block that writes. It locks the ledger at once, so that it does nothing if another program holds it."""
         with self._writing, self._connection.begin():
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield self._connection
 
     def ask(self, question: Callable[[Connection], _T]) -> _T:
-        """What `question` reads, of the staged manifest too."""
+        """What `question` reads. It may read the staged manifest too."""
         try:
             return question(self._connection)
         finally:
             self._connection.rollback()
 
     def keep(self, act: Callable[[Connection], _T]) -> _T:
-        """What `act` returns, which changes temporary tables alone."""
+        """What `act` returns. It may only change temporary tables."""
         with self._connection.begin():
             return act(self._connection)
 
     # -- the manifest ------------------------------------------------------------------------------------------
 
     def stage(self, rows: Iterable[Row | Broken]) -> int:
-        """Read the manifest into a temporary table, so that nothing is touched while it may still prove unusable.
+        """The number of rows of the manifest. Reads it into a temporary table, because it may still prove unusable.
 
-        Returns the number of rows. Raises what `rows` raises.
+        Raises what `rows` raises.
         """
         count, connection = 0, self._connection
         with connection.begin():
@@ -135,7 +135,7 @@ class Ledger:
                 for table, values in ((listed, good), (torn, bad)):
                     if values:
                         connection.execute(insert(table), values)
-            # An index made at once is made in order; one that grows with the rows is written all over.
+            # An index made at the end is written in order. One that grows with the rows is written many times over.
             connection.execute(tables.LISTED_KEY)
             first = listed.alias()
             same = [mine == theirs for mine, theirs in zip(_LISTED_KEY, _columns(first), strict=True)]
@@ -144,14 +144,14 @@ class Ledger:
         return count
 
     def duplicate_lines(self) -> tuple[int, list[int]]:
-        """How many staged lines repeat an install, and the first of their line numbers."""
+        """How many staged lines repeat an install, and the first of these line numbers."""
         count = self._connection.scalar(select(func.count()).where(listed.c.repeats)) or 0
         lines = list(self._connection.scalars(select(listed.c.line).where(listed.c.repeats).limit(20)))
         self._connection.rollback()
         return count, lines
 
     def staged(self, before: str) -> list[StagedGroup]:
-        """How the staged installs stand, counted; what was recovered `before` (see `RunOptions`) is to be recovered again."""
+        """The staged installs, counted by state. Those recovered `before` (see `RunOptions`) will be recovered again."""
         again = func.coalesce(taken_again(before), false())
         columns = (listed.c.client_id, listed.c.level, installs.c.status, installs.c.cause, again)
         query = select(*columns, func.count()).select_from(listed.outerjoin(installs, SAME_INSTALL))
@@ -167,10 +167,10 @@ class Ledger:
         return count
 
     def enrol(self, columns: Sequence[str], seen_at: str, *, with_companies: bool) -> None:
-        """Make the staged manifest the newest: every install of it is known, broken lines replace the earlier ones.
+        """Make the staged manifest the newest: add its installs, and replace the earlier broken lines by its own.
 
-        Where it has no column for companies, what an earlier one said of them stays. Rows that stay as they are are not
-        written again: their pairs lie in them.
+        If it has no column for companies, the companies of earlier manifests stay. A row that does not change is not written
+        again, because it holds its pair.
         """
         rows = self._connection.scalar(select(func.max(listed.c.position))) or 0
         self._connection.rollback()
@@ -182,7 +182,7 @@ class Ledger:
             connection.execute(update(installs).where(installs.c.position.is_not(None), gone).values(position=None))
             names = ["client_id", "level", "account_id", "company_id", "line", "position", "layout", "cells"]
             values = [literal(layout) if name == "layout" else listed.c[name] for name in names]
-            # `where` also keeps SQLite from reading ON CONFLICT as a join's ON.
+            # Without `where`, SQLite would read ON CONFLICT as the ON of a join.
             source = select(*values).where(~listed.c.repeats).order_by(listed.c.position)
             statement = upsert(installs).from_select(names, source)
             taken = {name: statement.excluded[name] for name in names[3 if with_companies else 4 :]}
@@ -191,7 +191,7 @@ class Ledger:
             self._replace_broken(connection, columns, layout, seen_at)
 
     def _replace_broken(self, connection: Connection, columns: Sequence[str], layout: int, seen_at: str) -> None:
-        """A line whose cells could not be told apart has one more of them, for the line as it was read."""
+        """Replace the broken lines. A line whose cells cannot be told apart has one more cell, which holds the whole line."""
         keep_known_lines(connection, columns)
         connection.execute(delete(broken))
         if connection.scalar(select(func.count()).select_from(torn)):
@@ -209,9 +209,9 @@ class Ledger:
         return found
 
     def refuse_unknown_apps(self, known: Iterable[str], at: str, before: str) -> int:
-        """Listed installs of an app without a configured secret fail, without a try. Returns how many.
+        """How many listed installs belong to an app without a configured secret. They fail without a try.
 
-        Those that were recovered `before`, and are to be recovered again, keep the pair they have.
+        Those that were recovered `before`, and would be recovered again, keep their pair.
         """
         mine = ~installs.c.client_id.in_(list(known)) & installs.c.position.is_not(None)
         change = update(installs).where(mine, installs.c.status != Status.RECOVERED)
@@ -231,12 +231,12 @@ class Ledger:
             )
             return int(changed.rowcount)
 
-    # -- what is to do -----------------------------------------------------------------------------------------
+    # -- the work ----------------------------------------------------------------------------------------------
 
     def line_up(self, known: Iterable[str], *, before: str, causes: Sequence[Cause]) -> dict[str, int]:
-        """Put the installs of this run in their order. Returns how many each app (client id) has.
+        """How many installs each app (client id) has in this run. Puts the installs in their order.
 
-        What was recovered `before` counts as never tried until it was tried since then.
+        An install that was recovered `before` counts as never tried, until it is tried after that moment.
         """
         wanted: list[ColumnElement[bool]] = [installs.c.position.is_not(None), installs.c.client_id.in_(list(known))]
         if causes:
@@ -254,7 +254,7 @@ class Ledger:
             return {row[0]: row[1] for row in counted}
 
     def todo(self, client_id: str, *, spending: bool = False, force: bool = False) -> Iterator[Install]:
-        """The lined-up installs of an app, in order, a page at a time (`spending`, `force`: see `lineup`)."""
+        """The installs of an app in their order, read a page at a time (`spending`, `force`: see `work_queue`)."""
         last = 0
         while True:
             found, last = self.ask(partial(page_after, client_id=client_id, last=last, spending=spending, force=force))
@@ -263,7 +263,7 @@ class Ledger:
             yield from found
 
     def intend(self, install: Install, at: str) -> None:
-        """Remember that the old token of `install` is about to be spent. Any thread may do so."""
+        """Record that the old token of `install` is about to be spent. Any thread may call this."""
         with self._writing, self.engine.begin() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             refresh_log.intend(connection, install, at)
@@ -271,7 +271,7 @@ class Ledger:
     # -- outcomes ----------------------------------------------------------------------------------------------
 
     def record(self, ended: Sequence[tuple[Install, Outcome]]) -> None:
-        """Write outcomes down, in one synced transaction."""
+        """Write outcomes in one synced transaction."""
         back = [writes.back(install, outcome) for install, outcome in ended if isinstance(outcome, Recovered)]
         failed = [writes.failed(install, outcome) for install, outcome in ended if isinstance(outcome, Failed)]
         tried = [
@@ -287,7 +287,7 @@ class Ledger:
             refresh_log.settle(connection, ended)
 
     def knows_pairs(self, fingerprints: Sequence[str]) -> bool:
-        """Whether every one of these pairs was recorded here."""
+        """Whether all of these pairs were recorded here."""
         query = select(func.count()).where(pairs.c.fingerprint.in_(fingerprints))
         known = self._connection.scalar(query)
         self._connection.rollback()
@@ -296,14 +296,14 @@ class Ledger:
     # -- runs --------------------------------------------------------------------------------------------------
 
     def save_run(self, run: Run) -> None:
-        """Remember a run as it stands."""
+        """Save a run as it is now."""
         text = run_to_text(run)
         statement = upsert(runs).values(run_id=run.run_id, run=text)
         with self._transaction() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["run_id"], set_={"run": text}))
 
     def last_run(self) -> Run | None:
-        """The newest run, if there was one."""
+        """The newest run, or None."""
         return self.ask(last_run)
 
 

@@ -1,4 +1,4 @@
-"""An output folder that is moved or removed while a run is under way: its ledger lives on, open and without a name."""
+"""What to do if the output folder is moved or removed during a run. The open ledger still works without its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def anchor(path: Path) -> Callable[[], bool]:
-    """A question to ask later: whether the file at `path` is still the one that is there now."""
+    """A function that tells later whether `path` is still the same file as now."""
     was = path.stat()
 
     def in_place() -> bool:
@@ -32,11 +32,11 @@ def anchor(path: Path) -> Callable[[], bool]:
 
 
 def bring_back(ledger: Ledger, folder: Path) -> None:
-    """Write all that the open ledger knows into `folder`, made again. Raises FileError."""
+    """Make `folder` again and write everything that the open ledger knows into it. Raises FileError."""
     path = folder / LEDGER
     if path.exists():
-        what = f"is not the ledger of this run any more; {folder} was replaced under way"
-        raise FileError(Problem(what, str(path), "move it away, and put the folder of this run back in its place"))
+        what = f"is not the ledger of this run any more, because {folder} was replaced during the run"
+        raise FileError(Problem(what, str(path), "move it away, and put this run's folder back"))
     make_folder(folder)
     make_private_file(path)
     ledger.copy_to(path)

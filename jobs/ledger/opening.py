@@ -1,4 +1,4 @@
-"""Opening a ledger, and keeping what only an earlier report still knows."""
+"""Opens a ledger to write or to read."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _UPGRADABLE = range(1, tables.VERSION)
 
 
 def open_ledger(folder: Path, base_url: str, wait: Wait | None = None) -> Ledger:
-    """The ledger of an output folder, made where it is missing; `wait` says how one is waited for that is held.
+    """The ledger of an output folder, made if it is missing. `wait` says how to wait if another program holds it.
 
-    Raises UserError where it must not or cannot be used.
+    Raises UserError if it must not or cannot be used.
     """
     path, wait = folder / LEDGER, wait or usual_wait()
     try:
@@ -54,26 +54,28 @@ def open_ledger(folder: Path, base_url: str, wait: Wait | None = None) -> Ledger
 
 
 def must_hold_ledger(folder: Path) -> Path:
-    """The file of the ledger in `folder`. Raises UserError where there is none."""
+    """The ledger's file in `folder`. Raises UserError if there is none."""
     path = folder / LEDGER
     if not path.is_file():
-        raise refuse("holds no ledger", str(folder), "give the output folder of a run")
+        raise refuse("has no ledger", str(folder), "use the output folder of a run")
     return path
 
 
 def is_begun(path: Path) -> bool:
-    """Whether a ledger's file is there, and a run has written to it."""
+    """Whether a ledger's file exists and a run has written to it."""
     return path.exists() and path.stat().st_size > 0
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Ledger]:
-    """The ledger at `path` to read, or an empty one where there is none; nothing is written. Raises UserError."""
+    """The ledger at `path`, only to read, or an empty one if there is none. Raises UserError."""
     ledger = _to_read(path)
     try:
         yield ledger
     except DatabaseError:
-        raise refuse("cannot be read", str(path), "is it damaged, or did a run just begin? try again") from None
+        raise refuse(
+            "cannot be read", str(path), "try again: a run may just have begun. If it fails again, it is damaged"
+        ) from None
     except UnwritableError as error:
         raise UserError(error.problem) from None
     finally:
@@ -87,7 +89,7 @@ def _to_read(path: Path) -> Ledger:
         prepare(engine, path, scratch, wait, store)
         tables.metadata.create_all(engine)
         return Ledger(engine, wait)
-    # Where no run is under way there is no WAL file, and SQLite would make one even to read.
+    # Without a run there is no WAL file, and SQLite would make one even if it only reads.
     how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
     url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
     engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
@@ -96,7 +98,7 @@ def _to_read(path: Path) -> Ledger:
 
 
 def _scratch(path: Path) -> tuple[Path, str]:
-    """Where what is only read finds room for its temporary files, and how SQLite is told; where nowhere is, in memory."""
+    """The folder for temporary files of a ledger that is only read, and SQLite's setting for it. Without a folder: memory."""
     try:
         return Path(tempfile.gettempdir()), "temp_store=FILE"
     except FileNotFoundError:
@@ -104,7 +106,7 @@ def _scratch(path: Path) -> tuple[Path, str]:
 
 
 def _make_tables(connection: Connection, base_url: str) -> None:
-    """Make a fresh ledger, whole or not at all: left alone, Python's SQLite would commit each table by itself."""
+    """Make a new ledger, all tables or none. By default, Python's SQLite would commit each table by itself."""
     connection.execute(text("BEGIN IMMEDIATE"))
     if not inspect(connection).get_table_names():
         tables.metadata.create_all(connection)
@@ -113,19 +115,19 @@ def _make_tables(connection: Connection, base_url: str) -> None:
 
 
 def refuse_another(connection: Connection, path: Path, base_url: str) -> None:
-    """Raise UserError for a ledger of another version, or of another API than `base_url` (empty: of any)."""
+    """Raise UserError if the ledger has another version, or belongs to another API than `base_url` ('' allows any)."""
     version = connection.scalar(text("PRAGMA user_version"))
     if version not in (tables.VERSION, *_UPGRADABLE):
-        what = f"has the version {version}, and this job knows {tables.VERSION}"
-        raise refuse(what, str(path), "use the newer release of the job, or give another --output")
+        what = f"has version {version}, but this job only knows versions up to {tables.VERSION}"
+        raise refuse(what, str(path), "use the newer release of the job, or use a different --output")
     bound = tables.remembered(connection, "base_url")
     if base_url and bound != base_url:
-        todo = "give another --output, or set HIGHLEVEL_BASE_URL as it was"
+        todo = "use a different --output, or set HIGHLEVEL_BASE_URL as it was"
         raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
 
 
 def _add_tables(connection: Connection) -> None:
-    """Bring a ledger of an earlier version up to this one: every version since has added tables, and nothing else."""
+    """Upgrade a ledger of an earlier version. Every version so far has only added tables."""
     connection.execute(text("BEGIN IMMEDIATE"))
     tables.metadata.create_all(connection)
     connection.execute(text(f"PRAGMA user_version = {tables.VERSION}"))

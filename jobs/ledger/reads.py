@@ -1,4 +1,4 @@
-"""What the ledger holds, read back as values: records in the order of the manifest, token pairs, runs."""
+"""Reads the ledger's contents as values: records in manifest order, token pairs, runs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PAGE = 200
 
 
 def fingerprint(access_token: str, refresh_token: str) -> str:
-    """What a pair is recognised by without being kept."""
+    """A hash that identifies a pair without storing it."""
     return hashlib.sha256(f"{access_token}\0{refresh_token}".encode()).hexdigest()
 
 
 def tokens_to_text(tokens: Tokens) -> str:
-    """A pair as the ledger keeps it: one value."""
+    """A pair as the ledger stores it, in one value."""
     values = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
     return json.dumps({name: v.reveal() if isinstance(v, Secret) else v for name, v in values.items()})
 
@@ -46,7 +46,7 @@ def tokens_from_text(text: str) -> Tokens:
 
 
 def run_to_text(run: Run) -> str:
-    """A run as the ledger keeps it."""
+    """A run as the ledger stores it."""
     return json.dumps(asdict(run))
 
 
@@ -57,13 +57,13 @@ def run_from_text(text: str) -> Run:
 
 
 def last_run(connection: Connection) -> Run | None:
-    """The newest run, if there was one."""
+    """The newest run, or None."""
     found = connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
     return run_from_text(found) if found else None
 
 
 def user_columns(connection: Connection) -> tuple[str, ...]:
-    """The user's columns over all records: the newest manifest's first, then what earlier ones had more."""
+    """The user's columns of all records: first those of the newest manifest, then those that only earlier ones had."""
     used = select(installs.c.layout).union(select(broken.c.layout)).subquery()
     newest = connection.scalar(
         select(installs.c.layout).where(installs.c.position.is_not(None)).order_by(installs.c.layout.desc()).limit(1)
@@ -81,14 +81,14 @@ def user_columns(connection: Connection) -> tuple[str, ...]:
 
 
 def records(connection: Connection) -> Iterator[Record]:
-    """Every install ever seen and every broken line, in manifest order; what is no longer listed comes last."""
+    """Every install ever seen and every broken line, in manifest order. Installs that are no longer listed come last."""
     listed = installs.c.position.is_not(None)
     yield from _merged(connection, select(installs).where(listed).order_by(installs.c.position), with_broken=True)
     yield from _merged(connection, select(installs).where(~listed).order_by(installs.c.id), with_broken=False)
 
 
 def failures(connection: Connection) -> Iterator[Record]:
-    """The installs that failed, and the broken lines, in manifest order; what is no longer listed comes last."""
+    """The failed installs and the broken lines, in manifest order. Installs that are no longer listed come last."""
     query = select(installs).where(installs.c.status == Status.FAILED)
     listed = installs.c.position.is_not(None)
     yield from _merged(connection, query.where(listed).order_by(installs.c.position), with_broken=True)
@@ -116,7 +116,7 @@ def _merged(connection: Connection, query: Select[Any], *, with_broken: bool) ->
 
 def streamed(connection: Connection, query: Select[Any]) -> Iterator[Mapping[str, Any]]:
     """The rows of `query`, a page at a time."""
-    # Given with the statement: given to the connection, it would hold for every other question too.
+    # The option belongs to the statement. On the connection, it would apply to all other queries too.
     yield from map(dict, connection.execute(query, execution_options={"yield_per": _PAGE}).mappings())
 
 
@@ -144,7 +144,7 @@ def as_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
     tokens = tokens_from_text(row["tokens"]) if row["tokens"] else None
     level = Level(row["level"])
     of_location = level is Level.SUB_ACCOUNT
-    # Where HighLevel named a company, the list's may be an old one.
+    # HighLevel's company comes first, because the one in the list may be old.
     company = (tokens.company_id if tokens else "") or row["company_id"]
     return Record(
         status=Status(row["status"]),

@@ -1,8 +1,8 @@
-"""Refresh tokens that are spent: what the ledger remembers of each, by fingerprint, so that none is spent unseen.
+"""The log of refresh tokens, by fingerprint, so that no token is spent without a trace.
 
-`asked` before the call; then `spent` or `unknown`, or nothing where the token is as it was. One that was in doubt before
-and is sent again by force is `forced`, and stays in doubt where that did not settle it. What is found `asked` or
-`forced` at the start of a run was in flight when the one before was killed: what became of it is unknown.
+A token is `asked` before the call. Afterwards it is `spent` or `unknown`, or its entry is removed if the token was not
+used. A doubtful token that is sent again by force is `forced`, and stays doubtful if the call did not settle it. A token
+that is still `asked` or `forced` at the start of a run was in flight when the last run was killed, so it becomes `unknown`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ASKED, FORCED = "asked", "forced"
 
 
 def fingerprint(token: Secret) -> str:
-    """What a token is recognised by without being kept."""
+    """A hash that identifies a token without storing it."""
     return hashlib.sha256(token.reveal().encode()).hexdigest()
 
 
 def intend(connection: Connection, install: Install, at: str) -> None:
-    """The old token of `install` is about to be sent. `at` is UTC ISO 8601."""
+    """Record that the old token of `install` is about to be sent. `at` is UTC, ISO 8601."""
     assert install.old is not None
     client_id, level, account_id = install.key
     mark = fingerprint(install.old)
@@ -47,7 +47,7 @@ def intend(connection: Connection, install: Install, at: str) -> None:
 
 
 def settle(connection: Connection, ended: Iterable[tuple[Install, Outcome]]) -> None:
-    """What became of the tokens that were about to be sent for these installs; others are left as they stand."""
+    """Record what happened to the tokens of these installs. Tokens that were not about to be sent stay as they are."""
     fates = [(fingerprint(install.old), outcome.refresh_state) for install, outcome in ended if install.old is not None]
     if not fates:
         return
@@ -67,14 +67,14 @@ def settle(connection: Connection, ended: Iterable[tuple[Install, Outcome]]) -> 
 
 
 def forget_flight(connection: Connection) -> None:
-    """What was in flight when a run was killed is not any more."""
+    """Mark the tokens that were in flight when a run was killed as unknown."""
     connection.execute(
         update(spends).where(spends.c.state.in_((ASKED, FORCED))).values(state=RefreshState.UNKNOWN.value)
     )
 
 
 def newest(recorded: str | None, listed: str | None) -> Secret | None:
-    """The refresh token that an install has: that of the ledger's own pair, or else the one that the manifest lists."""
+    """The refresh token of an install: the one of the ledger's pair, or else the one in the manifest."""
     token = tokens_from_text(recorded).refresh_token if recorded else Secret(listed or "")
     return token if token.reveal() else None
 
@@ -82,7 +82,7 @@ def newest(recorded: str | None, listed: str | None) -> Secret | None:
 def with_old(
     connection: Connection, installs: Sequence[Install], olds: Sequence[Secret | None], *, force: bool
 ) -> list[Install]:
-    """`installs` with their old tokens; doubtful are those that are spent, or may be, unless it is to be forced."""
+    """`installs` with their old tokens. A token that is or may be spent is doubtful, unless `force` is set."""
     marks = [fingerprint(old) if old else "" for old in olds]
     asked = select(spends.c.fingerprint).where(spends.c.fingerprint.in_([mark for mark in marks if mark]))
     spent = set() if force else set(connection.scalars(asked))

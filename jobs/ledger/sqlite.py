@@ -1,7 +1,7 @@
-"""How the ledger's SQLite file is opened, waited for while another program holds it, and what its errors mean.
+"""Opens the ledger's SQLite file, waits while another program holds it, and says what its errors mean.
 
-Every commit is synced before it returns. A disk that refuses becomes an UnwritableError, a holder that does not let go a
-HeldError; anything else is a bug.
+Every commit is synced before it returns. If the disk refuses, that is an UnwritableError. If another program does not
+release the file, that is a HeldError. Any other error is a bug.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, ExceptionContext
 
 _USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
-# What SQLite waits by itself; what lasts longer is waited for here, where it can be said.
+# SQLite's own wait. A longer wait happens here, where the job can tell the user.
 _BUSY_MS = 100
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _MEANS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_NOMEM: errno.ENOMEM}
@@ -40,36 +40,36 @@ _HELD_SECONDS, _NOTICE_SECONDS = 60.0, 5.0
 
 @contextmanager
 def at_one_moment(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees the ledger as it stands at its first question, however much is written meanwhile."""
+    """A connection that sees the ledger as it is at its first query, even if others write meanwhile."""
     with engine.connect() as connection:
-        connection.execute(text("BEGIN"))  # Python's SQLite begins nothing for what only reads.
+        connection.execute(text("BEGIN"))  # Python's SQLite does not begin a transaction for reads.
         yield connection
 
 
 class UnwritableError(FileError):
-    """The disk will not have what is to be written, or will not give back what was."""
+    """The disk refused a write or a read."""
 
 
-DAMAGED = "restore it, or move it away and give another --output"
+DAMAGED = "restore it, or move it away and use a different --output"
 
 
 class DamagedError(UnwritableError):
-    """The ledger's file is no ledger any more."""
+    """The ledger's file is damaged."""
 
 
 class HeldError(UnwritableError):
-    """Another program holds the ledger, for longer than it was waited for."""
+    """Another program held the ledger for longer than the job waits."""
 
     because = "ledger"
 
 
 def _nothing(*_: object) -> None:
-    """Nobody listens."""
+    """Do nothing."""
 
 
 @dataclass(slots=True)
 class Wait:
-    """How a ledger that another program holds is waited for: `pause` is called before, `go_on` where that helped."""
+    """How to wait for a ledger that another program holds: call `pause` before, and `go_on` if the wait succeeded."""
 
     patience: Patience
     pause: Callable[[], None] = _nothing
@@ -77,15 +77,15 @@ class Wait:
 
 
 def usual_wait(say: Callable[[str], None] = _nothing) -> Wait:
-    """Wait for a minute, and `say` so after five seconds."""
+    """A wait of one minute that calls `say` after five seconds."""
     return Wait(Patience(_HELD_SECONDS, _NOTICE_SECONDS, say))
 
 
 def open_file(path: Path, wait: Wait) -> Engine:
-    """The engine of a ledger's file, which exists; every commit is synced before it returns.
+    """The engine of an existing ledger file. Every commit is synced before it returns.
 
-    What it is used for raises UnwritableError where the disk is at fault, and HeldError as `wait` says. What SQLite
-    needs for a moment lies beside the file, without a name.
+    Statements raise UnwritableError if the disk is at fault, and HeldError after the `wait`. SQLite's temporary files are
+    in the same folder, without a name.
     """
     keep_temporary_files_in(path.parent)
     engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True)
@@ -94,20 +94,20 @@ def open_file(path: Path, wait: Wait) -> Engine:
 
 
 def keep_temporary_files_in(folder: Path) -> None:
-    """Have SQLite make its temporary files in `folder`, for all of this process; it takes their names away at once."""
+    """Make SQLite put this process's temporary files into `folder`. It removes their names at once."""
     with closing(sqlite3.connect(":memory:")) as connection, suppress(sqlite3.OperationalError):
-        # The one way that also reaches an SQLite that is loaded already; one built without it uses the system's folder.
+        # Only this reaches an SQLite that is loaded already. A build without it uses the system's folder.
         connection.execute(f"PRAGMA temp_store_directory={_quoted(folder)}")
 
 
 def open_memory() -> Engine:
-    """A ledger that is nowhere, for a plan without one."""
+    """The engine of an empty ledger in memory, for a plan without a ledger."""
     return create_engine("sqlite://", hide_parameters=True)
 
 
 @contextmanager
 def cache_for(connection: Connection, installs: int) -> Iterator[None]:
-    """A cache for a block that writes so many keys without order: in a small one their index is written many times over."""
+    """Use a larger cache for a block that writes this many keys in random order. A small one writes the index many times."""
     kib = min(_MOST_CACHE_KIB, max(_USUAL_CACHE_KIB, installs // 16))
     connection.exec_driver_sql(f"PRAGMA cache_size = -{kib}")
     try:
@@ -117,9 +117,9 @@ def cache_for(connection: Connection, installs: int) -> Iterator[None]:
 
 
 def prepare(engine: Engine, path: Path, scratch: Path, wait: Wait, *pragmas: str) -> None:
-    """Let all that the engine of the file at `path` executes wait where another program holds it, and blame the disk.
+    """Make every statement of the engine wait if another program holds the file at `path`, and report disk errors as such.
 
-    `scratch` is where its temporary files lie.
+    `scratch` is the folder of its temporary files.
     """
 
     def patiently(act: Callable[[], object]) -> None:
@@ -144,9 +144,9 @@ def prepare(engine: Engine, path: Path, scratch: Path, wait: Wait, *pragmas: str
 
 
 def _patiently(act: Callable[[], object], path: Path, wait: Wait) -> None:
-    """Do it, as soon as no other program holds the ledger. Raises HeldError, and what `act` raises.
+    """Call `act` as soon as no other program holds the ledger. Raises HeldError, and what `act` raises.
 
-    A statement that found the ledger held has done nothing, and a transaction takes it with its first statement.
+    This is safe: a statement that finds the ledger held has done nothing, and a transaction locks it with its first statement.
     """
 
     def done() -> bool:
@@ -184,7 +184,7 @@ def _kind(error: BaseException) -> int:
 
 
 def _blame_the_disk(path: Path, scratch: Path, context: ExceptionContext) -> None:
-    """Tell a disk at fault from a bug of ours, which SQLite calls a plain error."""
+    """Raise an error that names the disk or the other program if one of them is at fault. A bug of ours stays as it is."""
     error = context.original_exception
     no_text = isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
     if no_text or _kind(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -194,13 +194,13 @@ def _blame_the_disk(path: Path, scratch: Path, context: ExceptionContext) -> Non
     if isinstance(error, sqlite3.OperationalError) and _kind(error) != sqlite3.SQLITE_ERROR:
         number = _number(error, path)
         what = f"cannot be used ({os.strerror(number)}; SQLite says: {error})"
-        # A ledger's file never grows but where its temporary files lie too, save for one that is only read.
+        # A ledger that is written has its temporary files in its own folder. One that is only read can fill only `scratch`.
         where = scratch if number == errno.ENOSPC else path
         raise UnwritableError(Problem(what, str(where), TODO[number]), number)
 
 
 def _number(error: sqlite3.OperationalError, path: Path) -> int:
-    """What the system meant by what SQLite calls a disk error. SQLite does not tell, so the disk is asked once more."""
+    """The system's error number for what SQLite calls a disk error. SQLite hides it, so this writes to the disk once more."""
     if _kind(error) in _MEANS:
         return _MEANS[_kind(error)]
     try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def of_row(position: int, row: Row) -> dict[str, object]:
-    """A usable line, with its old pair, which no table of the ledger's file ever holds."""
+    """A usable line with its old pair. The staged table is temporary: the ledger's file never holds old pairs."""
     return {
         "position": position,
         "line": row.line,

@@ -1,6 +1,6 @@
-"""What the support page asks of the ledger: failures by company, their counts, what is fixed, words for HighLevel.
+"""The support page's queries: failures by company, their counts, what is fixed, and the words for HighLevel's support.
 
-Everything comes in an order that the database makes, so that a page of a million failures needs no more memory.
+The database sorts everything, so that a page of a million failures does not need more memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ _COMPANY = case((installs.c.level == Level.AGENCY, installs.c.account_id), else_
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A failure as the support page lists it: its company (empty: not known), how many of that company and app fail so."""
+    """A failure as the support page lists it, with its company ('' if not known).
+
+    `of_company` is how many failures of this cause that company and app have.
+    """
 
     record: Record
     company: str
@@ -41,7 +44,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many failures a cause and an app have; how many of them the newest manifest no longer lists, and are new."""
+    """How many failures a cause and an app have, how many are not in the newest manifest, and how many are new."""
 
     cause: Cause
     client_id: str
@@ -52,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Failures that look alike to HighLevel: how many, when (UTC, ISO 8601), and some of their trace ids."""
+    """Failures that look the same to HighLevel: how many, when (UTC, ISO 8601), and some of their trace ids."""
 
     cause: Cause
     stage: Stage
@@ -65,7 +68,7 @@ class Evidence:
 
 
 def tallies(connection: Connection) -> list[Tally]:
-    """The failures counted by cause and app, the broken lines among them."""
+    """The failures counted by cause and app, including the broken lines."""
     unlisted = func.sum(cast(installs.c.position.is_(None), Integer))
     new = func.sum(1 - cast(BY_LAST_REPORT, Integer))
     query = select(installs.c.cause, installs.c.client_id, func.count(), unlisted, new).where(_FAILED)
@@ -78,9 +81,9 @@ def tallies(connection: Connection) -> list[Tally]:
 
 
 def by_company(connection: Connection, cause: Cause) -> Iterator[Listed]:
-    """The failures with one cause: company by company, app by app, manifest order; unknown companies come last.
+    """The failures with one cause, by company, then by app, then in manifest order. Unknown companies come last.
 
-    Broken lines belong to no company, whatever they say.
+    Broken lines never belong to a company.
     """
     company, app = _COMPANY.label("company"), installs.c.client_id
     size = func.count().over(partition_by=(_COMPANY, app)).label("size")
@@ -99,7 +102,7 @@ def by_company(connection: Connection, cause: Cause) -> Iterator[Listed]:
 
 
 def fixed(connection: Connection) -> Iterator[Record]:
-    """What the last report listed and is back now, in manifest order."""
+    """The installs that the last report listed and that are recovered now, in manifest order."""
     query = select(installs).where(FIXED).order_by(installs.c.position.is_(None), installs.c.position, installs.c.id)
     names = layout_names(connection)
     for row in streamed(connection, query):
@@ -107,7 +110,7 @@ def fixed(connection: Connection) -> Iterator[Record]:
 
 
 def evidence(connection: Connection) -> list[Evidence]:
-    """What HighLevel's support needs to know: the failures that are theirs, by cause, call and words; the largest first."""
+    """What HighLevel's support needs to know: the failures that they own, grouped by cause, call and words, largest first."""
     theirs = [cause.value for cause, advice in ADVICE.items() if advice.owner is Owner.HIGHLEVEL]
     kind = (installs.c.cause, installs.c.stage, installs.c.http_status, installs.c.message)
     times = (func.min(installs.c.first_failed_at), func.max(installs.c.last_tried_at))

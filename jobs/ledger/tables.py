@@ -1,11 +1,15 @@
 """The tables of the ledger.
 
-`installs` is the truth; `broken` holds the lines of the newest manifest that cannot be used; `layouts` the user's
-columns; `todo` the order of the run under way; `pairs` the
-fingerprints of every pair ever recorded; `spends` those of the refresh tokens that were spent, or may be; `listed` and
-`torn` (temporary, so never on disk under a name) the manifest of the run: its usable lines, with the old pairs in them,
-and the broken ones; `bearers` and `locations` (temporary too) the agencies' living tokens and what they list; `reported` and `reported_lines` what the last report listed. Version 2 added `spends`, version 3
-`reported`.
+- `installs` is the truth. `layouts` holds the user's columns.
+- `broken` holds the lines of the newest manifest that cannot be used.
+- `todo` is the order of the current run.
+- `pairs` holds the fingerprints of every pair ever recorded.
+- `spends` (since version 2) holds the fingerprints of refresh tokens that are or may be spent.
+- `reported` and `reported_lines` (since version 3) hold what the last report listed.
+- `listed` and `torn` are temporary: the usable lines of the run's manifest, with their old pairs, and the broken lines.
+- `bearers` and `locations` are temporary: the agencies' valid tokens, and the locations that the agencies list.
+
+A temporary table never has a name on disk.
 """
 
 from __future__ import annotations
@@ -190,12 +194,12 @@ SAME_INSTALL = (
 
 
 def remembered(connection: Connection, name: str) -> str | None:
-    """What `remember` kept under `name`, if anything."""
+    """The value that `remember` stored under `name`, or None."""
     value: str | None = connection.scalar(select(meta.c.value).where(meta.c.name == name))
     return value
 
 
 def remember(connection: Connection, name: str, value: str) -> None:
-    """Keep `value` under `name`, in the place of what was there."""
+    """Store `value` under `name`, in place of the earlier value."""
     statement = upsert(meta).values(name=name, value=value)
     connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))

@@ -1,4 +1,4 @@
-"""The installs that are lined up, read back a page at a time, with their old tokens where these may be spent."""
+"""Reads the run's installs in their order, a page at a time, with their old tokens if the run may spend these."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _WITH_OLD = _PAGE.add_columns(listed.c.refresh_token).outerjoin(listed, listed.c
 def page_after(
     connection: Connection, client_id: str, last: int, *, spending: bool, force: bool
 ) -> tuple[list[Install], int]:
-    """The next installs of an app after place `last`, and the place of the last of them.
+    """The next installs of an app after position `last`, and the position of the last of them.
 
-    `spending`: with their old tokens; `force`: also those tokens that may be spent already count as good.
+    `spending` adds their old tokens. `force` treats tokens that may be spent as good.
     """
     rows = connection.execute(_WITH_OLD if spending else _PAGE, {"client": client_id, "last": last}).all()
     found = [Install(InstallKey(row[1], Level(row[2]), row[3]), row[4]) for row in rows]

@@ -1,6 +1,6 @@
-"""How outcomes are written: a statement for each kind, and the values of one outcome for it.
+"""How outcomes are written: one statement for each kind, and the values of an outcome for it.
 
-They are written more often than anything else, so SQL is made of the statements once and for all.
+The job writes outcomes more often than anything else, so it compiles these statements to SQL only once.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL for the driver, with the values that are always the same."""
+    """SQL for the driver, with the values that never change."""
 
     sql: str
     always: Mapping[str, object]
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Execute it for each of the rows, if there are any."""
+        """Execute it once for each row."""
         if rows:
             connection.exec_driver_sql(self.sql, [{**self.always, **row} for row in rows])
 
@@ -40,7 +40,7 @@ def _statement(clause: Insert | Update) -> Statement:
 
 
 def where(install: Install) -> dict[str, object]:
-    """The install that a statement is about."""
+    """The values that name an install in a statement."""
     client_id, level, account_id = install.key
     return {"client": client_id, "at_level": level.value, "account": account_id}
 
@@ -101,7 +101,7 @@ RECOVER = _statement(
 
 
 def _unless_recovered(new: Any, column: Any) -> Any:
-    """A forced try that fails keeps the pair there is."""
+    """`new`, unless the install is recovered: a forced try that fails keeps the pair and its state."""
     return case((installs.c.tokens.is_(None), new), else_=column)
 
 

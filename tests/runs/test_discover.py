@@ -147,7 +147,7 @@ def test_a_page_that_fails_is_asked_for_again_and_those_before_it_are_kept(agenc
         ((), "--company"),
         (("--company", "not an id"), "is no id of a company"),
         (("--company", "CoA"), "no living token of this agency is known"),
-        (("--company", "CoA", "--from", "nowhere"), "holds no ledger"),
+        (("--company", "CoA", "--from", "nowhere"), "has no ledger"),
     ],
 )
 def test_what_keeps_it_from_starting_is_said_and_nothing_is_sent(agencies, arguments, words):
