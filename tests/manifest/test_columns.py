@@ -85,9 +85,7 @@ def test_of_a_list_without_a_header_no_install_is_taken_for_one(opened, text):
 )
 def test_a_list_with_all_its_columns_in_one_is_refused_for_its_separator(opened, header):
     said = refused(opened, f"{header}\n{IDS[0]}|Com1\n")
-    assert (
-        f"has only one column ({header.strip(chr(34))}): separate the cells with commas, semicolons or tabs" in said
-    )
+    assert f"has only one column ({header.strip(chr(34))}): separate the cells with commas, semicolons or tabs" in said
     assert "--column" not in said
 
 

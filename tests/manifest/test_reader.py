@@ -146,7 +146,9 @@ def test_lines_behind_the_header_of_another_list_are_not_read_by_the_columns_of_
     assert [(row.line, type(row)) for row in rows] == [(2, Row), (3, Broken), (4, Broken), (5, Broken), (8, Row)]
     assert [row.cells[-1] for row in rows[1:4]] == [other, "CoB,LocB,y", "LocC,x,CoC"]
     assert rows[2].why == "line 4 comes after the header of another list in line 3"
-    told_of = "2 lines (4, 5) come after the header of another list and cannot be used: move that list into its own file"
+    told_of = (
+        "2 lines (4, 5) come after the header of another list and cannot be used: move that list into its own file"
+    )
     assert told_of in told(read, text)
 
 
@@ -247,7 +249,9 @@ def test_a_cell_that_spans_lines_which_look_like_rows_is_told_with_its_lines(rea
     text = 'location_id,company_id,note\nLocA,CoA,"called\nLocB,CoA,ok\nLocC,CoA,back"\nLocD,CoA,"two\nlines, so"\n'
     _, rows = read(text)
     assert [row.account_id for row in rows] == ["LocA", "LocD"]
-    assert told(read, text) == ["a cell spans lines that look like rows (lines 2 to 4): check whether a quote is missing there"]
+    assert told(read, text) == [
+        "a cell spans lines that look like rows (lines 2 to 4): check whether a quote is missing there"
+    ]
 
 
 def test_ids_unlike_all_the_others_are_told_with_their_lines(read):

@@ -115,7 +115,9 @@ def test_a_card_lists_2000_installs_at_most_and_names_the_csv_and_the_counts_sta
     assert "<h1>2,303 of 2,303 installs still need someone." in page
     assert '<span class="count">2,300 installs</span> <code class="name">not_installed</code>' in page
     (told,) = re.findall(r'<p class="more">(.*?)</p>', page)
-    assert told.startswith("The first 2,000 of 2,300 are listed here. To see all of them, open <code>failures.csv</code>")
+    assert told.startswith(
+        "The first 2,000 of 2,300 are listed here. To see all of them, open <code>failures.csv</code>"
+    )
     assert "<code>not_installed</code>" in told
 
 

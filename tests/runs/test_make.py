@@ -40,7 +40,10 @@ def script(path, text):
 @pytest.mark.parametrize(
     ("python", "says"),
     [
-        ('case "$*" in *version_info*) exit 1;; -V) echo Python 3.9.2;; esac', "is Python 3.9.2, but the job needs 3.11 or newer"),
+        (
+            'case "$*" in *version_info*) exit 1;; -V) echo Python 3.9.2;; esac',
+            "is Python 3.9.2, but the job needs 3.11 or newer",
+        ),
         ('case "$*" in *venv*) exit 1;; esac', "has no venv module"),
         (None, "was not found"),
     ],
