@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from jobs.sandbox import agencies
 from jobs.sandbox.behaviours import (
@@ -28,6 +26,7 @@ from jobs.sandbox.behaviours import (
     as_json,
     error,
 )
+from jobs.sandbox.connections import NO_ANSWER, Server
 from jobs.sandbox.limits import Meter
 from jobs.sandbox.oauth import Code, Codes, server_for
 from jobs.sandbox.tokens import Refreshes, pair, read
@@ -52,11 +51,15 @@ class Seen:
 
 @dataclass
 class Sandbox:
-    """A running sandbox: where it is, what it plays (may be replaced), and all that it saw."""
+    """A running sandbox: where it is, what it plays (may be replaced), and all that it saw.
+
+    `connections` are those that were opened, by where they came from.
+    """
 
     world: World
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
+    connections: list[tuple[str, int]] = field(default_factory=list)
     codes: Codes = field(default_factory=Codes)
     refreshes: Refreshes = field(default_factory=Refreshes)
     tries: Counter[str] = field(default_factory=Counter)
@@ -73,18 +76,6 @@ class Sandbox:
         """A pair that this account had before the incident, and that still lives."""
         company = account_id if level == "Company" else self.world.company_of(account_id)
         return pair(level, account_id, client_id or next(iter(self.world.clients)), company)
-
-
-class _Handler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - as its base has it
-        """Say nothing: `seen` has it all."""
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        skew = getattr(self.server, "clock_skew_seconds", 0.0)
-        return super().date_time_string((timestamp or time.time()) + skew)
 
 
 def make_app(sandbox: Sandbox) -> Flask:
@@ -252,8 +243,7 @@ def _as_it_is(sandbox: Sandbox, account: str) -> Behaviour:
 
 def _out(reply: Reply) -> Response:
     if reply.drop:
-        connection: socket.socket = request.environ["werkzeug.socket"]
-        connection.shutdown(socket.SHUT_RDWR)
+        return Response(status=NO_ANSWER)
     response = Response(reply.body, reply.status, [*reply.headers], content_type=reply.content_type)
     if reply.length is not None:
         response.headers["Content-Length"] = str(reply.length)
@@ -265,10 +255,7 @@ def _out(reply: Reply) -> Response:
 def running(world: World, port: int = 0) -> Iterator[Sandbox]:
     """A sandbox on this machine's loopback, for the block. Raises OSError where the port is taken."""
     sandbox = Sandbox(world, random=Random(world.seed))
-    server = make_server("127.0.0.1", port, make_app(sandbox), threaded=True, request_handler=_Handler)
-    server.clock_skew_seconds = world.clock_skew_seconds  # type: ignore[attr-defined]
-    server.daemon_threads = True  # type: ignore[attr-defined]
-    server.block_on_close = False  # type: ignore[attr-defined]
+    server = Server(world, port, make_app(sandbox), sandbox.connections)
     sandbox.url = f"http://127.0.0.1:{server.port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

@@ -49,7 +49,8 @@ class World:
     `faults` are behaviours that strike any install at random, each with its share of the calls; `seed` repeats them.
     `location_token` says which call for a location's token there is: `v3`, the `old` one, or `none`;
     `location_refresh_token` whether its answer holds a refresh token. `agency_limits` are limits of single companies,
-    for calls with their bearer; these do not count against `limit`.
+    for calls with their bearer; these do not count against `limit`. A connection is closed that had no request for
+    `keep_alive_seconds`.
     """
 
     clients: dict[str, str]
@@ -58,6 +59,7 @@ class World:
     limit: Limit | None = None
     agency_limits: dict[str, Limit] = field(default_factory=dict)
     latency_seconds: float = 0.0
+    keep_alive_seconds: float = 75.0
     code_lifetime_seconds: float = 60.0
     clock_skew_seconds: float = 0.0
     faults: dict[str, float] = field(default_factory=dict)

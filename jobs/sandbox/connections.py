@@ -1,0 +1,83 @@
+"""HTTP/1.1 over connections that are kept: the next request comes over the same one, until it idles or an answer ends it."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import get_input_stream
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from jobs.sandbox.world import World
+
+NO_ANSWER = 444  # As nginx has it: this status closes the connection, and nothing is sent.
+
+
+class _Handler(WSGIRequestHandler):
+    """The requests of one connection. Werkzeug's own `run_wsgi` closes it after each answer."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.world.keep_alive_seconds)
+
+    def run_wsgi(self) -> None:
+        environ = self.make_environ()
+        # It is read whole, whatever the application makes of it: a rest would be taken for the next request.
+        environ["wsgi.input"] = io.BytesIO(get_input_stream(environ).read())
+        answer = Response.from_app(self.server.app, environ)
+        if answer.status_code == NO_ANSWER:
+            self.close_connection = True
+            return
+        self.send_response(answer.status_code)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer.get_data())
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - as its base has it
+        """Say nothing: `seen` has it all."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.server.world.clock_skew_seconds)
+
+
+class Server(ThreadedWSGIServer):
+    """Serves `app` on this machine's loopback, a thread for each connection; adds to `opened` where each came from.
+
+    Raises OSError, or SystemExit as Werkzeug does, where the port is taken.
+    """
+
+    block_on_close = False
+
+    def __init__(self, world: World, port: int, app: Flask, opened: list[Any]) -> None:
+        self.world = world
+        self._opened = opened
+        self._open: set[Any] = set()
+        super().__init__("127.0.0.1", port, app, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._opened.append(client_address)
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Listen no more, and close what is kept: who held on to it would be served by a server that has ended."""
+        super().server_close()
+        for connection in [*self._open]:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
