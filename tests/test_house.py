@@ -16,6 +16,7 @@ import click
 import pytest
 from msgspec.structs import fields
 
+from jobs import __version__
 from jobs.cli import cli
 from jobs.config.settings import Settings, load_settings
 from jobs.core.causes import ADVICE
@@ -183,8 +184,8 @@ def test_support_staff_find_every_cause_in_the_order_and_the_words_of_the_page()
 def test_the_readme_has_every_column_in_order():
     assert [row[0] for row in _table("data", "column")] == [*ROLES]
     for name, columns in (("results.csv", RESULTS), ("failures.csv", FAILURES)):
-        listed = READMES["data"].partition(f"\n`{name}` has these columns: ")[2].partition(", then your own")[0]
-        assert listed == ", ".join(f"`{column.name}`" for column in columns)
+        listed = re.search(rf"^`{name}` has these columns:(.+?),\sthen\s", READMES["data"], re.MULTILINE | re.DOTALL)[1]
+        assert re.findall(r"`(\w+)`", listed) == [column.name for column in columns]
 
 
 def test_the_readme_names_the_causes_that_a_run_tries_again():
@@ -230,6 +231,14 @@ def test_the_settings_file_has_every_key_with_its_default_and_says_what_it_is():
         assert not re.match(r"\w", line) or re.search(r"# \w", line), line
 
 
+def test_the_version_is_that_of_the_changelog_and_the_readme_is_short():
+    newest = re.search(r"^## (\S+)", (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert newest in {__version__, "Unreleased"}
+    assert project["version"] == __version__
+    assert len(READMES["."].splitlines()) <= 150
+
+
 def test_the_readme_names_every_variable_that_the_job_reads():
     read = {name for room in ROOMS for name in re.findall(r"\bHIGHLEVEL_[A-Z_]+\b", room.read_text(encoding="utf-8"))}
     named = {name for row in _table("config", "variable") for name in re.findall(r"[A-Z_]{5,}", row[0])}
@@ -237,7 +246,7 @@ def test_the_readme_names_every_variable_that_the_job_reads():
 
 
 def test_what_a_readme_names_in_code_as_a_place_is_there():
-    made = {"config/apps.toml"}
+    made = {"config/apps.toml", "data/recovery.log"}
     named = {
         place for text in READMES.values() for place in re.findall(r"`((?:jobs|config|data|tests)/[\w./]+)`", text)
     }

@@ -1,4 +1,4 @@
-"""The lines of the README for a night without anybody, in the environment that cron gives."""
+"""The lines of the READMEs for a night without anybody, in the environment that cron gives."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ import pytest
 from jobs.sandbox.world import Place
 from tests.conftest import PROJECT
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
-NIGHT = README.split("## Tonight, by cron", 1)[1].split("\n## ", 1)[0]
+
+def section(file, title):
+    return (PROJECT / file).read_text(encoding="utf-8").split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+NIGHT = section("README.md", "Tonight, by cron") + section("config/README.md", "A night without cron")
 
 
 def cron_command():
