@@ -66,8 +66,8 @@ demo: $(RUN_STAMP) ## run the job on the example list against a local sandbox, t
 sandbox: $(RUN_STAMP) ## start a local HighLevel to rehearse with
 	@exec $(VENV)/bin/recover sandbox
 
-test: $(DEV_STAMP) ## run the tests
-	@exec $(NEWEST_PYTHON) -m pytest
+test: $(DEV_STAMP) ## run the tests: make test [ARGS="--cov=jobs"]
+	@exec $(NEWEST_PYTHON) -m pytest -n 2 --dist worksteal $(ARGS)
 
 bench: $(DEV_STAMP) ## compare this job with what people would use instead: make bench [ARGS="--rounds 5"]
 	@exec $(NEWEST_PYTHON) -m tests.bench $(ARGS)

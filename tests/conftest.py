@@ -21,6 +21,7 @@ from jobs.sandbox.world import World
 PROJECT = Path(__file__).resolve().parent.parent
 CLIENT_ID = "66c8a1b2c3d4e5f6a7b8c9d0-m0testing"
 SECRET = "canary-client-secret/with+signs"
+KEPT = ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG")
 FAST = {
     "RECOVERY_PACE__REQUESTS_PER_SECOND": "500",
     "RECOVERY_RETRY__MIN_WAIT_SECONDS": "0",
@@ -87,7 +88,7 @@ def play(tmp_path):
         def start(installs=None, default="recovered", clients=None, **more) -> Job:
             world = World(clients or {CLIENT_ID: SECRET}, installs or {}, default, **more)
             sandbox = stack.enter_context(running(world))
-            kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+            kept = {name: os.environ[name] for name in KEPT if name in os.environ}
             environment = (
                 kept
                 | FAST
