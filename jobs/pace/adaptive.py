@@ -1,10 +1,12 @@
-"""A limit that nobody told us, learned from 429s: additive increase, multiplicative decrease.
+"""Learns a limit that the server does not tell from 429s: additive increase, multiplicative decrease.
 
-What it believes: HighLevel counts in windows of ten seconds, so what it accepted in the ten seconds before a 429 is
-what it takes. The pace goes just below that, rests for two windows, and then rises evenly until the next 429. A 429
-well within what was taken just before has another reason than the pace (a busy moment, a fault): the pace that was
-set comes back, and a few more 429s are taken for chance before the pace is doubted again. A series of 429s, until a
-request that was sent after their holds is accepted, counts as one. Before a whole window was seen nothing is known.
+It believes that HighLevel counts in windows of ten seconds. So the requests accepted in the ten seconds before a 429 are
+what the server takes. The pace goes just below that, rests for two windows, and then rises evenly until the next 429.
+
+If a 429 comes well below what the server took just before, the pace is not the reason (but a busy moment or a fault is).
+Then the pace that was set comes back, and the next few 429s count as chance before the pace is doubted again. A series of
+429s counts as one, until a request that was sent after their holds is accepted. Nothing is known before a whole window
+was seen.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ _WINDOW = 10.0  # Seconds: HighLevel's own (API notes, 3).
 _BELOW = 0.97  # Of what was taken: the edges of a window that begins anew, and what others use, want some room.
 _DEEPEST = 0.4  # Of the pace, at most so deep at once: little is taken also where little was sent.
 _RISE = 0.004  # Of the pace, a second: at a limit that is a 429 in forty seconds, and half a pace is whole after four minutes.
-_WITHIN = 0.9  # Of what was taken before: a 429 below it is no limit's; between are edges, and others' use.
-_CHANCE = 5  # 429s that cost no pace once one was seen to be chance: where they come by chance, most do.
+_WITHIN = 0.9  # A share of what was taken before. A 429 below it is chance. Between it and 1 are edges and others' use.
+_CHANCE = 5  # After one chance 429, this many more do not lower the pace: chance 429s seldom come alone.
 
 
 class AdaptiveLimit:
-    """What to send at most, in requests a second, never above `top`."""
+    """The most requests a second to send, never more than `top`."""
 
     def __init__(self, top: float) -> None:
         self._top = self._pace = self._taken = top
@@ -44,24 +46,24 @@ class AdaptiveLimit:
             self._since = self._since and now
         last = self._accepted[-1] if self._accepted else float("-inf")
         if sent - max(last, self._held_until) > _WINDOW:
-            self._seen_from = now  # There was nothing to send.
+            self._seen_from = now  # There was nothing to send before.
         self._accepted.append(now)
         while self._accepted[0] <= now - _WINDOW:
             self._accepted.popleft()
 
     def refused(self, now: float, until: float) -> None:
-        """A 429 has just come; nothing leaves before `until`."""
+        """A 429 has just come. Nothing leaves before `until`."""
         self._held_until = until
         if not self._in_series:
             self._in_series = True
             self._judge(now)
 
     def _judge(self, now: float) -> None:
-        """Lower the pace, or give it back, for the first 429 of a series."""
+        """Lower the pace or restore it, for the first 429 of a series."""
         if now - self._seen_from < _WINDOW:
             return
         rate = self.rate_at(now)
-        # One fewer: the first of them may have been at the edge.
+        # One fewer, because the first of them may be at the window's edge.
         taken = max(0, sum(at > now - _WINDOW for at in self._accepted) - 1) / _WINDOW * _BELOW
         if self._chances:
             self._chances -= 1

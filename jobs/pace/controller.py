@@ -1,6 +1,6 @@
-"""What decides when a request may leave: the pace that was set, what answers say of limits, and what 429s teach.
+"""Decides when a request may leave, from the pace that was set, from limits in answers, and from 429s.
 
-Values in, decisions out: no clock, no thread, no sleep. Times are monotonic seconds, `utc` is the operator's time.
+It takes values and returns decisions: no clock, no thread, no sleep. Times are monotonic seconds. `utc` is wall clock time.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 _LIMIT_SECONDS = 10.0
 _TOO_MANY_REQUESTS = 429
-_OWN_AFTER = 3  # 429s of one account, while others pass: then the limit is its own.
-_BUDGETS = 1_000  # Of agencies that were asked last; one that is forgotten tells its limits again with its next answer.
-_REFUSED = 10_000  # Accounts whose 429s are counted.
+_OWN_AFTER = 3  # So many 429s for one account, while others pass, mean that the limit is its own.
+_BUDGETS = 1_000  # How many agencies to remember. A forgotten one tells its limits again with its next answer.
+_REFUSED = 10_000  # For how many accounts to count 429s.
 
 
 class Resource(NamedTuple):
     """What a request is for: an `account` (a location or a company) of an app.
 
-    `bearer`: it carries the account's own token. The limits that its answer tells are that account's then, else the app's.
+    `bearer` means that it carries the account's own token. Then its answer tells that account's limits, otherwise the app's.
     """
 
     app: str = ""
@@ -41,13 +41,13 @@ class Resource(NamedTuple):
 
     @property
     def told(self) -> tuple[str, str]:
-        """Whose limits its answer tells."""
+        """Whose limits the answer tells."""
         return (self.app, self.account if self.bearer else "")
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Nothing is sent until `until` (monotonic seconds), since the server answered `status`."""
+    """Nothing is sent before `until` (monotonic seconds), because the server answered with `status`."""
 
     until: float
     status: int
@@ -55,14 +55,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """The pace is `rate` requests a second, less than was set; `why` is `told_limit` or `too_many_requests`."""
+    """The pace is `rate` requests a second, slower than set. `why` is `told_limit` or `too_many_requests`."""
 
     rate: float
     why: str
 
 
 class _Flight(NamedTuple):
-    """A request that has left: what for, the budget that it counts against, and its number there."""
+    """A request that has left: what it is for, its budget, and its number in that budget."""
 
     resource: Resource
     budget: Budget
@@ -70,7 +70,7 @@ class _Flight(NamedTuple):
 
 
 class Controller:
-    """The pace of one run. `backoff(n)` gives the hold after the n-th 429 in a row that named none."""
+    """The pace of one run. `backoff(n)` is the hold after the n-th 429 in a row without a Retry-After."""
 
     def __init__(self, requests_per_second: float, patience: float, backoff: Callable[[int], float]) -> None:
         self._set = window(requests_per_second * _LIMIT_SECONDS, _LIMIT_SECONDS)
@@ -93,27 +93,27 @@ class Controller:
 
     @property
     def requests(self) -> int:
-        """How many have left."""
+        """How many requests have left."""
         return len(self._schedule) - self._withdrawn
 
     @property
     def under_way(self) -> int:
-        """How many have left and are not answered."""
+        """How many requests have left and have no answer yet."""
         return len(self._flights)
 
     def due(self, now: float, resource: Resource = Resource()) -> float:  # noqa: B008 - a value
-        """When the next request for `resource` may leave, as far as is known now; infinite while an answer must come first."""
+        """When the next request for `resource` may leave, as far as known. Infinite while an answer must come first."""
         due = self.due_for_all(now)
         return max(due, self.free_at(max(now, due), resource)) if due < math.inf else due
 
     def due_for_all(self, now: float) -> float:
-        """When the next request may leave, whatever it is for: by the pace that was set, by 429s, and by holds."""
+        """When the next request for anything may leave, by the pace that was set, by 429s, and by holds."""
         if self._alone is not None and self._alone < len(self._schedule):
             return float("inf")
         return max(self._schedule.due(self._rate(now), self._set), self.held.until)
 
     def free_at(self, now: float, resource: Resource) -> float:
-        """From when on the limits of `resource` alone let a request leave."""
+        """When the limits of `resource` let a request leave, without all other limits."""
         budget = self._known(resource)
         return budget.free_at(now) if budget else now
 
@@ -121,7 +121,7 @@ class Controller:
         return self._of_accounts.get(resource) if resource.bearer else self._of_apps.get(resource.app)
 
     def _budget(self, resource: Resource) -> Budget:
-        """What `resource` counts against; it is known from now on."""
+        """The budget of `resource`. It is remembered from now on."""
         if not resource.bearer:
             return self._of_apps.setdefault(resource.app, Budget())
         budget = self._of_accounts.setdefault(resource, Budget())
@@ -134,21 +134,21 @@ class Controller:
         return min(self._set.rate, self._ceiling.rate_at(now))
 
     def lowered(self, now: float) -> Lowered | None:
-        """How far the pace is below the one that was set, and why; None where it is not."""
+        """How far the pace is below the one that was set, and why. None if it is not."""
         limits = [(self._ceiling.rate_at(now), "too_many_requests")]
         limits += [(budget.rate(now), "told_limit") for budget in self._of_apps.values()]
         rate, why = min(limits)
         return Lowered(rate, why) if rate < self._set.rate * 0.99 else None
 
     def leave(self, now: float, resource: Resource = Resource()) -> int:  # noqa: B008 - a value
-        """A request for `resource` leaves; its number."""
+        """The number of a request for `resource` that leaves now."""
         budget = self._budget(resource)
         number = self._schedule.leave(now, self._rate(now))
         self._flights[number] = _Flight(resource, budget, budget.leave(now))
         return number
 
     def withdrawn(self, number: int, now: float) -> None:
-        """Request `number` did not leave after all."""
+        """Note that request `number` did not leave."""
         self._withdrawn += 1
         flight = self._flights.pop(number)
         flight.budget.hear(None, flight.number, now, arrived=False)
@@ -158,7 +158,7 @@ class Controller:
     def answered(
         self, number: int, now: float, status: int, retry_after: float | None, headers: Mapping[str, str], utc: datetime
     ) -> None:
-        """An answer to request `number` has come (`status` 0: none will)."""
+        """Note the answer to request `number` (`status` 0: no answer will come)."""
         flight = self._flights.pop(number)
         sent = self._schedule.left_at(number)
         if status:
@@ -181,10 +181,10 @@ class Controller:
             self._hold(now, asked_for, status, utc)
 
     def _is_its_own(self, flight: _Flight, now: float, asked_for: float | None, said: Said | None) -> bool:
-        """Whether a 429 is of the account alone, and no matter of the others.
+        """Whether a 429 concerns only this account.
 
-        A call with its own bearer says so by its headers, or by a pause that would end the run; else it shows by
-        others that pass, again and again, between its 429s.
+        For a call with the account's own token, the headers say so, or a pause that would end the run. Otherwise it shows
+        when other requests pass between its 429s, again and again.
         """
         resource = flight.resource
         count, passed = self._refusals.get(resource[:2], (0, -1))
@@ -209,7 +209,7 @@ class Controller:
             left = max(0.0, self._patience - (now - self._refused_since))
             self._hold(now, min(self._backoff(self._refused_in_a_row), left), _TOO_MANY_REQUESTS, utc)
         if not retry_after or under_way or self._refused_in_a_row > 1:
-            self._alone = len(self._schedule)  # It is no chance, or the hold is a guess: the next one goes ahead alone.
+            self._alone = len(self._schedule)  # It is not chance, or the hold is a guess: the next request goes alone.
         self._ceiling.refused(now, self.held.until)
 
     def _hold(self, now: float, seconds: float, status: int, utc: datetime) -> None:
@@ -224,29 +224,29 @@ class Controller:
             self._schedule.pause(until)
 
     def left_today(self, resource: Resource) -> int | None:
-        """How many requests the day still has for `resource`, where that was told."""
+        """How many requests are left today for `resource`, or None if the server did not say."""
         budget = self._known(resource)
         return budget.left_today if budget else None
 
     def day_is_spent(self, resource: Resource, utc: datetime) -> tuple[float, str]:
-        """The seconds until the next day of `resource` (infinite: not told), and in words that this one's requests are used up."""
+        """The seconds until the next day of `resource` (infinite: not known), and the words that today's requests are used up."""
         budget = self._known(resource)
         next_day = budget.next_day if budget else None
         again = _again_after(next_day) if next_day else "run the same command again tomorrow"
         whose = f" for {resource.account}" if resource.bearer else ""
         seconds = max(0.0, (next_day - utc).total_seconds()) if next_day else math.inf
-        return seconds, f"HighLevel's limit of requests a day{whose} is used up; {again}"
+        return seconds, f"HighLevel's daily limit of requests{whose} is used up; {again}"
 
 
 def _bounded(seconds: float | None) -> float | None:
-    """Seconds that a server asked to wait, as a number that can be counted with; None where they are none."""
+    """The seconds that a server asked to wait, within sane bounds. None if it did not ask or sent NaN."""
     if seconds is None or math.isnan(seconds):
         return None
     return min(max(seconds, 0.0), A_YEAR)
 
 
 def _asked_for(seconds: float, status: int, utc: datetime) -> str:
-    what = f"HighLevel asked with {status} for a pause that is longer than pace.patience_seconds"
+    what = f"HighLevel answered {status} and asked for a pause longer than pace.patience_seconds"
     return what if seconds >= A_YEAR else f"{what}; {_again_after(utc + timedelta(seconds=seconds))}"
 
 

@@ -1,6 +1,6 @@
-"""One gate for every request of every worker. Who waits stands in a line; those with a code in hand go first.
+"""One gate for every request of every worker. Requests wait in a line, and those with a code in hand go first.
 
-When the next may leave is `Controller`'s to say; this is the line, and the threads that stand in it.
+`Controller` decides when the next request may leave. This module has the line and the threads that wait in it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["Gate", "Held", "Lowered", "Resource", "Rests", "Stopped"]
 _SHORT = (
     0.25  # Seconds that a request waits in the line for the limit of its own resource; for longer it leaves the line.
 )
-_LONGEST_WAIT = 3_600.0  # Seconds; then it is looked again. What a lock can wait for has a limit of its own.
+_LONGEST_WAIT = 3_600.0  # Seconds, after which a thread looks again. A lock's own timeout has a limit.
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the run was asked to stop while a request waited
-    """The request was not sent, since the run stops."""
+    """The request was not sent, because the run stops."""
 
 
-class Rests(Exception):  # noqa: N818 - not an error: its own limit holds it back, and nobody else
-    """The request was not sent: the limits of its own resource let none out for `seconds`; infinite: for long."""
+class Rests(Exception):  # noqa: N818 - not an error: its own limit holds it back, and no other request
+    """The request was not sent. The limits of its own resource let none out for `seconds` (infinite: not known)."""
 
     def __init__(self, seconds: float, why: str) -> None:
         super().__init__(why)
@@ -47,10 +47,10 @@ class _Waiter:
 
 
 class Gate:
-    """The gate. All times are seconds of `clock`, which never jumps; `now` gives the operator's time in UTC.
+    """The gate. All times are seconds of `clock`, which never jumps. `now` gives the wall clock time in UTC.
 
-    `backoff(n)` gives the hold after the n-th 429 in a row that named none; `patience` is the run's with 429, in seconds.
-    `left` is called when a request has left; it must not wait.
+    `backoff(n)` is the hold after the n-th 429 in a row without a Retry-After. `patience` is the run's patience with 429,
+    in seconds. `left` is called when a request has left, and must not wait.
     """
 
     def __init__(
@@ -74,11 +74,10 @@ class Gate:
         self._stopping = self._stopped_for_all = self._paused = False
 
     def enter(self, *, urgent: bool, resource: Resource = Resource()) -> int:  # noqa: B008 - a value
-        """Return the request's number when it may leave.
+        """The request's number, returned when it may leave. No request leaves during a pause.
 
-        Raises `Stopped` where the run stops first (an urgent one keeps its slot, but waits through no hold), and
-        `Rests` where `resource` is an account that was told a limit of its own, which lets nothing out for a while.
-        Nobody's turn comes in a pause.
+        Raises `Stopped` if the run stops first. An urgent request keeps its slot then, but does not wait for a hold to end.
+        Raises `Rests` if `resource` is an account whose own limit lets nothing out for a while.
         """
         with self._lock:
             line = self._with_code if urgent else self._others
@@ -100,7 +99,7 @@ class Gate:
                 me.turn.wait()
             elif me is not self._next(now):
                 if timed:
-                    self._wake_next()  # Whoever is first now may not know it.
+                    self._wake_next()  # The one that is first now may not know it.
                 timed = False
                 me.turn.wait()
             elif now < due:
@@ -114,7 +113,7 @@ class Gate:
                 return number
 
     def _refuse(self, me: _Waiter, now: float, due: float) -> None:
-        """Raise `Stopped` or `Rests` where the request is not to wait any more."""
+        """Raise `Stopped` or `Rests` if the request should not wait any longer."""
         spent = self._day_is_spent(me)
         if spent and me.resource.bearer:
             raise Rests(*self._control.day_is_spent(me.resource, self._now()))
@@ -128,10 +127,10 @@ class Gate:
         if me.resource.bearer:
             own = due - max(now, self._control.due_for_all(now))
             if own > _SHORT:
-                raise Rests(due - now, f"{me.resource.account} used up its limit of requests for the moment")
+                raise Rests(due - now, f"{me.resource.account} has used up its own limit of requests for now")
 
     def _day_is_spent(self, me: _Waiter) -> bool:
-        """Whether the day's requests are used up, except those that are kept for codes in hand."""
+        """Whether today's requests are used up, except those reserved for codes in hand."""
         left = self._control.left_today(me.resource)
         if left is None:
             return False
@@ -142,7 +141,7 @@ class Gate:
         return left < 2 + in_hand + sum(to_come == app for to_come in self._codes_to_come.values())
 
     def _next(self, now: float) -> _Waiter | None:
-        """Who may leave first; of those that may at once, who has a code in hand, then who waits longest."""
+        """The request that may leave first. If several may leave now: one with a code in hand, then the one waiting longest."""
         line = [*self._with_code, *self._others]
         free: dict[tuple[str, str], float] = {}
         at = max(now, min(self._control.due_for_all(now), now + _LONGEST_WAIT))
@@ -161,14 +160,14 @@ class Gate:
             waiting.turn.notify()
 
     def withdraw(self, number: int) -> None:
-        """Hear that request `number`, which might leave, did not. Its slot is not given to another."""
+        """Note that request `number` did not leave, although it could. Nobody else gets its slot."""
         with self._lock:
             self._codes_to_come.pop(number, None)
             self._control.withdrawn(number, self._clock())
             self._wake_next()
 
     def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
-        """Hear of the answer to request `number` (`status` 0: none came): hold everybody back where it says so."""
+        """Note the answer to request `number` (`status` 0: none came). It may hold back all requests."""
         with self._lock:
             self._codes_to_come.pop(number, None)
             self._control.answered(number, self._clock(), status, retry_after, headers, self._now())
@@ -181,12 +180,12 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """How many requests stand in the line."""
+        """How many requests wait in the line."""
         return len(self._with_code) + len(self._others)
 
     @property
     def under_way(self) -> int:
-        """How many requests have left and are not answered."""
+        """How many requests have left and have no answer yet."""
         return self._control.under_way
 
     @property
@@ -196,39 +195,39 @@ class Gate:
 
     @property
     def held(self) -> Held | None:
-        """The hold that runs now, if any."""
+        """The current hold, or None."""
         held = self._control.held
         return held if held.until > self._clock() else None
 
     @property
     def lowered(self) -> Lowered | None:
-        """How far the pace is below the one that was set, and why, if it is."""
+        """How far the pace is below the one that was set, and why. None if it is not."""
         with self._lock:
             return self._control.lowered(self._clock())
 
     @property
     def enough(self) -> str:
-        """Why the limits of the server end the run, in words; empty while they do not."""
+        """Why the server's limits end the run, in words. '' while they do not."""
         return self._control.enough
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether there was nothing but 429 for too long, or the server asked for a longer hold than the run's patience."""
+        """Whether only 429s came for too long, or the server asked for a hold longer than the run's patience."""
         return self._control.out_of_patience
 
     def pause(self) -> None:
-        """Let nobody in until `go_on`: what comes back could not be written down now."""
+        """Let no request out until `go_on`, because its answer could not be stored now."""
         with self._lock:
             self._paused = True
 
     def go_on(self) -> None:
-        """Let them in again."""
+        """Let requests out again."""
         with self._lock:
             self._paused = False
             self._wake_all()
 
     def stop(self, *, also_codes: bool = False) -> None:
-        """Let nothing more in, but what has a code in hand and no hold before it; `also_codes`: nothing at all."""
+        """Let out only requests that have a code in hand and no hold before them. With `also_codes`, let out none."""
         with self._lock:
             self._stopping = True
             self._stopped_for_all = self._stopped_for_all or also_codes

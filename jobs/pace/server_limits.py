@@ -1,7 +1,7 @@
-"""What answers say of the server's limits (`X-RateLimit-*`), and what that leaves for us.
+"""What answers say about the server's limits (`X-RateLimit-*`), and how many requests that leaves for this job.
 
-Source of the names: API notes, 3. Whether the server's window slides or begins anew, and who else uses it up, is
-seen from how the remaining requests move.
+The header names are HighLevel's. The changes in the remaining requests show whether the server's window slides or
+restarts, and how much of it others use.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DAY = 86_400
-_SURGE = 0.1  # Of what others use: so much more may come before we hear of it.
-_MOST = 1e12  # A number above it is none of these.
-_WINDOWS = range(1, _DAY * 1000)  # Milliseconds; no other is a pace.
-_MILLISECONDS = 1e11  # A time since 1970 above it is in milliseconds.
+_SURGE = 0.1  # Others may use this much more of their share before an answer tells us.
+_MOST = 1e12  # A larger number cannot be a limit.
+_WINDOWS = range(1, _DAY * 1000)  # Milliseconds. A window of any other length is ignored.
+_MILLISECONDS = 1e11  # A larger time since 1970 is in milliseconds.
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Of a window: how many requests at most, how many remain, and its seconds. Of the day: how many remain, until when."""
+    """A window's limit, its remaining requests and its seconds. Then the day's remaining requests and when the day ends."""
 
     most: int
     remaining: int
@@ -36,7 +36,7 @@ class Said:
 
 
 def read_limits(headers: Mapping[str, str], now: datetime) -> Said | None:
-    """What an answer says of limits, or None. What cannot be read says nothing."""
+    """What an answer says about limits, or None. A header that cannot be read is ignored."""
     most, remaining, milliseconds = (
         _number(headers, f"x-ratelimit-{name}") for name in ("max", "remaining", "interval-milliseconds")
     )
@@ -58,10 +58,11 @@ def _number(headers: Mapping[str, str], name: str) -> float | None:
 
 
 def _next_day(text: str | None, now: datetime) -> datetime | None:
-    """When the day's requests are there again. The unit is documented nowhere, so the size of a number tells it.
+    """When the next day's requests are available. The unit is not documented, so the size of the number decides.
 
-    Up to a day's seconds, seconds from now; up to a day's milliseconds, milliseconds from now; else since 1970, in
-    seconds or milliseconds. A date is taken as one. A time that is past, or more than two days ahead, says nothing.
+    A number up to a day's seconds is in seconds from now, and one up to a day's milliseconds is in milliseconds from now. A
+    larger one is a time since 1970, in seconds or milliseconds. A date works too. A time in the past, or more than two days
+    ahead, is ignored.
     """
     try:
         found = _moment(text or "", now)
@@ -88,7 +89,7 @@ def _moment(text: str, now: datetime) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What was said last, with the number of the request that it answered."""
+    """The newest limits, with the number of the request whose answer told them."""
 
     said: Said
     number: int
@@ -97,7 +98,7 @@ class _Told:
 
 
 class Budget:
-    """What the limits of one resource leave. Its requests are known by their numbers, from 0; times are monotonic seconds."""
+    """How much the limits of one resource leave. Its requests have numbers from 0. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._schedule = Schedule()
@@ -109,15 +110,15 @@ class Budget:
         self.next_day: datetime | None = None
 
     def leave(self, now: float) -> int:
-        """A request leaves; its number."""
+        """The number of a request that leaves now."""
         return self._schedule.leave(now, self.rate(now))
 
     def rest(self, until: float) -> None:
-        """Nothing leaves before `until`."""
+        """Let nothing leave before `until`."""
         self._rests_until = max(self._rests_until, until)
 
     def hear(self, said: Said | None, number: int, now: float, *, arrived: bool) -> None:
-        """What an answer to request `number` said (`arrived`: one came)."""
+        """Note what the answer to request `number` said. `arrived` is False if no answer came."""
         if arrived:
             self._schedule.answered(number, now)
         if said is None:
@@ -143,35 +144,35 @@ class Budget:
         self._others = min(max(self._others, self._in_window(told)), said.most)
 
     def _in_window(self, told: _Told) -> int:
-        """What others used of a window that slides, or began with ours; one or two more are only out of order."""
+        """How much others used of a window that slides or began with our requests. One or two more are only out of order."""
         said = told.said
         ours = self._schedule.between(told.sent - said.seconds, told.sent)
         others = said.most - said.remaining - ours
         return others if others > 1 + said.most // 100 else 0
 
     def _slides(self, told: _Told) -> bool:
-        """Whether fewer are gone than we sent since the window seemed to begin anew: then it does not, it slides."""
+        """Whether the window slides. It does if fewer requests are gone than we sent since it seemed to restart."""
         began = self._anew or told
         return began.said.remaining - told.said.remaining < told.number - began.number - 2
 
     def _within(self, now: float) -> Window | None:
-        """The window that the server keeps, without what others use of it; None where it told of none lately."""
+        """The server's window without the share of others. None if the server did not tell of one lately."""
         told = self._told
         if told is None or now - told.heard > _DAY:
             return None
         return window(max(1.0, told.said.most - math.ceil(self._others - 0.5) - self._reserve()), told.said.seconds)
 
     def rate(self, now: float) -> float:
-        """The pace that the window allows, in requests a second; infinite where none was told."""
+        """The pace that the window allows, in requests a second. Infinite if no window is known."""
         told = self._within(now)
         return told.rate if told else math.inf
 
     def _reserve(self) -> int:
-        """What is kept free, since others may take it before an answer tells us."""
+        """How many requests to keep free, because others may use them before an answer tells us."""
         return math.ceil(1 + self._others * _SURGE) if self._others >= 1 else 0
 
     def free_at(self, now: float) -> float:
-        """From when on one more request is within the window and what remains of it, as far as is known now."""
+        """When one more request fits into the window and its remaining requests, as far as known."""
         told = self._within(now)
         if told is None:
             return max(now, self._rests_until)
@@ -188,7 +189,7 @@ class Budget:
         since = len(self._schedule) - 1 - told.number
         drift = self._others * min(1.0, (now - told.sent) / seconds)
         if slides:
-            drift = min(drift, self._reserve())  # What others used falls out of the window, too.
+            drift = min(drift, self._reserve())  # The requests of others leave the window, too.
         if told.said.remaining - since - drift + expired >= 1:
             return now
         if self._anew is None:
@@ -198,7 +199,7 @@ class Budget:
 
     @property
     def left_today(self) -> int | None:
-        """How many requests the day still has, where that was told."""
+        """How many requests are left today, or None if the server did not say."""
         if self._day is None:
             return None
         remain, number = self._day

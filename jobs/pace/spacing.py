@@ -1,8 +1,8 @@
-"""When the next request may leave, so that no window, as the server sees it, holds more than a limit.
+"""When the next request may leave, so that no window, as the server sees it, holds more requests than its limit.
 
-Requests leave evenly. What a late wake-up lost is caught up by leaving a tenth closer, never by a burst. The law
-is the window: a request counts from when the server may have seen it last, which is told by how much later its
-answer came than the fastest ones do. No clock and no thread in here: times come in, in seconds.
+Requests leave evenly. After a late wake-up, they leave a tenth closer until the delay is made up, and never in a burst.
+The window is the law: a request counts from the latest moment at which the server may have seen it. How much later its
+answer came than the fastest answers tells that moment. There is no clock and no thread in here: times come in, in seconds.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-_BELOW = 1.002  # Even spacing is that much wider than the limit; the rest of the safety is measured, not guessed.
-_CLOSEST = 0.9  # Of the even spacing, while there is a delay to catch up: no burst.
-_LATE_SECONDS = 0.005  # Wake-ups are often so late: the next one is placed as if this one had been in time.
-_MOST_BEHIND = 0.25  # Seconds that can be caught up; what is lost beyond is lost.
-# A request counts at most so much later than its fellows: of a window, or in seconds where that is more.
+_BELOW = 1.002  # Even spacing is this much wider than the limit. The rest of the safety margin is measured.
+_CLOSEST = 0.9  # The shortest spacing, as a share of the even one, while a delay is made up. So there is no burst.
+_LATE_SECONDS = 0.005  # Wake-ups are often this late. The next request is then placed as if this one had been on time.
+_MOST_BEHIND = 0.25  # The longest delay in seconds that is made up.
+# A request counts at most this much later than others: as a share of the window, or in seconds if that is more.
 _UNSEEN, _UNSEEN_SECONDS = 0.03, 0.1
-_GENERATION = 200  # Answers after which the fastest of those before is forgotten.
-_FEW = 60  # Answers do not yet show how fast one can be.
-_ROOM = 0.001  # Of a window, kept free.
-_KEPT = 2_000  # Requests that are remembered, at least; a window of more is kept as shorter ones of the same rate.
+_GENERATION = 200  # After this many answers, the fastest one before them is forgotten.
+_FEW = 60  # Fewer answers do not yet show how fast an answer can be.
+_ROOM = 0.001  # The share of a window that is kept free.
+_KEPT = 2_000  # The least number of requests to remember. A larger window becomes a shorter one with the same rate.
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """So many requests in any so many seconds."""
+    """At most `requests` in any `seconds`."""
 
     requests: int
     seconds: float
@@ -36,7 +36,7 @@ class Window:
 
 
 def window(requests: float, seconds: float) -> Window:
-    """A window that keeps `requests` in `seconds`: whole requests, at least one, and few enough to remember."""
+    """A window that allows `requests` in `seconds`: whole requests, at least one, and few enough to remember."""
     if requests > _KEPT:
         requests, seconds = _KEPT, seconds * _KEPT / requests
     if requests < 1:
@@ -45,7 +45,7 @@ def window(requests: float, seconds: float) -> Window:
 
 
 class Schedule:
-    """When requests left, when they count from, and when the next is due. Requests are known by their number, from 0."""
+    """When requests left, from when they count, and when the next one is due. Requests have numbers from 0."""
 
     def __init__(self) -> None:
         self._left: list[float] = []
@@ -61,7 +61,7 @@ class Schedule:
         return self._forgotten + len(self._left)
 
     def due(self, rate: float, *windows: Window) -> float:
-        """The time at which one more request may leave, at `rate` a second and within all `windows`."""
+        """When one more request may leave, at `rate` a second and within all `windows`."""
         due = self._not_before
         if self._ideal is not None:
             due = max(due, self._ideal + _BELOW / rate, self._placed + _CLOSEST / rate)
@@ -73,7 +73,7 @@ class Schedule:
         return due
 
     def leave(self, now: float, rate: float) -> int:
-        """A request leaves; its number."""
+        """The number of a request that leaves now."""
         due = self.due(rate)
         self._placed = due if now - due < _LATE_SECONDS else now
         ideal = now if self._ideal is None else self._ideal + _BELOW / rate
@@ -86,7 +86,7 @@ class Schedule:
         return len(self) - 1
 
     def answered(self, number: int, now: float) -> float:
-        """An answer has come; the seconds that it took."""
+        """The seconds that an answer took. It has just come."""
         place = number - self._forgotten
         if place < 0:
             return 0.0
@@ -99,15 +99,15 @@ class Schedule:
         return took
 
     def pause(self, until: float) -> None:
-        """Nothing leaves before `until`; from then on evenly, with nothing to catch up."""
+        """Let nothing leave before `until`. After that, requests leave evenly, and no delay is made up."""
         self._not_before = max(self._not_before, until)
         self._ideal = None
 
     def left_at(self, number: int) -> float:
-        """When the request left (long ago, where it is forgotten)."""
+        """When the request left. Minus infinity if it is forgotten."""
         place = number - self._forgotten
         return self._left[place] if place >= 0 else float("-inf")
 
     def between(self, after: float, until: float) -> int:
-        """How many requests left in that time."""
+        """How many requests left after `after` and up to `until`."""
         return bisect_right(self._left, until) - bisect_right(self._left, after)

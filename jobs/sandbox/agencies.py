@@ -1,4 +1,4 @@
-"""What an agency's token is good for: a token for one of its locations, and the list of those that have the app."""
+"""What an agency's token can do: get a token for one of its locations, and list its locations that have the app."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bearer() -> str:
 
 
 def wrong_version(world: World) -> Reply | None:
-    """How a call for a location's token is refused whose path or version this world does not know, if it is."""
+    """The refusal of a location token call with a path or version that this world does not have, or None."""
     path, version = request.path, request.headers.get("Version", "")
     hyphenated = path.endswith("-token")
     if not version:
@@ -36,7 +36,7 @@ def wrong_version(world: World) -> Reply | None:
 
 
 def refuse_bearer(company_id: str) -> Reply | None:
-    """How this request's bearer is refused for a company, if it is."""
+    """The refusal of this request's token for a company, or None."""
     claims = read(bearer(), "access")
     if claims is None:
         return error(401, "Invalid JWT", "UnAuthorized!")
@@ -48,7 +48,7 @@ def refuse_bearer(company_id: str) -> Reply | None:
 
 
 def location_token(world: World, company_id: str, location_id: str, behaviours: tuple[Behaviour, Behaviour]) -> Reply:
-    """A new pair for a location, in the shape of the call that was made, as agency and location behave."""
+    """A new pair for a location, in the shape of the call. The agency and the location decide how it behaves."""
     for one in behaviours:
         if one.at(LOCATION_TOKEN) and one.reply:
             return one.reply({"bearer": bearer()})
@@ -66,7 +66,7 @@ def location_token(world: World, company_id: str, location_id: str, behaviours: 
 
 
 def listing(world: World, company_id: str, behaviour: Behaviour) -> Reply:
-    """A page of the company's locations; some that do not have the app are among them, as in life."""
+    """A page of the company's locations. As in real life, some of them do not have the app."""
     if behaviour.at(LISTING) and behaviour.reply:
         return behaviour.reply({"bearer": bearer()})
     if request.headers.get("Version") != "v3":

@@ -1,4 +1,4 @@
-"""How an install can behave: one table. A fault answers a call instead of the server, or bends its good answer."""
+"""A table of how an install can behave. A fault answers a call instead of the server, or changes its good answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFRESH = "refresh"
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer as it goes out. `length` lies about the body's length; `drop` closes the connection instead."""
+    """An answer as it is sent. `length` lies about the body's length. `drop` closes the connection instead."""
 
     status: int = 200
     body: bytes = b""
@@ -32,8 +32,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """At which call it shows, and at which others. `reply` stands for the whole answer (nothing is spent by it, but a
-    code), `bend` changes the good one (the code or the refresh token is spent).
+    """A behaviour at `call`, and at the calls in `also`.
+
+    `reply` replaces the whole answer and spends only a code. `bend` changes the good answer, so the code or the refresh
+    token is spent.
     """
 
     call: str = ""
@@ -52,7 +54,7 @@ def as_json(status: int, body: object) -> Reply:
 
 
 def error(status: int, message: object, name: str = "Bad Request") -> Reply:
-    """HighLevel's own shape of an error."""
+    """An error in HighLevel's shape."""
     return as_json(status, {"statusCode": status, "message": message, "error": name, "traceId": "sandbox-trace-1"})
 
 
@@ -65,7 +67,7 @@ def _bent(change: Callable[[dict[str, Any]], dict[str, Any]], status: int = 200,
 
 
 def camel(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer with the names of the v3 version."""
+    """An answer with the field names of version v3."""
 
     def name(snake: str) -> str:
         first, *rest = snake.split("_")
@@ -75,7 +77,7 @@ def camel(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agency(answer: dict[str, Any]) -> dict[str, Any]:
-    """The agency's pair in the place of its sub-account's."""
+    """The agency's pair instead of the sub-account's."""
     company, claims = answer["companyId"], tokens.read(answer["access_token"], "access") or {}
     return tokens.pair("Company", company, claims["sourceId"], company)
 

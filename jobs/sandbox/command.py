@@ -1,4 +1,4 @@
-"""The sandbox as a command: it says how to point the job at it, and serves until it is stopped."""
+"""The sandbox as a command. It prints how to point the job at it, and serves until it is stopped."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 
 def run(world_file: Path, port: int, out: TextIO) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ValueError, in one line, for a bad world or a port that is taken."""
+    """Serve until SIGINT or SIGTERM. Raises ValueError with one line if the world is bad or the port is taken."""
     world = load_world(world_file)
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:
         with running(world, port) as sandbox:
             client_id, secret = next(iter(world.clients.items()))
-            out.write(f"# a local HighLevel, playing {world_file.name}; stop it with Ctrl-C. In another terminal:\n")
+            out.write(
+                f"# A local HighLevel that plays {world_file.name}. Stop it with Ctrl-C. In another terminal, run:\n"
+            )
             out.write(f"export HIGHLEVEL_BASE_URL={sandbox.url}\n")
             out.write(f"export HIGHLEVEL_CLIENT_ID={client_id} HIGHLEVEL_CLIENT_SECRET={secret}\n")
             out.flush()
             signal.sigwait(ends)
     except (OSError, SystemExit):
-        raise ValueError(f"port {port} is taken: give another --port") from None
+        raise ValueError(f"port {port} is taken: use a different --port") from None

@@ -1,6 +1,6 @@
-"""`make demo`: the job on the example list against the local sandbox, the rerun, and a night on which Reconnect is removed.
+"""`make demo`: runs the job on the example list against a local sandbox, runs it again, and then without Reconnect.
 
-The third run's list is what the first two left behind: its pairs are old ones by then.
+The list of the third run is the result of the first two. Its pairs are old ones by then.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 def main() -> int:
-    """Run the job three times and show it. Returns 0 where all runs did what a rehearsal should."""
+    """0 if all three runs ended as they should. Runs the job three times and shows it."""
     world = load_world(PROJECT / "data" / "sandbox.example.json")
-    first, second = (tempfile.mkdtemp(prefix="recover-demo-") for _ in range(2))  # They stay, to be looked at.
+    first, second = (
+        tempfile.mkdtemp(prefix="recover-demo-") for _ in range(2)
+    )  # They stay, so that the user can look at them.
     run = ["data/installs.example.csv", "--output", first]
-    codes = _play(world, {"The first run": run, "The rerun: what is recovered is left alone": run})
+    codes = _play(world, {"The first run": run, "The same run again: it leaves recovered installs alone": run})
     routes = ["--routes", "reconnect,agency,refresh"]
     later = {
-        "A later night, Reconnect is removed: results.csv is the list, its pairs are the old ones": [
+        "A later night without Reconnect: the list is results.csv, and its pairs are the old ones": [
             f"{first}/results.csv", "--output", second, *routes
         ]
     }  # fmt: skip
@@ -43,7 +45,7 @@ def main() -> int:
 
 
 def _play(world: World, runs: Mapping[str, list[str]]) -> list[int]:
-    """Run the job with these arguments against a sandbox of this world. Returns the exit codes."""
+    """The exit codes of runs with these arguments against a sandbox of this world."""
     client_id, secret = next(iter(world.clients.items()))
     codes = []
     with running(world) as sandbox:
@@ -53,7 +55,7 @@ def _play(world: World, runs: Mapping[str, list[str]]) -> list[int]:
             "HIGHLEVEL_CLIENT_SECRET": secret,
             "RECOVERY_RETRY__ATTEMPTS": "2",
             "RECOVERY_RETRY__MAX_WAIT_SECONDS": "2",
-            # The user's own project may tell people of its runs, and of a rehearsal it must not.
+            # The user's project may notify people of its runs, but it must not notify them of a rehearsal.
             "RECOVERY_NOTIFY__URL": "",
             "RECOVERY_NOTIFY__COMMAND": "",
         }

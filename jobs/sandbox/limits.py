@@ -1,4 +1,4 @@
-"""The limit of requests: who has used how much of it, and what answers say of it."""
+"""The limit of requests: how much of it is used, and what answers say about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DAY_SECONDS = 86_400
 
 @dataclass
 class Meter:
-    """Counts requests against a limit. Times are monotonic seconds; its caller holds the lock."""
+    """Counts requests against a limit. Times are monotonic seconds. The caller holds the lock."""
 
     limit: Limit | None = None
 
@@ -29,7 +29,7 @@ class Meter:
     others_came: int = 0
 
     def take(self, now: float) -> Reply | None:
-        """Count a request; a 429 where there is no room for it."""
+        """A 429 if the limit is used up, otherwise None. Counts the request."""
         limit = self.limit
         if limit is None:
             return None
@@ -43,7 +43,7 @@ class Meter:
         return None
 
     def _pass(self, limit: Limit, now: float) -> None:
-        """Let the time pass until now: others come, and what is of an earlier window is forgotten."""
+        """Let time pass until now: count the requests of others, and forget those of earlier windows."""
         self.began = now if self.began is None else self.began
         due = int((now - self.began - limit.others_after) * limit.others)
         for _ in range(max(0, due - self.others_came)):
@@ -53,13 +53,13 @@ class Meter:
             self.recent.popleft()
 
     def _begins(self, limit: Limit, at: float) -> float:
-        """When the window of a request that came `at` that time began."""
+        """When the window of a request at that time began."""
         if not limit.fixed or self.began is None:
             return at
         return self.began + (at - self.began) // limit.seconds * limit.seconds
 
     def shown(self, now: float) -> tuple[tuple[str, str], ...]:
-        """The headers of an answer that say how much is left."""
+        """The headers that say how much of the limit is left."""
         limit = self.limit
         if limit is None or not limit.shown:
             return ()

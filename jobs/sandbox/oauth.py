@@ -1,4 +1,4 @@
-"""The grants, by Authlib; answers in HighLevel's shapes."""
+"""The OAuth grants, from Authlib, with answers in HighLevel's shape."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class Code:
 
 @dataclass
 class Codes:
-    """The codes that live, every one that was ever sent, and the pairs issued for them; a code works once.
+    """The valid codes, every code that was ever sent, and the issued pairs. A code works once.
 
-    `issued` are (account id, refresh token), in the order of time.
+    `issued` holds (account id, refresh token), oldest first.
     """
 
     live: dict[str, Code] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Codes:
         return value
 
     def spend(self, value: str) -> Code | None:
-        """The code, which works no more after this."""
+        """The code, or None if it is not valid. It does not work again after this."""
         with self.lock:
             self.sent.append(value)
             code = self.live.pop(value, None)
@@ -89,7 +89,7 @@ class Codes:
 
 @dataclass(frozen=True)
 class Old:
-    """A living refresh token, as the refresh grant wants it."""
+    """A valid refresh token, in the form that the refresh grant needs."""
 
     token: str
     client_id: str
@@ -117,14 +117,14 @@ def _refresh_grant(refreshes: tokens.Refreshes) -> type[RefreshTokenGrant]:
             return refresh_token
 
         def revoke_old_credential(self, refresh_token: Old) -> None:
-            """It is spent when the new pair is saved."""
+            """Do nothing: the old token is spent when the new pair is saved."""
 
     return Refresh
 
 
 def server_for(app: Flask, world: World, codes: Codes, refreshes: tokens.Refreshes) -> AuthorizationServer:
     """Authlib's server over the clients of `world`."""
-    os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # Loopback only; Authlib knows no other switch.
+    os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"  # Loopback only, and Authlib has no other switch for it.
     clients = {client_id: Client(client_id, secret) for client_id, secret in world.clients.items()}
 
     class Grant(AuthorizationCodeGrant):  # type: ignore[misc]
@@ -135,7 +135,7 @@ def server_for(app: Flask, world: World, codes: Codes, refreshes: tokens.Refresh
             return found if found and found.client_id == client.client_id else None
 
         def delete_authorization_code(self, authorization_code: Code) -> None:
-            """It is spent when it is looked up."""
+            """Do nothing: the code is spent when it is looked up."""
 
         def authenticate_user(self, authorization_code: Code) -> Code:
             return authorization_code

@@ -1,4 +1,4 @@
-"""The calls over real HTTP: what each request meets on its way, and the record of it all."""
+"""The calls over real HTTP: how each request is answered, and a record of all requests."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FORM = {"client_id", "client_secret", "grant_type", "code", "refresh_token", "u
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as the server saw it; `at` is monotonic seconds."""
+    """A request as the server saw it. `at` is monotonic seconds."""
 
     at: float
     call: str
@@ -51,9 +51,9 @@ class Seen:
 
 @dataclass
 class Sandbox:
-    """A running sandbox: where it is, what it plays (may be replaced), and all that it saw.
+    """A running sandbox: its address, the world that it plays (which may be replaced), and everything that it saw.
 
-    `connections` are those that were opened, by where they came from.
+    `connections` are the connections that were opened, by their origin.
     """
 
     world: World
@@ -73,7 +73,7 @@ class Sandbox:
         return [code for code, times in Counter(self.codes.sent).items() if times > 1]
 
     def old_pair(self, account_id: str, level: str = "Location", client_id: str = "") -> dict[str, Any]:
-        """A pair that this account had before the incident, and that still lives."""
+        """A pair that this account had before the incident and that is still valid."""
         company = account_id if level == "Company" else self.world.company_of(account_id)
         return pair(level, account_id, client_id or next(iter(self.world.clients)), company)
 
@@ -212,7 +212,7 @@ def _refresh(sandbox: Sandbox, oauth: Any, account: str) -> Reply:
 
 
 def _refused(sandbox: Sandbox, company: str = "") -> Reply | None:
-    """How a call is refused for its pace, if it is: one with the bearer of a `company` that has a limit of its own, by that."""
+    """The refusal of a call that is too fast, or None. A call for a `company` with its own limit counts against that."""
     own = sandbox.world.agency_limits.get(company)
     with sandbox.lock:
         now = time.monotonic()
@@ -223,7 +223,7 @@ def _refused(sandbox: Sandbox, company: str = "") -> Reply | None:
 
 
 def _behaviour(sandbox: Sandbox, account: str, call: str) -> Behaviour:
-    """How this call goes: by a fault that strikes at random, else as the account behaves."""
+    """How this call behaves: a random fault, or else as the account does."""
     with sandbox.lock:
         drawn = sandbox.random.random()
     for name, share in sandbox.world.faults.items():
@@ -253,7 +253,7 @@ def _out(reply: Reply) -> Response:
 
 @contextmanager
 def running(world: World, port: int = 0) -> Iterator[Sandbox]:
-    """A sandbox on this machine's loopback, for the block. Raises OSError where the port is taken."""
+    """A sandbox on this machine's loopback address, during the block. Raises OSError if the port is taken."""
     sandbox = Sandbox(world, random=Random(world.seed))
     server = Server(world, port, make_app(sandbox), sandbox.connections)
     sandbox.url = f"http://127.0.0.1:{server.port}"

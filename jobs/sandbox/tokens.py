@@ -1,6 +1,6 @@
-"""Token pairs as HighLevel makes them: signed JWTs, so that one sandbox takes what another has handed out.
+"""Token pairs as HighLevel makes them: signed JWTs, so that one sandbox accepts the tokens of another.
 
-What a refresh token was spent for is kept: the same call repeated within the window answers the same pair.
+The sandbox remembers the pair that each refresh token was spent for. The same call within the window gets the same pair.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-# Not a secret: it signs the tokens of a server that is not there for anybody else.
+# This is not a secret: the server exists only for the user who started it.
 _KEY = b"the sandbox signs with this"
 _YEAR = 31_536_000
 _DAY = 86_399
@@ -24,7 +24,7 @@ _FILLING = "sandbox " * 50
 
 
 def mint(kind: str, level: str, account_id: str, client_id: str, company_id: str, lifetime: float) -> str:
-    """A signed token of one `kind` (access or refresh) that lives for `lifetime` seconds."""
+    """A signed token of one `kind` (access or refresh) that is valid for `lifetime` seconds."""
     claims = {
         "kind": kind, "authClass": level, "authClassId": account_id, "sourceId": client_id, "company": company_id,
         "exp": int(time.time() + lifetime), "jti": secrets.token_hex(8), "filling": _FILLING,
@@ -34,7 +34,7 @@ def mint(kind: str, level: str, account_id: str, client_id: str, company_id: str
 
 
 def read(token: str, kind: str) -> dict[str, Any] | None:
-    """What a living token of that `kind` claims, or None for any other text."""
+    """The claims of a valid token of that `kind`, or None for any other text."""
     signed, _, signature = token.rpartition(".")
     if not hmac.compare_digest(_signature(signed), signature):
         return None
@@ -69,7 +69,7 @@ def _signature(signed: str) -> str:
 
 @dataclass(frozen=True)
 class Spend:
-    """A refresh token that was sent: how that ended (`spent`, `repeated`, `refused`), `at` in monotonic seconds."""
+    """A refresh token that was sent, and how that ended (`spent`, `repeated`, `refused`). `at` is monotonic seconds."""
 
     token: str
     account_id: str
@@ -79,7 +79,7 @@ class Spend:
 
 @dataclass
 class Refreshes:
-    """Every refresh token that was sent, and what each spent one was spent for."""
+    """Every refresh token that was sent, and the pair that each spent one was spent for."""
 
     window_seconds: float = 30.0
     sent: list[Spend] = field(default_factory=list)
@@ -88,16 +88,16 @@ class Refreshes:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def repeated(self, token: str, client_id: str) -> dict[str, Any] | None:
-        """The pair that `token` was spent for, where the same client asks again within the window."""
+        """The pair that `token` was spent for, if the same client asks again within the window."""
         at, client, answer = self.answers.get(token, (float("-inf"), "", {}))
         return answer if client == client_id and time.monotonic() - at <= self.window_seconds else None
 
     def lives(self, token: str) -> bool:
-        """Whether nobody has spent or revoked it."""
+        """Whether the token is neither spent nor revoked."""
         return token not in self.answers and token not in self.revoked
 
     def spend(self, token: str, client_id: str, answer: dict[str, Any]) -> None:
-        """End `token` for the pair of `answer`."""
+        """Spend `token` for the pair of `answer`."""
         self.answers[token] = (time.monotonic(), client_id, answer)
 
     def note(self, token: str, how: str) -> None:
@@ -107,7 +107,7 @@ class Refreshes:
 
     @property
     def sent_after_their_end(self) -> list[str]:
-        """Accounts whose token was sent again although it was spent, and not within the window."""
+        """Accounts whose spent token was sent again after the window."""
         spent: set[str] = set()
         late = []
         for one in self.sent:

@@ -1,4 +1,4 @@
-"""The world of a sandbox: its clients, its installs and how each behaves, its limit, its clock."""
+"""The world of a sandbox: its clients, its installs and their behaviour, its limit, its clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """An install as HighLevel sees it. It behaves badly for `heals_after` tries, or for ever (None)."""
+    """An install as HighLevel sees it. It behaves badly for `heals_after` tries, or forever (None)."""
 
     behaviour: str = "recovered"
     level: Literal["Location", "Company"] = "Location"
@@ -26,10 +26,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Limit:
-    """So many requests in so many seconds; above it 429, with a Retry-After in `seconds` or as a `date`, or none.
+    """At most `requests` in `seconds`. Above that a 429, with Retry-After in `seconds`, as a `date`, or without it.
 
-    The window slides, or begins anew each time (`fixed`). `shown`: answers carry X-RateLimit headers. Others use
-    `others` requests a second of it, from `others_after` seconds on. `a_day`: requests until the day is spent.
+    The window slides, unless it is `fixed`. With `shown`, answers have X-RateLimit headers. Others use `others` requests a
+    second, from `others_after` seconds on. `a_day` is the limit of requests for the day.
     """
 
     requests: int
@@ -46,11 +46,11 @@ class Limit:
 class World:
     """Everything that a sandbox plays. `default` is the behaviour of ids that `installs` does not name.
 
-    `faults` are behaviours that strike any install at random, each with its share of the calls; `seed` repeats them.
-    `location_token` says which call for a location's token there is: `v3`, the `old` one, or `none`;
-    `location_refresh_token` whether its answer holds a refresh token. `agency_limits` are limits of single companies,
-    for calls with their bearer; these do not count against `limit`. A connection is closed that had no request for
-    `keep_alive_seconds`.
+    - `faults` are behaviours that hit any install at random, each with its share of the calls. `seed` repeats them.
+    - `location_token` says which call for a location's token exists: `v3`, the `old` one, or `none`.
+    - `location_refresh_token` says whether the answer of that call has a refresh token.
+    - `agency_limits` are the limits of single companies. Calls with a company's token count against these, not `limit`.
+    - A connection that had no request for `keep_alive_seconds` is closed.
     """
 
     clients: dict[str, str]
@@ -70,16 +70,16 @@ class World:
     location_refresh_token: bool = True
 
     def place(self, account_id: str) -> Place:
-        """How this account behaves."""
+        """The install of this account, or one with the default behaviour."""
         return self.installs.get(account_id) or Place(self.default)
 
     def company_of(self, location_id: str) -> str:
-        """The company of a location; one made of its own id where the world names none."""
+        """The company of a location. If the world does not name it, it is made from the location's id."""
         return self.place(location_id).company_id or f"Company{location_id[:12]}"
 
 
 def load_world(file: Path) -> World:
-    """The world that a JSON file describes. Raises ValueError, in one line, for what it does not understand."""
+    """The world that a JSON file describes. Raises ValueError with one line if the file is not valid."""
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         values.pop("about", None)
@@ -88,13 +88,13 @@ def load_world(file: Path) -> World:
         limit = values.pop("limit", None)
         limits = {company: Limit(**one) for company, one in values.pop("agency_limits", {}).items()}
         world = World(clients, installs, limit=Limit(**limit) if limit else None, agency_limits=limits, **values)
-        convert(asdict(world), World)  # The names are right by now; this looks at the types.
+        convert(asdict(world), World)  # The names are right here. This checks the types.
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}): give a world file") from None
+        raise ValueError(f"{file}: cannot be read ({error.strerror}): use a world file") from None
     except (ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file}: is no world ({error}): see data/sandbox.example.json") from None
+        raise ValueError(f"{file}: is not a valid world ({error}): see data/sandbox.example.json") from None
     if not clients:
-        raise ValueError(f"{file}: names no client: see data/sandbox.example.json")
+        raise ValueError(f"{file}: has no clients: see data/sandbox.example.json")
     named = {account: place.behaviour for account, place in world.installs.items()}
     for account, behaviour in [
         *named.items(),

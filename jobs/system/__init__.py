@@ -1,6 +1,6 @@
 """What the operating system does for the job: files written whole and synced, locks that end with their holder, signals.
 
-A refusal of the system comes out as an error that names the file, the act, and what a person can do about it.
+If the system refuses, the error names the file, the act, and what a person can do about it.
 """
 
 from __future__ import annotations

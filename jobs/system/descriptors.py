@@ -1,4 +1,4 @@
-"""File descriptors for the end of a command, so that its work cannot take the last of them."""
+"""Keeps file descriptors for the end of a command, so that its work cannot use them all."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from jobs.core.errors import refuse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A report reads the ledger and its log, and writes a file and its folder under a lock; a module may be loaded for it.
+# A report reads the ledger and its log, writes a file and its folder, holds a lock, and may load a module.
 _FOR_REPORTS = 8
 
 
 def refuse_few_descriptors() -> None:
-    """Raise UserError where this process cannot have the descriptors that the end of a run needs."""
-    kept, lacking = _taken(_FOR_REPORTS)
+    """Raise UserError if this process cannot get the descriptors that the end of a run needs."""
+    kept, error = _taken(_FOR_REPORTS)
     _close(kept)
-    if lacking is not None:
+    if error is not None:
         todo = "raise its limit of open files (ulimit -n)"
-        raise refuse(f"has too few file descriptors for a run ({lacking.strerror})", "this process", todo)
+        raise refuse(f"has too few file descriptors for a run ({error.strerror})", "this process", todo)
 
 
 @contextmanager
 def one_descriptor_kept() -> Iterator[None]:
-    """Keep a descriptor, where one can be had, until the block ends."""
+    """Keep a descriptor until the block ends, if there is one left."""
     kept, _ = _taken(1)
     try:
         yield
@@ -35,13 +35,13 @@ def one_descriptor_kept() -> Iterator[None]:
 
 
 def _taken(count: int) -> tuple[list[int], OSError | None]:
-    """Descriptors, and what kept them from being as many as were wanted."""
+    """Up to `count` descriptors, and the error that stopped at fewer."""
     kept: list[int] = []
     try:
         while len(kept) < count:
             kept.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as lacking:
-        return kept, lacking
+    except OSError as error:
+        return kept, error
     return kept, None
 
 

@@ -1,4 +1,4 @@
-"""Files written whole and synced, private from their first byte; a half-written one of a killed run is taken away."""
+"""Writes files whole and synced, private from their first byte, and removes half-written files of killed runs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 PRIVATE = 0o600
 _LEFT_BEHIND = ".new-"
-# What one answers that syncs no folders (SMB, sshfs and others of FUSE); what it was asked for is done all the same.
+# Errors of a file system that does not sync folders (SMB, sshfs and other FUSE ones). The act itself is done.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EBADF}
 
 
 def make_private_folder(path: Path) -> None:
-    """Make `path` and the parents it lacks, each for its owner alone and durable under its name. Raises FileError."""
+    """Make `path` and its missing parents, each private to its owner and synced. Raises FileError."""
     with doing("made", path):
-        lacking = [folder for folder in (path, *path.parents) if not folder.exists()]
-        for folder in reversed(lacking):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
             folder.mkdir(mode=0o700, exist_ok=True)
             sync(folder.parent)
         if not path.is_dir():
@@ -33,9 +33,9 @@ def make_private_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well: whole, synced, private from its first byte.
+    """A new file that replaces `path` when the block ends without an error: whole, synced, private from its first byte.
 
-    A link in its place is replaced, not followed. Raises FileError.
+    A link at `path` is replaced and never followed. Raises FileError.
     """
     new = path.with_name(f"{_LEFT_BEHIND}{path.name}-{secrets.token_hex(4)}")
     with doing("written", path):
@@ -47,14 +47,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             new.replace(path)
         except BaseException:
-            with suppress(OSError):  # What went wrong first is what is told.
+            with suppress(OSError):  # The first error is the one to report.
                 new.unlink(missing_ok=True)
             raise
         sync(path.parent)
 
 
 def sync(path: Path) -> bool:
-    """Make a file's content, or the names in a folder, durable. Returns False for a folder whose file system does not do that."""
+    """Whether a file's content, or the names in a folder, are now durable. False if the file system does not sync folders."""
     with doing("synced", path):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -76,7 +76,7 @@ def clear_left_behind(folder: Path) -> None:
 
 
 def make_private_file(path: Path) -> None:
-    """Create `path` for its owner alone, where it is missing: SQLite gives its side files the same mode."""
+    """Create `path`, private to its owner, if it is missing. SQLite gives its side files the same mode."""
     with doing("made", path):
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE))

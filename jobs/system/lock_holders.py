@@ -1,4 +1,4 @@
-"""Waiting for what another program holds: said after a moment, with who holds it, and given up after a while."""
+"""Waits for what another program holds. After a moment it says who holds it, and after a while it gives up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCKS = Path("/proc/locks")
 
 @dataclass(slots=True)
 class Patience:
-    """How long something is waited for, in seconds, and after how many of them that is said."""
+    """How many seconds to wait for something, and after how many seconds to say so."""
 
     seconds: float
     notice: float
@@ -27,7 +27,7 @@ class Patience:
     sleep: Callable[[float], None] = time.sleep
 
     def wait(self, free: Callable[[], bool], words: Callable[[], str]) -> bool:
-        """Whether `free` came true in time. `words` say what is waited for."""
+        """Whether `free` became true in time. `words` say what the job waits for."""
         began, said = self.clock(), False
         while not free():
             waited = self.clock() - began
@@ -41,14 +41,14 @@ class Patience:
 
 
 def this_process() -> str:
-    """This process, as it is named to those who meet what it holds."""
+    """The name of this process, for others who find its lock."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def who_holds(*files: Path) -> str:
-    """The processes that hold an exclusive lock on one of these files, or "another program" where the system does not tell.
+    """The processes that hold an exclusive lock on one of these files, or "another program" if the system does not tell.
 
-    It opens none of them: a process that closes a file loses every lock it has there, SQLite's too.
+    It does not open the files: a process that closes a file loses all of its locks on it, also those of SQLite.
     """
     named = [_named(pid) for pid in holders(files)]
     return " and ".join(named) or "another program"
@@ -62,7 +62,7 @@ def holders(files: Iterable[Path]) -> list[int]:
 
 
 def _of_line(line: str, inodes: set[str]) -> int:
-    """The process of a line like `1: POSIX ADVISORY WRITE 8420 fe:00:2146362 120 120`, where it is one that is looked for."""
+    """The process in a line like `1: POSIX ADVISORY WRITE 8420 fe:00:2146362 120 120`, or 0 if it locks another file."""
     words = line.split()
     if len(words) < 6 or words[3] != "WRITE" or words[5].rpartition(":")[2] not in inodes:  # noqa: PLR2004
         return 0

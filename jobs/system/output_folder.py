@@ -1,4 +1,4 @@
-"""The output folder: made for its owner alone, with room kept on its disk for what is in flight."""
+"""The output folder: private to its owner, with space reserved on its disk for what is in flight."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESERVE = ".reserve"
-# The answers of all workers at their largest usual size, a page of the ledger each, and a checkpoint.
+# Space for the largest usual answer of each worker, a page of the ledger for each, and a checkpoint.
 _ROOM = 8 << 20
 
 
 def make_folder(path: Path) -> Path:
-    """The folder at `path`, made for its owner alone where it is missing, else left as it is. Raises FileError."""
+    """The folder at `path`. A missing one is made private to its owner. Raises FileError."""
     make_private_folder(path)
     with doing("written to", path):
         if not os.access(path, os.W_OK | os.X_OK):
@@ -34,19 +34,19 @@ def _is_read_only(path: Path) -> bool:
 
 
 def warnings_of(folder: Path) -> list[str]:
-    """What a person should know of an output folder: others may write to it, or its file system does not sync it."""
+    """Warnings about an output folder: other users may write to it, or its file system does not sync folders."""
     found = []
     if folder.stat().st_mode & 0o022:
-        found.append(f"{folder} can be written to by others, who may take the place of its files: chmod go-w it")
+        found.append(f"other users can write to {folder} and replace its files: chmod go-w it")
     if not sync(folder):
         found.append(
-            f"the file system of {folder} syncs no folders: a power cut may cost the names of files that were just made"
+            f"the file system of {folder} does not sync folders: a power cut may lose files that were just made"
         )
     return found
 
 
 def refuse_folders(folder: Path, names: Iterable[str]) -> None:
-    """Raise UserError where a folder stands in the place of a file."""
+    """Raise UserError if a folder has the name of a file that the job writes."""
     for path in (folder / name for name in names):
         if path.is_dir() and not path.is_symlink():
             raise refuse("is a folder", str(path), "move it away")
@@ -54,14 +54,14 @@ def refuse_folders(folder: Path, names: Iterable[str]) -> None:
 
 @contextmanager
 def reserve(folder: Path) -> Iterator[Callable[[], None]]:
-    """Keep room on the disk for what is in flight when it fills up, so that no token is minted that cannot be stored.
+    """Reserve space on the disk for what is in flight when the disk fills up, so that every new token can be stored.
 
-    Yields what gives the room back, and never raises. Raises FileError where there is no such room.
+    Yields a function that gives the space back and never raises. Raises FileError if there is not enough space.
     """
     kept = folder / RESERVE
 
     def give_back() -> None:
-        with suppress(OSError):  # A disk that turned read-only keeps it; the next run takes it away.
+        with suppress(OSError):  # A disk that became read-only keeps it, and the next run removes it.
             kept.unlink(missing_ok=True)
 
     try:
@@ -72,7 +72,7 @@ def reserve(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def _keep_room(kept: Path) -> None:
-    with doing(f"given the {_ROOM >> 20} MiB that a run keeps to spare", kept):
+    with doing(f"given the {_ROOM >> 20} MiB that a run keeps in reserve", kept):
         kept.unlink(missing_ok=True)
         handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
         try:
@@ -82,7 +82,7 @@ def _keep_room(kept: Path) -> None:
 
 
 def _allocate(handle: int) -> None:
-    """Take the room: by asking for it, or, where the system or the file system knows no such call, by filling it."""
+    """Take the space: with one call, or by writing it if the system or the file system does not know that call."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(handle, 0, _ROOM)

@@ -1,7 +1,7 @@
-"""The reports of a run that a signal ends: rendered by another process, which can be ended too.
+"""The reports of a run that a signal ends. A separate process renders them, and it can be ended too.
 
-At the first signal one renders what stands while what is in flight goes on, since nobody may wait for the end of that.
-At a second one it takes the place of the run itself.
+At the first signal, the process renders what is known so far while the requests in flight go on, because nobody may wait
+for their end. At the second signal, the process replaces the run itself.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _END_SECONDS = 2.0
 
 @dataclass(slots=True)
 class ReportBeside:
-    """`recover report` on `folder`, beside the run."""
+    """`recover report` on `folder`, in a process beside the run."""
 
     folder: Path
     process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
-        """Begin it, once; where the system has no room for it, the run's own reports at its end have to do."""
+        """Begin it once. If the system cannot start it, the run's own reports at the end must do."""
         if self.process is not None:
             return
         words, environment = _job("report", "--", os.fspath(self.folder))
-        quiet, alone = subprocess.DEVNULL, True  # What the keyboard sends is for the run.
+        quiet, alone = subprocess.DEVNULL, True  # Keys such as Ctrl-C are for the run.
         with suppress(OSError):
             self.process = subprocess.Popen(  # noqa: S603 - the job itself
                 words, env=environment, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=alone
             )
 
     def end(self) -> None:
-        """End it, where it has not ended: the reports that come now know more."""
+        """End it if it has not ended. The reports that come now know more."""
         if self.process is None:
             return
         self.process.terminate()
@@ -53,10 +53,10 @@ class ReportBeside:
 
 
 def leave_reports(folder: Path, code: Exit, command: str) -> None:
-    """End all that this process does, as `kill -9` would, and let `recover report` go on in its place and exit with `code`.
+    """End this process as `kill -9` would, and replace it by `recover report`, which exits with `code`.
 
-    `command` is what to run next, for whoever is told of the end. It returns only where the system has no room for that.
-    An impatient third signal is ignored until the other is there.
+    `command` is what to run next, for the message about the end. This returns only if the system cannot start the other
+    process. An impatient third signal is ignored until the other process has begun.
     """
     words, environment = _job("report", "--cut-short", str(int(code)), "--then", command, "--", os.fspath(folder))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -67,7 +67,7 @@ def leave_reports(folder: Path, code: Exit, command: str) -> None:
 
 def _job(*arguments: str) -> tuple[list[str], dict[str, str]]:
     """The words and the environment of another process of the job."""
-    # What lies in the folder where the run was started is no part of this: hence -P, and no empty place.
+    # Files in the working directory must not become modules of the job: hence -P, and no empty entry in the path.
     places = [str(_CODE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     return [sys.executable, "-P", "-m", "jobs", *arguments], environment

@@ -1,6 +1,6 @@
-"""Signals: SIGHUP, SIGINT and SIGTERM, from the first moment of a command to its last.
+"""Handles SIGHUP, SIGINT and SIGTERM from the first moment of a command to its last.
 
-The first one asks, a second one ends. None tears a module that is being loaded.
+The first signal asks the command to stop, and the second one ends it. No signal interrupts the loading of a module.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _SOON_SECONDS = 0.005
 
 
 class Interrupted(BaseException):
-    """A signal came where nothing is under way that could be stopped gently."""
+    """A signal came while there was nothing that had to stop gracefully."""
 
 
 class Signals:
-    """SIGHUP, SIGINT and SIGTERM from the first moment of a command on; an ignored SIGHUP stays ignored.
+    """SIGHUP, SIGINT and SIGTERM from the first moment of a command on. An ignored SIGHUP stays ignored.
 
-    `code` is the exit code of the first one that came.
+    `code` is the exit code of the first signal.
     """
 
     def __init__(self) -> None:
@@ -43,18 +43,18 @@ class Signals:
         self._raise(frame)
 
     def _raise(self, frame: FrameType | None) -> None:
-        """Raise Interrupted where it is time to; soon again where a module is being loaded, since half of one is none."""
+        """Raise Interrupted if it is time. While a module loads, try again soon: a module must load completely."""
         if not (self._raises and self._waits):
             return
         if _loads_a_module(frame):
             signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
             return
-        self._raises = self._waits = False  # What is cleaned up now is not to be interrupted too.
+        self._raises = self._waits = False  # A second signal must not interrupt the cleanup.
         raise Interrupted
 
     @contextmanager
     def raised(self, *, earlier: bool) -> Iterator[None]:
-        """For a block, let a signal raise Interrupted, once; `earlier`: one that came before it too."""
+        """During the block, let a signal raise Interrupted once. With `earlier`, a signal before the block counts too."""
         self._raises = True
         try:
             if self._waits and earlier:
@@ -78,9 +78,9 @@ def _heeded() -> list[signal.Signals]:
 
 @contextmanager
 def on_signals(first: Callable[[Exit], None], second: Callable[[Exit], None]) -> Iterator[None]:
-    """For the block, call `first` with the exit code of the first SIGHUP, SIGINT or SIGTERM, and `second` at the next one.
+    """During the block, call `first` with the exit code of the first SIGHUP, SIGINT or SIGTERM, and `second` for the next.
 
-    `second` need not return; the process ends where it does. An ignored SIGHUP stays ignored.
+    The process ends when `second` returns. An ignored SIGHUP stays ignored.
     """
     signalled = False
 
@@ -94,7 +94,7 @@ def on_signals(first: Callable[[Exit], None], second: Callable[[Exit], None]) ->
         first(code)
 
     before = {number: signal.signal(number, heed) for number in _heeded()}
-    # One that came earlier may have been raised where a library hears no exception.
+    # An earlier signal may have been raised where a library swallowed the exception.
     came = [one.code for handler in before.values() if isinstance(one := getattr(handler, "__self__", None), Signals)]
     if came and came[0] is not None:
         signalled = True

@@ -63,9 +63,9 @@ CLIENTS = '"clients": [{"client_id": "a", "client_secret": "b"}]'
 @pytest.mark.parametrize(
     ("world", "says"),
     [
-        ("{", "is no world"),
-        ("[]", "is no world"),
-        ('{"clients": []}', "names no client"),
+        ("{", "is not a valid world"),
+        ("[]", "is not a valid world"),
+        ('{"clients": []}', "has no clients"),
         (f'{{{CLIENTS}, "instals": {{}}}}', "instals"),
         (f'{{{CLIENTS}, "default": "odd"}}', "unknown behaviour odd"),
         (f'{{{CLIENTS}, "installs": {{"LocA": {{"heals_after": "2"}}}}}}', "heals_after"),
