@@ -193,14 +193,14 @@ def test_after_a_hold_that_was_guessed_one_request_goes_ahead_alone():
 @pytest.mark.parametrize(
     ("status", "seconds", "says"),
     [
-        (429, 3600.0, "with 429 for a pause .*again after 2026-11-24T01:00:00Z"),
-        (503, 61.0, "with 503 for a pause .*again after 2026-11-24T00:01:01Z"),
-        (429, math.inf, "with 429 for a pause that is longer than pace.patience_seconds"),
-        (429, 1e200, "with 429 for a pause that is longer than pace.patience_seconds"),
+        (429, 3600.0, "429 and asked for a pause .*again after 2026-11-24T01:00:00Z"),
+        (503, 61.0, "503 and asked for a pause .*again after 2026-11-24T00:01:01Z"),
+        (429, math.inf, "429 and asked for a pause longer than pace.patience_seconds"),
+        (429, 1e200, "429 and asked for a pause longer than pace.patience_seconds"),
         (
             429,
             31_536_000.0,
-            "with 429 for a pause that is longer than pace.patience_seconds",
+            "429 and asked for a pause longer than pace.patience_seconds",
         ),  # As it is bounded where it is read.
     ],
 )
@@ -208,7 +208,7 @@ def test_patience_ends_with_a_hold_that_is_longer_and_its_end_is_told(status, se
     pace = gate(patience=60)
     pace.observe(pace.enter(urgent=False), status, seconds, {})
     assert pace.out_of_patience
-    assert re.fullmatch(f"HighLevel asked {says}", pace.enough)
+    assert re.fullmatch(f"HighLevel answered {says}", pace.enough)
     with pytest.raises(Stopped):
         pace.enter(urgent=True)
 
@@ -273,7 +273,9 @@ def test_what_an_app_tells_of_its_limit_binds_that_app_alone_and_those_behind_it
 def test_a_day_of_an_agency_that_is_used_up_is_told_to_its_own_alone():
     pace = gate()
     pace.observe(pace.enter(urgent=False, resource=by_agency("CoA")), 200, None, SPENT)
-    with pytest.raises(Rests, match="a day for CoA is used up; run the same command again after 2026-11-24T01:00:00Z"):
+    with pytest.raises(
+        Rests, match="daily limit of requests for CoA is used up; run the same command again after 2026-11-24T01:00:00Z"
+    ):
         pace.enter(urgent=False, resource=by_agency("CoA"))
     pace.enter(urgent=False, resource=by_agency("CoB"))
     pace.enter(urgent=False, resource=Resource("app", "LocA"))
