@@ -189,7 +189,7 @@ class _Lines:
         return why
 
     def _is_another_header(self, line: int, cells: Sequence[str], account: str) -> bool:
-        """Whether a line names columns in the place of ids. If it moves the ids, the lines after it are not read."""
+        """Whether a line names columns in place of ids. If it moves the ids, the lines after it are not read."""
         layout = self._layout
         roles = {role: place for place, cell in enumerate(cells) if (role := role_of(cell)) in IDS}
         places = {layout.location_id, layout.company_id, layout.client_id}

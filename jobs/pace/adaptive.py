@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 
-_WINDOW = 10.0  # Seconds: HighLevel's own (API notes, 3).
-_BELOW = 0.97  # Of what was taken: the edges of a window that begins anew, and what others use, want some room.
-_DEEPEST = 0.4  # Of the pace, at most so deep at once: little is taken also where little was sent.
-_RISE = 0.004  # Of the pace, a second: at a limit that is a 429 in forty seconds, and half a pace is whole after four minutes.
+_WINDOW = 10.0  # The length of HighLevel's own window in seconds.
+_BELOW = 0.97  # The pace goes to this share of what was taken: a window's edges, and the requests of others, need room.
+_DEEPEST = 0.4  # One step never goes below this share of the pace: little may be taken only because little was sent.
+_RISE = (
+    0.004  # The share that the pace gains each second: at a limit, a 429 every forty seconds; double in four minutes.
+)
 _WITHIN = 0.9  # A share of what was taken before. A 429 below it is chance. Between it and 1 are edges and others' use.
 _CHANCE = 5  # After one chance 429, this many more do not lower the pace: chance 429s seldom come alone.
 

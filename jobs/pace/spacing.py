@@ -2,7 +2,7 @@
 
 Requests leave evenly. After a late wake-up, they leave a tenth closer until the delay is made up, and never in a burst.
 The window is the law: a request counts from the latest moment at which the server may have seen it. How much later its
-answer came than the fastest answers tells that moment. There is no clock and no thread in here: times come in, in seconds.
+answer came than the fastest answers tells that moment. It has no clock and no thread: times come in, in seconds.
 """
 
 from __future__ import annotations

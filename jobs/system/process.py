@@ -10,7 +10,7 @@ _PR_SET_DUMPABLE = 4
 
 
 def fill_streams() -> None:
-    """Put nothing in the place of a standard stream that is closed: else the next file that is opened would be one."""
+    """Put an empty stream in place of each closed standard stream. Otherwise the next opened file would become one."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -19,7 +19,7 @@ def fill_streams() -> None:
 
 
 def no_core_dumps() -> None:
-    """Keep secrets out of a core dump, also where the system pipes it to a program."""
+    """Keep secrets out of core dumps, also if the system pipes them to a program."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):
