@@ -1,4 +1,4 @@
-"""HTTP/1.1 over connections that are kept: the next request comes over the same one, until it idles or an answer ends it."""
+"""HTTP/1.1 with kept connections. The next request uses the same connection, until it is idle or an answer ends it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from jobs.sandbox.world import World
 
-NO_ANSWER = 444  # As nginx has it: this status closes the connection, and nothing is sent.
+NO_ANSWER = 444  # As in nginx, this status closes the connection and sends nothing.
 
 
 class _Handler(WSGIRequestHandler):
-    """The requests of one connection. Werkzeug's own `run_wsgi` closes it after each answer."""
+    """The requests of one connection. Werkzeug's own `run_wsgi` would close it after each answer."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -33,7 +33,7 @@ class _Handler(WSGIRequestHandler):
 
     def run_wsgi(self) -> None:
         environ = self.make_environ()
-        # It is read whole, whatever the application makes of it: a rest would be taken for the next request.
+        # Read the whole body, even if the application does not. Otherwise its rest would become the next request.
         environ["wsgi.input"] = io.BytesIO(get_input_stream(environ).read())
         answer = Response.from_app(self.server.app, environ)
         if answer.status_code == NO_ANSWER:
@@ -46,16 +46,16 @@ class _Handler(WSGIRequestHandler):
         self.wfile.write(answer.get_data())
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - as its base has it
-        """Say nothing: `seen` has it all."""
+        """Do nothing: `seen` records everything."""
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         return super().date_time_string((timestamp or time.time()) + self.server.world.clock_skew_seconds)
 
 
 class Server(ThreadedWSGIServer):
-    """Serves `app` on this machine's loopback, a thread for each connection; adds to `opened` where each came from.
+    """Serves `app` on this machine's loopback address with a thread for each connection. `opened` collects their origins.
 
-    Raises OSError, or SystemExit as Werkzeug does, where the port is taken.
+    Raises OSError, or SystemExit as Werkzeug does, if the port is taken.
     """
 
     block_on_close = False
@@ -76,7 +76,7 @@ class Server(ThreadedWSGIServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Listen no more, and close what is kept: who held on to it would be served by a server that has ended."""
+        """Stop listening and close the kept connections. Otherwise a server that has ended would still answer on them."""
         super().server_close()
         for connection in [*self._open]:
             with suppress(OSError):

@@ -53,7 +53,7 @@ class Seen:
 class Sandbox:
     """A running sandbox: its address, the world that it plays (which may be replaced), and everything that it saw.
 
-    `connections` are the connections that were opened, by their origin.
+    `connections` are the origins of all connections that were opened.
     """
 
     world: World
