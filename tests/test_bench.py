@@ -1,4 +1,4 @@
-"""The benchmark's parts work; what it measures is no test's business."""
+"""The benchmark's parts work; what it measures is not tested here."""
 
 from __future__ import annotations
 

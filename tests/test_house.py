@@ -35,7 +35,7 @@ READMES = {
     str(file.parent.relative_to(PROJECT)): file.read_text(encoding="utf-8")
     for file in (PROJECT / "README.md", *PROJECT.glob("[a-z]*/**/README.md"))
 }
-# From the top of the house to the bottom: a room imports only from rooms that stand below it. `sandbox` stands apart.
+# From the top of the house to the bottom: a room imports only from the rooms after it. `sandbox` is separate.
 ORDER = [
     "__main__", "cli", "options", "discover", "recover", "report", "plan", "terminal", "recovery", "start", "reports", "outgoing",
     "ledger", "highlevel", "system", "manifest", "config", "pace", "core", "sandbox", "__init__",
@@ -93,7 +93,7 @@ def test_no_modules_import_each_other_in_a_circle():
     names = {
         ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): file for file in ROOMS
     }
-    # Of `jobs.reports.tables.own_cells` it is `jobs.reports.tables` that is imported.
+    # The import of `jobs.reports.tables.own_cells` is an import of `jobs.reports.tables`.
     below = {
         name: {one if one in names else one.rpartition(".")[0] for one in _imports(file)} - {name, "jobs"}
         for name, file in names.items()
@@ -203,7 +203,7 @@ def test_the_readme_has_every_file_that_a_run_leaves(play):
     }
 
 
-def test_what_the_readme_says_of_loading_pairs_works(play, tmp_path):
+def test_what_the_readme_says_about_loading_pairs_works(play, tmp_path):
     (code,) = re.findall(r"^```python\n(.*?)^```", READMES["data"], re.MULTILINE | re.DOTALL)
     load = {}
     exec(compile(code, "data/README.md", "exec"), load)  # It is ours.

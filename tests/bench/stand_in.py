@@ -52,7 +52,7 @@ class Api:
         self._recent: deque[float] = deque()
 
     def answer(self, path: str, body: bytes, now: float) -> tuple[int, object] | None:
-        """Status and body for a request, or None where the connection is to be dropped."""
+        """Status and body for a request, or None to drop the connection."""
         if path == "/seen":
             return 200, vars(self.memory)
         self.memory.at.append(now)

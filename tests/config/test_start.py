@@ -148,7 +148,7 @@ def test_a_proxy_or_certificates_that_cannot_be_used_are_refused_before_anything
     assert says in said
 
 
-def test_what_is_no_matter_of_this_address_is_not_refused(start):
+def test_what_does_not_concern_this_address_is_not_refused(start):
     assert start(ONE_APP | {"HTTP_PROXY": "socks5://proxy:1", "HTTPS_PROXY": "proxy:3128"}).needed == {"app-1"}
     loopback = {"HIGHLEVEL_BASE_URL": "http://127.0.0.1:1", "HTTPS_PROXY": "socks5://proxy:1"}
     assert start(ONE_APP | loopback).needed == {"app-1"}
@@ -238,7 +238,7 @@ def test_a_secret_with_a_character_that_is_not_seen_is_hinted_at_by_the_name_of_
     both = start({}, config__apps_toml=in_apps, config__second=secret, installs_csv="location_id,client_id\nL,app-1\n")
     where = "begins with" if secret.startswith("\ufeff") else hint
     assert f"client_secret (apps.toml, app 1) {where} {NOT_SEEN}" in both.warnings
-    if not secret.startswith("\ufeff"):  # Of a file that is a mark of its encoding.
+    if not secret.startswith("\ufeff"):  # In a file, that is a mark of its encoding.
         assert f"{tmp_path / 'config' / 'second'} {hint} {NOT_SEEN}" in both.warnings
     named = start(
         {"SECRET_OF_ONE": secret},
@@ -288,12 +288,12 @@ def test_an_address_has_one_spelling(given, meant):
         "https://h/a b", "https://",
     ],
 )  # fmt: skip
-def test_what_is_no_address_or_not_encrypted_is_refused(given):
+def test_what_is_not_an_address_or_not_encrypted_is_refused(given):
     with pytest.raises(UserError):
         base_url({"HIGHLEVEL_BASE_URL": given})
 
 
-def test_the_output_folder_is_named_after_input_or_is_the_one_that_input_lies_in(tmp_path):
+def test_the_output_folder_is_named_after_input_or_is_the_one_that_holds_input(tmp_path):
     project = tmp_path / "project"
     assert output_for(project, tmp_path / "list.of.may.csv", None) == project / "data" / "list.of.may"
     assert output_for(project, tmp_path / "list", None) == project / "data" / "list"

@@ -100,6 +100,6 @@ def test_not_installed_is_known_by_what_a_text_means(text):
 
 
 @pytest.mark.parametrize("text", NEAR_MISSES)
-def test_a_near_miss_is_no_missing_installation(text):
+def test_a_near_miss_is_not_a_missing_installation(text):
     assert not names_absence(text)
     assert diagnose(Answer(Stage.RECONNECT, 400, text)) is not Cause.NOT_INSTALLED

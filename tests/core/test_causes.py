@@ -140,7 +140,7 @@ def test_every_exception_of_the_http_libraries_has_its_own_row(module):
     assert own - set(EXCEPTIONS) == set()
 
 
-def test_the_most_specific_row_decides_and_a_bug_is_no_network_error():
+def test_the_most_specific_row_decides_and_a_bug_is_not_a_network_error():
     assert judge(rq.ConnectTimeout) is Cause.NETWORK_ERROR
     assert judge(ConnectionResetError) is Cause.NETWORK_ERROR
     assert judge(http.client.LineTooLong) is Cause.MALFORMED_ANSWER

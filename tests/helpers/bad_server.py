@@ -171,7 +171,7 @@ BAD: dict[str, Bad] = {
     "a header without a colon": Bad(_with(lambda good: http(good, headers="no colon\r\n")), FINE, KEEP),
     "headers of noise": Bad(_with(lambda good: http(good, headers="X-\xff: \xfe\x1b[2J\x00\r\nDate: \x1b\r\n")), FINE, KEEP),
     "a date beyond time": Bad(_with(lambda good: http(good, headers="Date: Fri, 31 Dec 99999 23:59:59 GMT\r\n")), FINE, KEEP),
-    # Errors whose words are no words.
+    # Errors whose words are not text.
     "words that are a list of lists": Bad(_all(_says([[1], None, {"a": "b"}])), Cause.REQUEST_REFUSED, KEEP),
     "words that are half a character": Bad(_all(_says("\ud800 bad \udfff")), Cause.REQUEST_REFUSED, KEEP),
     "words that are an object": Bad(_all(_says({"a": {"b": 1}}, error=[{}], traceId={})), Cause.REQUEST_REFUSED, KEEP),

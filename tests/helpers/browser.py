@@ -25,7 +25,7 @@ _ARGUMENTS = (
 
 
 def chromium() -> str:
-    """The path of the browser; '' where it is not there."""
+    """The path of the browser; '' if it is not installed."""
     return shutil.which("chromium") or ""
 
 
@@ -43,6 +43,6 @@ def running() -> Iterator[Browser]:
 
 
 def need_chromium() -> None:
-    """Skip, saying why, where there is no Chromium; in CI that is a failure."""
+    """Skip, saying why, if there is no Chromium. In CI that is a failure."""
     if not chromium():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Chromium (Debian: apt install chromium)")

@@ -15,7 +15,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 @dataclass
 class Server:
-    """Takes `most` requests in `seconds`, in windows that slide or begin anew; refuses a share by chance."""
+    """Takes `most` requests in `seconds`, in windows that slide or restart; refuses a share by chance."""
 
     most: int = 1_000_000
     seconds: float = 10.0

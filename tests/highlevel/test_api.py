@@ -163,7 +163,7 @@ def test_an_answer_is_believed_only_where_it_holds_what_it_must(net, change, exp
         b"x" * 20_000,
     ],
 )
-def test_a_body_that_is_no_json_object_is_malformed(net, body):
+def test_a_body_that_is_not_a_json_object_is_malformed(net, body):
     assert cause(net, body) is Cause.MALFORMED_ANSWER
 
 

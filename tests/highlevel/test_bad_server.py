@@ -105,7 +105,7 @@ def client(url, *, slow=False, environment=None):
 
 
 def cause_of(call, api):
-    """The cause of a call's failure, or None where it gave what was asked for."""
+    """The cause of a call's failure, or None if it gave what was asked for."""
     try:
         call.make(api)
     except CallFailed as failed:

@@ -50,7 +50,7 @@ def test_more_than_an_answer_ends_its_connection_at_once():
         assert server.connections == 2
 
 
-def test_what_lies_behind_an_answer_in_a_tls_record_never_becomes_the_next_answer(tmp_path):
+def test_what_follows_an_answer_in_a_tls_record_never_becomes_the_next_answer(tmp_path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,4 +1,4 @@
-"""What a token says of itself: nothing in it overflows, and what is not a moment is no end of its life."""
+"""What a token says about itself: nothing in it overflows, and a value that is not a moment does not end its life."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def token(exp):
 @pytest.mark.parametrize(
     "exp", ["1e300", "-1", "NaN", "Infinity", "-Infinity", "9" * 400, "1e999", "true", '"1"', "null"]
 )
-def test_an_end_that_is_not_a_moment_is_no_end(exp):
+def test_an_end_that_is_not_a_moment_does_not_count(exp):
     claims = read_claims(token(exp))
     assert claims is not None
     assert claims.expires is None

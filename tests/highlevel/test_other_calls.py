@@ -103,7 +103,7 @@ def test_all_pages_are_read_and_only_what_is_installed_counts(net):
 
 
 @pytest.mark.parametrize("body", [{}, {"items": "x"}, {"items": [1]}, {"items": [], "pagination": [1]}])
-def test_what_is_no_page_is_malformed(net, body):
+def test_what_is_not_a_page_is_malformed(net, body):
     assert diagnose(refused(pages, net, body)) is Cause.MALFORMED_ANSWER
 
 

@@ -135,7 +135,7 @@ def test_an_answer_of_other_software_says_that_something_in_between_answered_and
 @pytest.mark.parametrize(
     ("stage", "status", "page", "cause"),
     [
-        # A firewall's page is no word on credentials, tokens or installs, whatever its status and its words.
+        # A firewall's page says nothing about credentials, tokens or installs, whatever its status and its words.
         (Stage.RECONNECT, 401, b"<html>Access denied by the firewall</html>", Cause.REQUEST_REFUSED),
         (
             Stage.RECONNECT,
@@ -170,7 +170,7 @@ def test_plain_words_are_told_as_such():
     assert refused(b"Too busy", 503).message == "the answer is not in HighLevel's form: Too busy"
 
 
-def test_what_was_to_be_a_good_answer_shows_nothing_of_a_pair_that_is_cut_off():
+def test_a_good_answer_that_is_cut_off_shows_nothing_of_its_pair():
     answer = refused(b'{"access_token": "short-token", ', stage=Stage.EXCHANGE)
     assert "short-token" not in answer.message + answer.says
 

@@ -126,7 +126,7 @@ def key(row):
 
 
 def accounted(folder, rows, counts):
-    """Every row of the manifest stands in the reports, in exactly one of recovered, failed and pending."""
+    """Every row of the manifest is in the reports, in exactly one of recovered, failed and pending."""
     installs = {key(row) for row in rows if not isinstance(row, Broken)}
     broken = [row for row in rows if isinstance(row, Broken)]
     assert counts.rows == len(rows)

@@ -63,7 +63,7 @@ def test_a_list_of_no_known_id_at_all_is_refused_with_the_option_too(opened):
 @pytest.mark.parametrize(
     ("header", "cell"), [("location", "Berlin"), ("Number of locations", "12"), ("Location", ""), ("loc", "Bad, Ems")]
 )
-def test_agencies_with_a_column_that_only_speaks_of_locations_are_told_first_to_say_that_it_is_none(
+def test_agencies_with_a_column_that_only_speaks_of_locations_are_told_first_to_say_that_it_holds_none(
     opened, header, cell
 ):
     text = f"company_id,{header}\n" + "".join(f'Com{n:017},"{cell}"\n' for n in range(4))
@@ -89,7 +89,7 @@ def test_a_list_with_all_its_columns_in_one_is_refused_for_its_separator(opened,
     assert "--column" not in said
 
 
-def test_a_location_column_without_a_cell_is_no_reason_to_take_ids_beside_it_for_nothing(opened):
+def test_a_location_column_without_a_cell_does_not_hide_the_ids_beside_it(opened):
     text = "location_id,company_id,key\n" + "".join(f",Com{n // 5:017},{one}\n" for n, one in enumerate(IDS))
     assert "--column location_id=key" in refused(opened, text)
 

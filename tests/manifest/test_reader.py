@@ -270,7 +270,7 @@ def test_an_id_must_look_like_one(read, bad):
     assert isinstance(rows[0], Broken)
 
 
-def test_blank_lines_and_the_separator_line_of_a_spreadsheet_are_no_rows(read):
+def test_blank_lines_and_the_separator_line_of_a_spreadsheet_are_not_rows(read):
     _, rows = read("sep=;\r\nlocation_id;name\r\nLocA;x\r\n;\r\n\r\n")
     assert len(rows) == 1
 

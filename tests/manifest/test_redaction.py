@@ -64,7 +64,7 @@ def test_a_cell_with_the_form_of_a_secret(cell):
         "https://example.com:8080/@acme", "https://example.com, ask: bob@example.com", "mailto:bob@example.com",
     ],
 )  # fmt: skip
-def test_a_cell_that_is_none(cell):
+def test_a_cell_without_a_secret_stays_as_it_is(cell):
     assert not holds_secret(cell)
 
 
@@ -129,7 +129,7 @@ def test_broken_lines_that_show_the_same_stars_come_back_each_as_its_own(play):
         assert [row["location_id"] for row in of(job, "failures.csv")] == ["****", "****", "****", "bad id", "****"]
 
 
-def test_a_token_in_the_place_of_an_id_reaches_nobody(play):
+def test_a_token_in_place_of_an_id_reaches_nobody(play):
     job = play(default="not_installed")
     done = job.run(job.manifest(f"location_id,company_id\n{JWT},CoA\nLocA,{JWT}\n"))
     assert JWT not in seen_by_others(job) + done.stdout + done.stderr

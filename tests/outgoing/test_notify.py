@@ -182,7 +182,7 @@ def test_always_tells_of_a_good_end_too(play):
         ("sleep 60", 0.5, "sleep): did not end within 0.5 s"),
         ("sh -c 'echo it went wrong; exit 3'", 10, "sh): ended with 3: it went wrong"),
         (shlex.join([sys.executable, "-c", TALKS]), 20, f"{sys.executable}): ended with 5: the first words"),
-        # Its own child keeps the pipe open: that is no reason to wait.
+        # Its own child keeps the pipe open: that must not keep the run waiting.
         ("sh -c 'sleep 20 & exit 4'", 10, "sh): ended with 4: it said nothing"),
     ],
 )

@@ -64,7 +64,7 @@ def test_requests_never_burst_not_at_the_start_nor_after_a_pause_or_a_hold(rate,
 
 @pytest.mark.parametrize("latency", [0.02, 0.2, 1.0])
 @pytest.mark.parametrize("rate", [5.0, 10.0, 20.0, 100.0])
-def test_the_pace_is_used_but_for_half_a_percent_also_where_the_machine_wakes_up_late(rate, latency):
+def test_the_pace_is_used_to_within_half_a_percent_also_if_the_machine_wakes_up_late(rate, latency):
     hours = run(Server(), rate=rate, requests=int(rate * 120), latency=latency, jitter=0.01, late=0.004)
     # The first goes alone, which costs one answer's time.
     spent = hours.heard[-1].left - hours.heard[1].left
@@ -106,7 +106,7 @@ def test_429s_that_come_by_chance_cost_their_holds_and_hardly_more(seed):
 @pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("latency", [0.05, 1.0])
 @pytest.mark.parametrize("most", [25, 100, 200])
-def test_what_answers_say_of_the_limit_is_kept_without_a_429(most, latency, fixed):
+def test_what_answers_say_about_the_limit_is_kept_without_a_429(most, latency, fixed):
     hours = run(Server(most, 10, fixed, shows=True), rate=25, requests=most * 8, latency=latency)
     assert hours.refused == 0
     assert hours.accepted_a_second() >= 0.96 * most / 10

@@ -1,4 +1,4 @@
-"""What answers say of the server's limits, however they say it."""
+"""What answers say about the server's limits, however they say it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_next_day_is_understood_in_every_likely_unit(text):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "1e300", "-5", "1000000000", "2031-01-01T00:00:00Z"])
-def test_a_next_day_that_is_past_far_off_or_unreadable_is_none(text):
+def test_a_next_day_that_is_past_far_off_or_unreadable_is_ignored(text):
     said = read_limits({"x-ratelimit-daily-remaining": "0", "x-ratelimit-daily-reset": text}, NOW)
     assert said is not None
     assert said.next_day is None

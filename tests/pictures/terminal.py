@@ -1,6 +1,6 @@
 """The pictures of the terminal in the README: a real run on a real terminal, against the sandbox.
 
-`make pictures` takes them anew. The terminal is emulated by pyte and drawn by rich: they show what was printed.
+`make pictures` takes them again. The terminal is emulated by pyte and drawn by rich: they show what was printed.
 """
 
 from __future__ import annotations

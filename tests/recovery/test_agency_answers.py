@@ -137,7 +137,7 @@ def test_only_three_in_a_row_close_reconnect_for_an_agency_and_for_that_one_alon
 @pytest.mark.parametrize(
     ("standing", "renews"), [(Status.RECOVERED, True), (Status.FAILED, False), (Status.PENDING, False)]
 )
-def test_what_is_recorded_counts_once_and_only_where_it_was_not_back(standing, renews):
+def test_what_is_recorded_counts_once_and_only_if_it_was_not_back(standing, renews):
     some = agency_answers(standing)
     _, first = some.came(location(1), Route.RECONNECT, stray())
     _, second = some.came(location(2), Route.REFRESH, stray())

@@ -154,7 +154,7 @@ def ends(night, first_try, cause=DOWN):
     night.breaker.observe("app", failed(cause), first_try)
 
 
-def test_installs_that_were_first_tried_before_the_api_was_last_at_work_are_no_outage():
+def test_installs_that_were_first_tried_before_the_api_last_worked_are_not_an_outage():
     night = Night()
     for _ in range(20):
         night.tries += 1  # All of them are in their retries when one is back.
@@ -189,7 +189,7 @@ def test_a_server_that_was_never_reached_is_an_outage_by_the_first_installs_trie
         ("property userType should not exist", "property locationId should not exist", False),
     ],
 )
-def test_refusals_are_the_same_but_for_their_ids_and_numbers(one, another, same):
+def test_refusals_that_differ_only_in_ids_and_numbers_are_the_same(one, another, same):
     night = Night()
     for says in (one, another) * 3:
         night.hears(failed(REFUSED, says=says))

@@ -103,7 +103,7 @@ def test_an_install_that_alone_gets_no_answer_fails_by_its_own_tries(ledger):
     assert night.breaker.tripped(APP) is None
 
 
-def test_the_stragglers_of_a_night_that_went_well_are_no_outage(ledger):
+def test_the_stragglers_of_a_night_that_went_well_are_not_an_outage(ledger):
     bad = {f"Loc{number:03}" for number in range(3, 120, 8)}
     night = Night(ledger, lambda account, now, out: (ERROR if account in bad else PAIR, 0.2), at_gate=2)
     ended = night.run(120)

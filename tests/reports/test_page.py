@@ -1,4 +1,4 @@
-"""failures.html as a text: what stands in it, and what can never get out of it."""
+"""failures.html as a text: what is in it, and what can never get out of it."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_the_block_for_highlevel_holds_what_their_support_asks_for(tmp_path):
     assert block.index("Installs: 3") < block.index("Installs: 1")
 
 
-def test_the_link_to_install_again_stands_where_it_helps_and_is_known(tmp_path):
+def test_the_link_to_install_again_is_shown_where_it_helps_and_is_known(tmp_path):
     page = page_of(tmp_path, [(place(1), Cause.RECONNECT_REMOVED), (place(2), Cause.LOCATION_INACTIVE)])
     links = [link for link in Read(page).attributes("href") if link.startswith("https:")]
     assert [urlsplit(link).hostname for link in links] == [

@@ -57,7 +57,7 @@ def test_a_cell_survives_any_number_of_rounds_unchanged(write, own, rounds):
         ]
 
 
-def test_a_broken_line_stays_broken_through_rounds_until_it_is_mended(write, tmp_path):
+def test_a_broken_line_stays_broken_through_rounds_until_it_is_fixed(write, tmp_path):
     path = tmp_path / "installs.csv"
     path.write_text("location_id,name\nLocA,x,y\n", encoding="utf-8")
     for _ in range(3):

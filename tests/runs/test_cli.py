@@ -1,4 +1,4 @@
-"""The command from outside: wrong options, and what is said of them."""
+"""The command from outside: wrong options, and what the job says about them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ MOMENTS = {
 
 
 def told(output):
-    """All that the reports say, but for times, tokens, ids of traces, and the tries of what failed and was tried again."""
+    """All that the reports say, except times, tokens, ids of traces, and the tries of what failed and was tried again."""
     text = (output / "failures.html").read_text(encoding="utf-8")
     # What has changed since the report before is told where there was one.
     text = re.sub(r'<section class="changes".*?</section>\s*', "", text, flags=re.DOTALL)
@@ -108,7 +108,7 @@ def test_killed_again_and_again_at_random_moments_nothing_recorded_is_ever_lost(
 
 
 @pytest.mark.parametrize("moment", ["a commit begins", "a commit is done"])
-def test_a_forced_run_that_is_killed_leaves_each_install_a_pair_and_the_newest_but_for_those_in_flight(stage, moment):
+def test_a_forced_run_that_is_killed_leaves_each_install_a_pair_and_the_newest_except_those_in_flight(stage, moment):
     job = stage.job
     manifest = job.manifest(listing(INSTALLS))
     stage.run(manifest, job.output)

@@ -80,7 +80,7 @@ def test_what_is_there_already_is_kept_to_the_byte(agencies):
     assert "nothing to add" in again.stdout
 
 
-def test_a_name_stands_in_the_list_as_it_is_and_runs_in_no_spreadsheet():
+def test_a_name_is_in_the_list_as_it_is_and_runs_in_no_spreadsheet():
     names = [
         "+49 30 Gym",
         "@Home, Yoga",

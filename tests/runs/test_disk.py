@@ -42,7 +42,7 @@ def disk(tmp_path):
 
 
 def fill(place):
-    """Take all the room there is."""
+    """Take all the space on the disk."""
     with (place / "somebody-elses").open("ab", buffering=0) as file:
         for size in (1 << 16, 4096, 512, 1):
             try:
@@ -178,7 +178,7 @@ def test_a_folder_that_another_took_the_place_of_is_left_alone_and_what_became_o
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_folder_in_the_place_of_a_report_is_refused_before_anything_is_sent(stage, name):
+def test_a_folder_in_place_of_a_report_is_refused_before_anything_is_sent(stage, name):
     job = stage.job
     (job.output / name).mkdir(parents=True)
     assert stage.run(job.manifest(listing(3)), job.output)["code"] == 2
@@ -201,7 +201,7 @@ def test_a_folder_that_takes_the_place_of_a_report_under_way_costs_that_report_a
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_link_in_the_place_of_a_report_is_replaced_and_never_followed(stage, name):
+def test_a_link_in_place_of_a_report_is_replaced_and_never_followed(stage, name):
     job = stage.job
     job.output.mkdir(mode=0o700)
     elsewhere = job.folder / "elsewhere"

@@ -273,7 +273,7 @@ def test_only_a_plan_whose_answer_cannot_be_written_fails(play, where):
     assert "Traceback" not in done.stderr
 
 
-def test_a_terminal_that_hangs_up_ends_the_run_gently(play):
+def test_a_terminal_that_hangs_up_ends_the_run_gracefully(play):
     job = play(latency_seconds=0.05)
     manifest = job.manifest(listing(300))
     child, terminal = pty.fork()
@@ -291,7 +291,7 @@ def test_a_terminal_that_hangs_up_ends_the_run_gently(play):
     assert counts["pending"] == 300 - counts["recovered"]
 
 
-def test_under_nohup_a_hang_up_is_no_reason_to_stop(play):
+def test_under_nohup_a_hang_up_does_not_stop_the_run(play):
     job = play(latency_seconds=0.02)
     manifest = job.manifest(listing(30))
     process = subprocess.Popen(

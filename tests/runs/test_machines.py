@@ -57,7 +57,7 @@ def test_a_file_system_that_syncs_no_folders_is_warned_of_once_and_the_run_goes_
     job.output.mkdir(mode=0o700)
     done = strace(job, f"fsync:error={error}", of=[job.output])
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("syncs no folders") == 1
+    assert done.stderr.count("does not sync folders") == 1
     assert pairs(job.output) == issued(job)
 
 
@@ -136,7 +136,7 @@ def test_a_folder_of_the_users_keeps_its_mode_with_a_warning_where_others_may_wr
     done = run(job)
     assert done.returncode == 0, done.stderr
     assert job.output.stat().st_mode & 0o7777 == mode
-    assert ("can be written to by others" in done.stderr) == warned
+    assert ("other users can write to" in done.stderr) == warned
     assert {file.stat().st_mode & 0o777 for file in job.output.iterdir()} == {0o600}
 
 
@@ -191,7 +191,7 @@ def test_where_the_folders_it_needs_are_read_only_it_does_not_start(read_only, t
     assert job.sandbox.seen == []
 
 
-def test_what_lies_on_disk_for_a_moment_lies_in_output_without_a_name(play):
+def test_what_is_on_disk_for_a_moment_is_in_output_without_a_name(play):
     job = play()
     olds = "".join(f"Loc{n},canary-of-an-old-pair-{n}-{'x' * 2_000}\n" for n in range(3_000))
     manifest = job.manifest(f"location_id,refresh_token\n{olds}")

@@ -241,7 +241,7 @@ def test_force_is_the_only_way_to_touch_a_recovered_install_and_a_failure_keeps_
     assert job.results()["LocA"]["access_token"] == second
 
 
-def test_a_signal_stops_gently_and_the_rest_is_pending(play):
+def test_a_signal_stops_gracefully_and_the_rest_is_pending(play):
     job = play(latency_seconds=0.1)
     process = job.start("run", job.manifest(listing([f"Loc{n}" for n in range(300)])), "--output", job.output)
     _wait_until(lambda: len(job.sandbox.seen) > 6)
@@ -259,7 +259,7 @@ def test_a_signal_stops_gently_and_the_rest_is_pending(play):
 def test_a_second_signal_ends_the_run_at_once_and_the_reports_are_there(play, second):
     job = play({"LocB": Place("not_installed")}, latency_seconds=0.2)
     manifest = job.manifest(listing(["LocA", "LocB", "LocC", "LocD"]))
-    # Started as cron does, in a folder whose modules are none of the job's.
+    # Started as cron does, in a folder whose modules do not belong to the job.
     job.command, job.project = (Path(sys.executable).with_name("recover"),), job.folder
     for name in ("json.py", "jobs.py"):
         (job.folder / name).write_text("raise SystemExit(99)", encoding="utf-8")

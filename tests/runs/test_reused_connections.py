@@ -50,7 +50,7 @@ def test_kept_connections_that_die_without_a_byte_of_the_answer_cost_no_try(play
     assert {row["attempts"] for row in job.results().values()} == {"1"}
 
 
-def test_a_connection_that_dies_anew_each_time_is_a_failure_of_that_install_alone(play):
+def test_a_connection_that_dies_each_time_is_a_failure_of_that_install_alone(play):
     job = play({"Loc03": Place("drop_before")})
     assert job.run(job.manifest(accounts()), "--workers", "1").returncode == 1
     assert {account: row["cause"] for account, row in job.failures().items()} == {"Loc03": "network_error"}

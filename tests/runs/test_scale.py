@@ -1,4 +1,4 @@
-"""A million rows are no problem: what is not held in memory, and what is not written again."""
+"""A million rows work: what is not held in memory, and what is not written again."""
 
 from __future__ import annotations
 

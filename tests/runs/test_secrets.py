@@ -27,7 +27,7 @@ REPORTS_WITHOUT_TOKENS = ["failures.csv", "failures.html", "summary.json"]
 
 
 def forms(secret):
-    """Every way in which one may write a secret, but for encodings that nobody would undo."""
+    """Every way in which one may write a secret, except encodings that nobody would undo."""
     encoded = {
         secret,
         quote(secret),
@@ -178,7 +178,7 @@ def test_a_bug_that_prints_a_secret_shows_stars_keeps_its_traceback_and_what_was
 @pytest.mark.parametrize(
     "opened", [lambda folder: open_ledger(folder, "https://api.example.test").engine, lambda _: open_memory()]
 )
-def test_what_goes_wrong_in_the_ledger_shows_no_value_that_was_to_be_written(tmp_path, opened):
+def test_what_goes_wrong_in_the_ledger_shows_no_value_of_the_write(tmp_path, opened):
     with pytest.raises(OperationalError) as refused, opened(tmp_path).begin() as connection:
         connection.execute(text("INSERT INTO nowhere VALUES (:token)"), {"token": "short-1"})
     assert "short-1" not in str(refused.value)

@@ -97,7 +97,7 @@ def test_where_a_secret_with_a_blank_at_its_end_is_refused_it_is_hinted_at_befor
     assert "wr0ng" not in done.stdout + done.stderr
 
 
-def test_where_the_run_goes_on_by_another_route_the_hint_stands_beside_what_was_refused(play):
+def test_if_the_run_goes_on_by_another_route_the_hint_is_beside_what_was_refused(play):
     job = play()
     job.environment["HIGHLEVEL_CLIENT_SECRET"] = SECRET + " "
     old = job.sandbox.old_pair("CoA", "Company")["access_token"]

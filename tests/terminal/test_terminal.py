@@ -572,7 +572,7 @@ def test_a_secret_in_two_writes_is_still_one():
     assert stream.getvalue() == "a ****\na ****\n"
 
 
-def test_a_long_name_of_ours_is_no_secret_but_what_looks_like_one_is():
+def test_a_long_name_of_ours_is_not_a_secret_but_what_looks_like_one_is():
     stream = io.StringIO()
     net = Stream(stream)
     name = "installs-of-the-november-incident-all-agencies-2026"
