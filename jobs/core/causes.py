@@ -171,7 +171,7 @@ def _says_nothing(text: str) -> bool:
 
 
 _CODES = frozenset({Stage.MANIFEST, Stage.RECONNECT, Stage.EXCHANGE})
-_AGENCYS = frozenset({Stage.LOCATION_TOKEN, Stage.INSTALLED_LOCATIONS})
+_AGENCY_CALLS = frozenset({Stage.LOCATION_TOKEN, Stage.INSTALLED_LOCATIONS})
 _REFRESH = frozenset({Stage.REFRESH})
 _REFUSED = range(400, 500)
 _FAILED = range(400, 600)
@@ -197,8 +197,8 @@ RULES: tuple[Rule, ...] = (
     Rule(Cause.NOT_INSTALLED, _REFUSED, names_absence, own=True),
     Rule(Cause.REQUEST_REFUSED, range(401, 402), _says(r"version header|api version")),
     Rule(Cause.REFRESH_INVALID, range(401, 402), _anything, _REFRESH, own=True),
-    Rule(Cause.AGENCY_REFUSED, range(401, 404), _anything, _AGENCYS, own=True),
-    Rule(Cause.AGENCY_REFUSED, _REFUSED, _REMOVED, _AGENCYS),
+    Rule(Cause.AGENCY_REFUSED, range(401, 404), _anything, _AGENCY_CALLS, own=True),
+    Rule(Cause.AGENCY_REFUSED, _REFUSED, _REMOVED, _AGENCY_CALLS),
     Rule(Cause.RECONNECT_REMOVED, range(404, 406), _says_nothing, _CODES),
     Rule(Cause.RECONNECT_REMOVED, range(410, 411), _says_nothing, _CODES),
     Rule(Cause.CREDENTIALS_REJECTED, range(401, 402), _anything, own=True),

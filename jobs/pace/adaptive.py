@@ -16,9 +16,7 @@ from collections import deque
 _WINDOW = 10.0  # The length of HighLevel's own window in seconds.
 _BELOW = 0.97  # The pace goes to this share of what was taken: a window's edges, and the requests of others, need room.
 _DEEPEST = 0.4  # One step never goes below this share of the pace: little may be taken only because little was sent.
-_RISE = (
-    0.004  # The share that the pace gains each second: at a limit, a 429 every forty seconds; double in four minutes.
-)
+_RISE = 0.004  # The share that the pace gains each second. At a limit, that means a 429 about every forty seconds.
 _WITHIN = 0.9  # A share of what was taken before. A 429 below it is chance. Between it and 1 are edges and others' use.
 _CHANCE = 5  # After one chance 429, this many more do not lower the pace: chance 429s seldom come alone.
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate", "Held", "Lowered", "Resource", "Rests", "Stopped"]
 
-_SHORT = (
-    0.25  # Seconds that a request waits in the line for the limit of its own resource; for longer it leaves the line.
-)
+_SHORT = 0.25  # Seconds. A request waits in the line this long for its own resource's limit, and otherwise leaves it.
 _LONGEST_WAIT = 3_600.0  # Seconds, after which a thread looks again. A lock's own timeout has a limit.
 
 

@@ -72,11 +72,11 @@
   const changed = () => { save(); apply(); };
 
   const copy = async (button) => {
-    const letter = button.closest(".letter");
-    const source = letter.querySelector(`.${button.dataset.copy}`);
+    const message = button.closest(".message");
+    const source = message.querySelector(`.${button.dataset.copy}`);
     let done = true;
     try { await navigator.clipboard.writeText(source.textContent); } catch {
-      letter.querySelector("details").open = true;
+      message.querySelector("details").open = true;
       getSelection().selectAllChildren(source);
       done = document.execCommand("copy");
     }

@@ -44,7 +44,7 @@ class Row:
 class Mail:
     """The message for a company, and the link that opens it in a mail program."""
 
-    letter: Message
+    message: Message
     mailto: str
 
 
@@ -57,7 +57,7 @@ class Part:
     count: int
     continued: bool
     mail: Mail | None
-    lacks_mail: bool
+    mail_missing: bool
     rows: list[Row]
 
     @property
@@ -137,7 +137,7 @@ def _row(listed: Listed, context: PageContext) -> Row:
 def _mail(records: Sequence[Record], cause: Cause, company: str, count: int, context: PageContext) -> Mail | None:
     first = records[0]
     named = [account_label(record) for record in records[:_NAMED]]
-    letter = context.messages.write(
+    message = context.messages.write(
         cause.value,
         {
             "app": plain(context.app_name(first.client_id), 80) or "our app",
@@ -148,16 +148,16 @@ def _mail(records: Sequence[Record], cause: Cause, company: str, count: int, con
             "link": reinstall_url(context.apps.get(first.client_id), first),
         },
     )
-    return Mail(letter, _mailto(letter, records if len(records) == count else ())) if letter else None
+    return Mail(message, _mailto(message, records if len(records) == count else ())) if message else None
 
 
-def _mailto(letter: Message, records: Iterable[Record]) -> str:
+def _mailto(message: Message, records: Iterable[Record]) -> str:
     """The mailto link. It has an address if the rows hold exactly one, and the text if that is short enough."""
     cells = {cell.strip() for record in records for _, cell in record.cells}
     found = {cell for cell in cells if _ADDRESS.fullmatch(cell)}
     to = quote(found.pop(), safe="@") if len(found) == 1 else ""
-    link = f"mailto:{to}?subject={quote(letter.subject, safe='')}"
-    whole = f"{link}&body={quote(letter.body.replace(chr(10), chr(13) + chr(10)), safe='')}"
+    link = f"mailto:{to}?subject={quote(message.subject, safe='')}"
+    whole = f"{link}&body={quote(message.body.replace(chr(10), chr(13) + chr(10)), safe='')}"
     return whole if len(whole) <= _LONGEST_MAILTO else link
 
 

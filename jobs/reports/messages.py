@@ -50,7 +50,7 @@ class Messages:
         if name not in self.templates:
             return None
         try:
-            return _letter(self.templates[name].render(values))
+            return _message(self.templates[name].render(values))
         except Exception:  # noqa: BLE001 - a template is the user's own program and must never stop a report
             return None
 
@@ -97,11 +97,11 @@ def _compiled(environment: SandboxedEnvironment, source: str, name: str) -> Temp
         raise ValueError(f"unknown name: {', '.join(sorted(unknown))}")
     template = environment.from_string(parsed)
     for values in _made_up(name):
-        _letter(template.render(values))
+        _message(template.render(values))
     return template
 
 
-def _letter(text: str) -> Message:
+def _message(text: str) -> Message:
     first, _, body = text.strip().partition("\n")
     subject = first.removeprefix(_SUBJECT).strip()
     if not first.startswith(_SUBJECT) or not subject or not body.strip():

@@ -115,12 +115,12 @@ def _sections(run: Run, worklist: Worklist, context: PageContext) -> Iterator[di
         if not cards:
             continue
         count = sum(card["count"] for card in cards)
-        letter, lost = None, ""
+        message, lost = None, ""
         if owner is Owner.HIGHLEVEL:
             client_ids = sorted({client_id for card in cards for client_id in card["client_ids"]})
-            letter = block(worklist.evidence, client_ids, count, run.base_url, context.messages)
+            message = block(worklist.evidence, client_ids, count, run.base_url, context.messages)
             lost = context.messages.why_missing(TO_HIGHLEVEL)
-        words = {"owner": owner.value, "words": section, "letter": letter, "lost": lost}
+        words = {"owner": owner.value, "words": section, "message": message, "lost": lost}
         yield words | {"cards": cards, "count": count}
 
 

@@ -66,11 +66,11 @@ def test_every_call_has_its_address_for_highlevels_support():
 def test_a_message_is_free_of_jargon_and_asks_to_uninstall_only_where_the_app_is_still_there(cause):
     for accounts, more, link in product((["Harbor"], ["Harbor", "Pine"]), (0, 5), ("", "https://x.example/?a=b")):
         values = {"app": "Calendar Sync", "company": "Co1", "accounts": accounts, "more": more, "link": link}
-        letter = messages().write(cause.value, values | {"count": len(accounts) + more})
-        assert not JARGON.search(f"{letter.subject}\n{letter.body}")
-        assert ("uninstall" in letter.body) == (cause in (Cause.RECONNECT_REMOVED, Cause.REFRESH_INVALID))
-        assert all(account in letter.body for account in accounts)
-        assert (link in letter.body) == (cause in HELPS_WITH and bool(link)) or not link
+        message = messages().write(cause.value, values | {"count": len(accounts) + more})
+        assert not JARGON.search(f"{message.subject}\n{message.body}")
+        assert ("uninstall" in message.body) == (cause in (Cause.RECONNECT_REMOVED, Cause.REFRESH_INVALID))
+        assert all(account in message.body for account in accounts)
+        assert (link in message.body) == (cause in HELPS_WITH and bool(link)) or not link
 
 
 def test_an_agency_with_60_sub_accounts_is_one_message_that_names_them_all(tmp_path):
@@ -79,9 +79,9 @@ def test_an_agency_with_60_sub_accounts_is_one_message_that_names_them_all(tmp_p
     make_run(tmp_path / "out", COLUMNS, made)
     (part,) = parts(tmp_path / "out", Cause.RECONNECT_REMOVED)
     assert (part.company, part.count, len(part.rows)) == ("CoBig", 61, 61)
-    assert all(row.account in part.mail.letter.body for row in part.rows)
-    assert "Big Agency (agency CoBig)" in part.mail.letter.body
-    assert "61 accounts" in part.mail.letter.body
+    assert all(row.account in part.mail.message.body for row in part.rows)
+    assert "Big Agency (agency CoBig)" in part.mail.message.body
+    assert "61 accounts" in part.mail.message.body
     assert "&body=" not in part.mail.mailto  # too long for a mail program's link
 
 
@@ -92,7 +92,7 @@ def test_a_company_of_many_hundreds_is_cut_into_tables_and_still_one_message(tmp
     assert [len(part.rows) for part in mine] == [100, 100, 50]
     assert [part.continued for part in mine] == [False, True, True]
     assert [bool(part.mail) for part in mine] == [True, False, False]
-    assert "… and 150 more" in mine[0].mail.letter.body
+    assert "… and 150 more" in mine[0].mail.message.body
 
 
 def test_installs_of_unknown_companies_may_be_strangers_and_get_a_message_each(tmp_path):
@@ -101,7 +101,7 @@ def test_installs_of_unknown_companies_may_be_strangers_and_get_a_message_each(t
     found = parts(tmp_path / "out", Cause.NOT_INSTALLED)
     assert [part.count for part in found] == [1, 1, 1]
     for n, part in enumerate(found):
-        (name, address), body = person(n), part.mail.letter.body
+        (name, address), body = person(n), part.mail.message.body
         assert name in body
         assert not [other for other in range(3) if other != n and person(other)[0] in body]
         query = parse_qs(urlsplit(part.mail.mailto).query)
@@ -120,7 +120,7 @@ def test_what_a_user_wrote_breaks_out_of_no_message_and_no_mail_link(tmp_path):
     address = "a@b.example?bcc=eve@evil.example&body=x"
     make_run(tmp_path / "out", COLUMNS, [(place(1, "", name, address), Cause.NOT_INSTALLED)])
     (part,) = parts(tmp_path / "out", Cause.NOT_INSTALLED)
-    assert not [line for line in part.mail.letter.body.splitlines() if FORMULA.match(line)]
+    assert not [line for line in part.mail.message.body.splitlines() if FORMULA.match(line)]
     assert "bcc=" not in part.mail.mailto
     assert not set(part.mail.mailto) & set("<>\"'\n\r ")
     assert set(parse_qs(urlsplit(part.mail.mailto).query)) == {"subject", "body"}

@@ -121,22 +121,22 @@ def test_each_chip_names_its_count_and_shows_just_so_many(visit):
 
 def test_a_message_is_copied_by_its_button(visit):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
-    letter = page.locator(".letter").first
+    message = page.locator(".message").first
     for name, part in (("Copy subject", ".subject"), ("Copy text", ".body")):
-        letter.get_by_role("button", name=name).click()
-        letter.get_by_role("button", name="Copied").wait_for()
-        assert page.evaluate("navigator.clipboard.readText()") == letter.locator(part).text_content()
+        message.get_by_role("button", name=name).click()
+        message.get_by_role("button", name="Copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == message.locator(part).text_content()
         page.wait_for_timeout(50)
-        letter.get_by_role("button", name=name).wait_for()
+        message.get_by_role("button", name=name).wait_for()
 
 
 def test_where_the_clipboard_is_refused_the_text_is_selected(visit):
     page = visit()
     page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
-    letter = page.locator(".letter").first
-    letter.get_by_role("button", name="Copy text").click()
-    letter.get_by_role("button", name=re.compile("Copied|Selected")).wait_for()
-    assert page.evaluate("getSelection().toString()").strip() == letter.locator(".body").text_content().strip()
+    message = page.locator(".message").first
+    message.get_by_role("button", name="Copy text").click()
+    message.get_by_role("button", name=re.compile("Copied|Selected")).wait_for()
+    assert page.evaluate("getSelection().toString()").strip() == message.locator(".body").text_content().strip()
 
 
 def test_without_script_all_of_it_can_be_read_and_nothing_is_shown_that_does_not_work(visit):
@@ -146,10 +146,10 @@ def test_without_script_all_of_it_can_be_read_and_nothing_is_shown_that_does_not
     for owner in ("developer", "highlevel", "nobody"):
         page.locator(f".owner[data-owner={owner}] > summary").click()
     assert shown(page) == 31
-    letter = page.locator(".letter").first
-    letter.locator("summary").click()
-    letter.locator(".body").click()  # one click selects it
-    assert page.evaluate("getSelection().toString()").strip() == letter.locator(".body").text_content().strip()
+    message = page.locator(".message").first
+    message.locator("summary").click()
+    message.locator(".body").click()  # one click selects it
+    assert page.evaluate("getSelection().toString()").strip() == message.locator(".body").text_content().strip()
 
 
 @pytest.mark.parametrize("script", [True, False])
@@ -159,7 +159,7 @@ def test_on_paper_everything_is_open_with_boxes_heads_and_the_targets_of_links(v
     if script:
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert page.locator("details:not([open])").count() == 0
-    seen = page.locator("tr.i, .letter pre").evaluate_all("all => all.map(one => one.checkVisibility())")
+    seen = page.locator("tr.i, .message pre").evaluate_all("all => all.map(one => one.checkVisibility())")
     assert len(seen) > 31
     assert all(seen)
     assert page.locator("#filter:visible, .acts:visible").count() == 0
