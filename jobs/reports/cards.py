@@ -103,7 +103,7 @@ CARDS: Mapping[Cause, Card] = {
         "The app works in the customer's account again, and the next report no longer lists the install here.",
     ),
     Cause.REFRESH_INVALID: Card(
-        "The app must be installed again: its old key has expired",
+        "The app must be installed again: its old key no longer works",
         "HighLevel no longer accepts the key that the app holds for these accounts. The app is still installed, but cut off.",
         _INSTALL_AGAIN,
         "The app works in the customer's account again, and the next report no longer lists the install here.",

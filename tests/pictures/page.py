@@ -15,7 +15,7 @@ PICTURE = PROJECT / ".github" / "page.png"
 
 
 def main() -> int:
-    """Draw the page of a second run, after which 31 installs of 5,000 still need someone."""
+    """Draw the page of a second run, after which 31 installs of 5,000 still need attention."""
     if not chromium():
         sys.stderr.write("error: chromium is not there: install it (Debian: apt install chromium)\n")
         return 2

@@ -65,11 +65,11 @@ def headline(page):
 def test_the_first_line_is_a_sentence(tmp_path):
     made = [(place(n, "", *person(n)), GONE if n < 31 else None) for n in range(1200)]
     assert headline(page_of(tmp_path / "a", made)) == (
-        "31 of 1,200 installs still need someone. 1,169 are back. 0 were not tried."
+        "31 of 1,200 installs still need attention. 1,169 are back. 0 were not tried."
     )
     one = [(place(1), GONE), (place(2), None)]
     assert headline(page_of(tmp_path / "b", one, untried=[place(3)])) == (
-        "1 of 3 installs still needs someone. 1 is back. 1 was not tried."
+        "1 of 3 installs still needs attention. 1 is back. 1 was not tried."
     )
 
 
@@ -112,7 +112,7 @@ def test_a_card_lists_2000_installs_at_most_and_names_the_csv_and_the_counts_sta
     make_run(tmp_path / "out", COLUMNS, made)
     page = (tmp_path / "out" / "failures.html").read_text(encoding="utf-8")
     assert page.count('class="i') == 2_003
-    assert "<h1>2,303 of 2,303 installs still need someone." in page
+    assert "<h1>2,303 of 2,303 installs still need attention." in page
     assert '<span class="count">2,300 installs</span> <code class="name">not_installed</code>' in page
     (told,) = re.findall(r'<p class="more">(.*?)</p>', page)
     assert told.startswith(
@@ -143,7 +143,7 @@ def test_a_broken_line_is_named_by_its_number_and_shows_what_was_read(tmp_path):
 def test_what_an_earlier_list_held_is_marked_and_counted_apart(tmp_path):
     page_of(tmp_path, [(place(1), GONE), (place(2), GONE)])
     page = page_of(tmp_path, [(place(1), GONE)])
-    assert headline(page).startswith("1 of 1 install still needs someone.")
+    assert headline(page).startswith("1 of 1 install still needs attention.")
     assert "The page includes 1 install from an earlier list that is not in the newest one" in page
     assert page.count("not in the newest list</span>") == 1
 
