@@ -65,7 +65,9 @@ def test_it_opens_with_the_work_of_customers_and_agencies_and_folds_the_rest(vis
     }
     assert is_open == {"customer": True, "agency": True, "developer": False, "highlevel": False, "nobody": False}
     assert (
-        page.locator("header > :first-child, h1").first.inner_text().startswith("31 of 35 installs still need attention.")
+        page.locator("header > :first-child, h1")
+        .first.inner_text()
+        .startswith("31 of 35 installs still need attention.")
     )
 
 
