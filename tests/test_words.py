@@ -29,6 +29,9 @@ PHRASES = {
     r"\b[Rr]aises? (?:[\w`]+[, ]+)*where\b": "raises ... if",
     r"(?:\bNone|''|`\"\"`|\b[Ee]mpty|\bFalse|\bTrue|\belse|-1) where\b": "None if",
     r"\bwhere (?:it|one|there|they|he|that|this) (?:is|are|was|were|has|have|had|does|do) (?:not|none|no)\b": "if ... not",
+    r"; else\b(?! if)": "otherwise",
+    r"\bWhere (?:no|nothing|nobody|there|it|one|a|an)\b(?! to\b)[^?]*(?!\?)\Z": "If ...",
+    r"\b(?:if|where) need be\b": "if needed",
     r"\bfor who\b": "for somebody who",
     r"\bsa(?:y|ys|id) of\b": "say about",
     r"\bof the user's(?:[^\w\s]| (?:that|which|where|whose|is|are)\b)": "the user's own",
@@ -46,7 +49,7 @@ PLAIN = [
     "a bearer token", "Nothing is left but the ledger.", "for whoever reads it", "None of these are used.",
     "It raises UserError if the file is missing.", "the folder where it is", "Of course.", "It stands for an id.",
     "the ledger beside it", "The user's own columns are kept.", "columns of the user's list", "its own file", "commend it",
-    "Two of them are none of these.",
+    "Two of them are none of these.", "If not, or else.", "Where is it?", "Where to add a column", "the folder where it is kept",
 ]  # fmt: skip
 FOREIGN = [
     "is to be mended", "every column but for the ids", "is no valid id", "'x' is no {}", "a ledger that is none that is slow",
@@ -54,7 +57,7 @@ FOREIGN = [
     "the cause stands in its row", "it lies in the future", "Raises UserError where it is held.", "None where it was not told.",
     "the end, where it has not ended", "for who has it alone", "what answers say of limits", "cells of the user's, in order",
     "the own reader", "it keeps the pair there is", "check the very pair", "stops gently", "a row in the place of another",
-    "what is recovered is skipped", "Of a window, kept free.",
+    "what is recovered is skipped", "a list; else the run stops", "Where it is held, the job waits.", "quotes if need be", "Of a window, kept free.",
 ]  # fmt: skip
 
 # The words of these places are not rewritten yet. The list only becomes shorter.

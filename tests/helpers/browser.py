@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright. Where it is not there, tests that need it are skipped by name; in CI they fail."""
+"""Debian's Chromium, driven by Playwright. If it is missing, tests that need it are skipped by name. In CI they fail."""
 
 from __future__ import annotations
 
