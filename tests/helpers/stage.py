@@ -1,22 +1,24 @@
-"""The job in a process of its own that dies at a named moment: `python -m tests.helpers.stage`, one JSON line a run on stdin.
+"""The process that forks runs of the job (see `fork_server`), and kills one at a named moment where asked.
 
-Everything is imported once, then each run is a fork, so that dozens of real kills cost little. A moment is met in
-the libraries below the job (audit events, SQLAlchemy's dialect), never in its own code.
+Everything is imported once, so that dozens of runs and of real kills cost little. A moment is met in the libraries
+below the job (audit events, SQLAlchemy's dialect), never in its own code.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import io
 import itertools
 import json
 import os
 import pkgutil
 import signal
+import socket
 import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
@@ -28,6 +30,7 @@ for _room in pkgutil.walk_packages(jobs.__path__, "jobs."):
     if not _room.name.endswith("__main__"):
         importlib.import_module(_room.name)
 
+MOST_BYTES = 1 << 18
 SENDS = {
     b"POST /oauth/reconnect": "a reconnect leaves",
     b"POST /oauth/token": "a reconnect was answered, its code leaves",
@@ -37,9 +40,9 @@ SENDS = {
 class Moments:
     """Counts the moments of a run by name; at the one that was asked for, or some seconds after, the process is killed."""
 
-    def __init__(self, name, number, seconds):
-        self.kill_at = (name, number)
-        self.seconds = seconds
+    def __init__(self, kill_at, kill_after):
+        self.kill_at = tuple(kill_at)
+        self.seconds = kill_after
         self.seen = Counter()
 
     def __call__(self, name):
@@ -94,41 +97,74 @@ def plant(bug):
     setattr(holder, name, broken)
 
 
-def run(task):
-    """Play one task in this (forked) process; returns the exit code and the moments that were met."""
+def run(task, out, err, answer):
+    """Play one task in this (forked) process, and end it."""
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    sys.stdout, sys.stderr = anew(sys.stdout, 1), anew(sys.stderr, 2)
     os.environ.clear()
     os.environ.update(task["environment"])
-    with Path(task["out"]).open("ab") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-    moments = Moments(*task["kill_at"], task["kill_after"])
-    moments.set_up()
-    os.umask(task.get("umask", 0o022))
+    time.tzset()
+    os.umask(task["umask"])
+    sys.argv = [jobs.__file__.replace("__init__", "__main__"), *task["arguments"]]
+    moments = Moments(**task["moments"]) if "moments" in task else None
+    if moments:
+        moments.set_up()
     if "bug" in task:
         plant(task["bug"])
+    code = ended(jobs.cli.main)
+    if moments:
+        os.write(answer, json.dumps(moments.seen).encode() + b"\n")
+    os._exit(code)
+
+
+def ended(main):
+    """The exit code of `main`, after what the interpreter does at its end: all but to free each module, which takes longer
+    than most runs."""
+    code = 0
     try:
-        jobs.cli.main(task["arguments"])
+        main()
     except SystemExit as end:
-        return end.code, moments.seen
-    return 0, moments.seen
+        code = end.code or 0
+    except BaseException:  # noqa: BLE001 - as the interpreter does
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    return code
+
+
+def anew(stream, number):
+    """A standard stream as the interpreter makes it at its start, over what is there now."""
+    words = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": stream.line_buffering}
+    return io.TextIOWrapper(open(number, "wb", closefd=False), **words)
+
+
+def keep(task, out, err, answer):
+    """Fork the run, and tell how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    child = os.fork()
+    if not child:
+        run(task, out, err, answer)
+    os.close(out)
+    os.close(err)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.write(answer, f"{code}\n".encode())
+    os._exit(0)
 
 
 def main():
-    for line in sys.stdin:
-        task = json.loads(line)
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(reader)
-            code, seen = run(task)
-            os.write(writer, json.dumps(seen).encode())
-            os._exit(code)
-        os.close(writer)
-        with os.fdopen(reader) as answer:
-            seen = answer.read()
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        sys.stdout.write(json.dumps({"code": code, "moments": json.loads(seen or "{}")}) + "\n")
-        sys.stdout.flush()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for what keeps a run.
+    while True:
+        text, descriptors, *_ = socket.recv_fds(control, MOST_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
+        if not text:
+            return
+        if not os.fork():
+            control.close()
+            keep(json.loads(text), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from jobs.highlevel.api import CallFailed, Code, HighLevel, Limits, Window
 from jobs.pace.gate import Stopped
 from jobs.recovery.attempt import by_reconnect
 from tests.helpers.bad_server import CLOSE, KEEP, RESET, Bad, http, serving
+from tests.helpers.waiting import wait_until
 from tests.highlevel.test_bad_server import APP, CALLS, INSTALL
-from tests.runs.test_environment import wait_until
 from tests.runs.test_routes import listing, of
 
 FINE = Bad(lambda good: [http(good)], None, KEEP)

@@ -24,8 +24,8 @@ from jobs.core.model import Cause
 from jobs.highlevel.api import CallFailed, ThisMachineLacks
 from jobs.highlevel.proxy import check_way_out
 from jobs.highlevel.reasons import Attempted, of_this_machine, why_unreachable
-from tests.conftest import PROJECT
 from tests.helpers.bad_server import http
+from tests.helpers.job import PROJECT
 from tests.highlevel.test_bad_server import APP, INSTALL, client
 from tests.runs.test_environment import GOOD, HOST
 

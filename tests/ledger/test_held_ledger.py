@@ -21,8 +21,9 @@ from jobs.recovery.recorder import Recorder
 from jobs.recovery.runner import _intend
 from jobs.recovery.stop import Stop
 from jobs.system.lock_holders import Patience
-from tests.conftest import pairs
-from tests.runs.test_disk import issued, listing, wait_until
+from tests.helpers.job import pairs
+from tests.helpers.waiting import wait_until
+from tests.runs.test_disk import issued, listing
 
 HOLD = """
 import sqlite3, sys

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.manifest.redaction import holds_secret, names_secret
 from jobs.sandbox.tokens import mint
-from tests.conftest import CLIENT_ID
+from tests.helpers.job import CLIENT_ID
 
 JWT = mint("access", "Location", "LocA", CLIENT_ID, "CoA", 60)
 HEX = "5f3a9c1e7b2d48605f3a9c1e7b2d48605f3a9c1e"

@@ -17,7 +17,7 @@ from jobs.config.settings import NotifySettings, load_notify, load_settings
 from jobs.core.errors import Exit, UserError
 from jobs.outgoing.notify import News, text, wanted
 from jobs.sandbox.world import Place
-from tests.conftest import CLIENT_ID, SECRET
+from tests.helpers.job import CLIENT_ID, SECRET
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from jobs.core.secret import Secret
 from jobs.recovery.agency_answers import AgencyAnswers
 from jobs.sandbox.behaviours import LOCATION_TOKEN
 from jobs.sandbox.world import Place
-from tests.conftest import pairs
+from tests.helpers.job import pairs
 from tests.runs.test_routes import calls
 
 TWENTY = [f"Loc{n:02}" for n in range(20)]

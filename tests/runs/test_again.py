@@ -13,7 +13,7 @@ from jobs.core.clock import past_moment
 from jobs.core.errors import Exit
 from jobs.recovery.stop import Left, end_of, remaining
 from jobs.sandbox.world import Place
-from tests.conftest import CLIENT_ID
+from tests.helpers.job import CLIENT_ID
 
 
 def listing(accounts):

@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from jobs.sandbox.world import load_world
-from tests.conftest import PROJECT
+from tests.helpers.job import PROJECT
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ HEAVY = {"sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "
 def imported(job, *arguments):
     """The libraries among `HEAVY` that a command loads."""
     job.environment["PYTHONPROFILEIMPORTTIME"] = "1"
-    done = job(*arguments)
+    done = job.alone(*arguments)
     assert done.returncode == 0, done.stderr
     modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     # A library that was refused leaves its name there, but none of its parts.

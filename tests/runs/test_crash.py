@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 
 from jobs.sandbox.world import Place
-from tests.conftest import pairs
+from tests.helpers.job import pairs
 
 WORKERS = 3  # as many as the stage starts
 INSTALLS = 9

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from jobs.sandbox.world import Place
-from tests.conftest import PROJECT
+from tests.helpers.job import PROJECT
 
 
 def section(file, title):

@@ -17,7 +17,7 @@ from jobs.recovery.agency_tokens import AgencyKey
 from jobs.sandbox.behaviours import LISTING
 from jobs.sandbox.tokens import mint
 from jobs.sandbox.world import Limit, Place
-from tests.conftest import CLIENT_ID
+from tests.helpers.job import CLIENT_ID
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from tests.conftest import pairs, wait_until
+from tests.helpers.job import pairs
+from tests.helpers.waiting import wait_until
 
 REPORTS = ["results.csv", "failures.csv", "failures.html", "summary.json"]
 

@@ -22,8 +22,9 @@ import trustme
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.highlevel.api import CallFailed
-from tests.conftest import PROJECT, wait_until
 from tests.helpers.bad_server import KEEP, Bad, http, serving
+from tests.helpers.job import PROJECT
+from tests.helpers.waiting import wait_until
 from tests.highlevel.test_bad_server import APP, CALLS, INSTALL, SECRET, client
 
 HOST = "api.example.test"

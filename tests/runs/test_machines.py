@@ -11,7 +11,7 @@ import pytest
 
 from jobs.core.endings import ending_of
 from jobs.core.errors import Exit
-from tests.conftest import PROJECT, pairs
+from tests.helpers.job import PROJECT, pairs
 from tests.runs.test_disk import issued, listing
 
 WITHOUT = """

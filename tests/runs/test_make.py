@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.helpers.job import PROJECT
 
 
 @pytest.fixture

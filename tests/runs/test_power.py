@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import PROJECT, pairs
+from tests.helpers.job import PROJECT, pairs
 
 CALLS = "mkdir,mkdirat,fsync,fdatasync,sendto,rename,renameat,renameat2,openat"
 

@@ -17,7 +17,8 @@ import pytest
 
 from jobs.sandbox.behaviours import BEHAVIOURS, RECONNECT, TOKEN
 from jobs.sandbox.world import Limit, Place
-from tests.conftest import CLIENT_ID, SECRET
+from tests.helpers.job import CLIENT_ID, SECRET
+from tests.helpers.waiting import wait_until
 
 EXPECTED = {
     "recovered": "",
@@ -244,7 +245,7 @@ def test_force_is_the_only_way_to_touch_a_recovered_install_and_a_failure_keeps_
 def test_a_signal_stops_gracefully_and_the_rest_is_pending(play):
     job = play(latency_seconds=0.1)
     process = job.start("run", job.manifest(listing([f"Loc{n}" for n in range(300)])), "--output", job.output)
-    _wait_until(lambda: len(job.sandbox.seen) > 6)
+    wait_until(lambda: len(job.sandbox.seen) > 6)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     process.communicate(timeout=20)
@@ -264,9 +265,9 @@ def test_a_second_signal_ends_the_run_at_once_and_the_reports_are_there(play, se
     for name in ("json.py", "jobs.py"):
         (job.folder / name).write_text("raise SystemExit(99)", encoding="utf-8")
     process = job.start("run", manifest, "--output", job.output, "--workers", "1")
-    _wait_until(lambda: any(seen.account_id == "LocB" for seen in job.sandbox.seen))
+    wait_until(lambda: any(seen.account_id == "LocB" for seen in job.sandbox.seen))
     job.sandbox.world = replace(job.sandbox.world, latency_seconds=8)
-    _wait_until(lambda: any(seen.account_id == "LocC" for seen in job.sandbox.seen))
+    wait_until(lambda: any(seen.account_id == "LocC" for seen in job.sandbox.seen))
     process.send_signal(signal.SIGTERM)
     time.sleep(0.3)
     sent, began = len(job.sandbox.seen), time.monotonic()
@@ -292,9 +293,7 @@ def test_a_killed_run_loses_nothing_that_was_recorded_and_sends_no_code_twice(pl
     for more in (8, 30, 50):
         target = len(job.sandbox.seen) + more
         process = job.start("run", manifest, "--output", job.output, "--workers", "4")
-        _wait_until(
-            lambda target=target, process=process: len(job.sandbox.seen) >= target or process.poll() is not None
-        )
+        wait_until(lambda target=target, process=process: len(job.sandbox.seen) >= target or process.poll() is not None)
         hits += process.poll() is None
         process.kill()
         process.communicate()
@@ -314,7 +313,7 @@ def test_a_report_while_a_run_is_under_way_counts_what_stands_so_far(play):
     job = play({"Loc0": Place("not_installed")}, latency_seconds=0.05)
     text = listing([f"Loc{n}" for n in range(200)]) + "Loc1,again\n"
     process = job.start("run", job.manifest(text), "--output", job.output, "--workers", "1")
-    _wait_until(lambda: len(job.sandbox.seen) > 8)
+    wait_until(lambda: len(job.sandbox.seen) > 8)
     assert job("report", job.output).returncode == 0
     during = job.summary()
     hit = process.poll() is None
@@ -361,7 +360,7 @@ def test_two_runs_on_one_folder_or_for_one_app_cannot_happen(play):
     job = play(latency_seconds=0.1)
     manifest = job.manifest(listing([f"Loc{n}" for n in range(5000)]))
     process = job.start("run", manifest, "--output", job.output, "--workers", "2")
-    _wait_until(lambda: len(job.sandbox.seen) > 2)
+    wait_until(lambda: len(job.sandbox.seen) > 2)
     link = job.folder / "link"
     link.symlink_to(job.output)
     same_folder = job("run", manifest, "--output", link)
@@ -517,13 +516,6 @@ def test_a_broken_row_fails_by_itself_and_an_unknown_app_too(play):
     assert job.summary()["counts"] == {
         "rows": 4, "installs": 4, "duplicates": 0, "recovered": 1, "failed": 3, "pending": 0
     }  # fmt: skip
-
-
-def _wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_a_limit_that_answers_tell_of_is_kept_without_a_429(play):

@@ -6,14 +6,14 @@ import csv
 import io
 import json
 import sqlite3
-import time
 
 import pytest
 
 from jobs.sandbox.behaviours import LISTING, LOCATION_TOKEN, REFRESH
 from jobs.sandbox.tokens import mint
 from jobs.sandbox.world import Limit, Place
-from tests.conftest import CLIENT_ID
+from tests.helpers.job import CLIENT_ID
+from tests.helpers.waiting import wait_until
 
 ALL = ("--routes", "reconnect,agency,refresh")
 
@@ -275,7 +275,7 @@ def test_a_run_that_is_killed_within_a_refresh_leaves_that_token_unknown(play):
     job = play(of("LocA"), reconnect_removed=True, latency_seconds=5)
     manifest = job.manifest(listing(("LocA", "", "", job.sandbox.old_pair("LocA")["refresh_token"])))
     process = job.start("run", manifest, "--output", job.output, "--routes", "refresh")
-    _wait_until(lambda: job.sandbox.refreshes.sent)
+    wait_until(lambda: job.sandbox.refreshes.sent)
     process.kill()
     process.communicate()
     job.run(manifest, "--routes", "refresh")
@@ -294,7 +294,7 @@ def test_runs_that_are_killed_again_and_again_spend_no_token_twice_and_lose_no_p
     for more in (6, 15, 15):
         target = len(job.sandbox.seen) + more
         process = job.start("run", manifest, "--output", job.output, *ALL)
-        _wait_until(lambda target=target, at=process: len(job.sandbox.seen) >= target or at.poll() is not None)
+        wait_until(lambda target=target, at=process: len(job.sandbox.seen) >= target or at.poll() is not None)
         hits += process.poll() is None
         process.kill()
         process.communicate()
@@ -468,10 +468,3 @@ def test_a_ledger_of_an_earlier_version_is_taken_over(play):
 
 def _tokens(pair):
     return pair["access_token"], pair["refresh_token"]
-
-
-def _wait_until(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)

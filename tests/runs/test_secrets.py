@@ -17,8 +17,8 @@ from sqlalchemy.exc import OperationalError
 
 from jobs.ledger.opening import open_ledger
 from jobs.ledger.sqlite import open_memory
-from tests.conftest import SECRET
 from tests.helpers.bad_server import KEEP, Bad, http, serving
+from tests.helpers.job import SECRET
 
 CODE = "canary-of-a-code/+0123456789abcdef"
 ACCESS, REFRESH = "canary-access.of+a/pair", "canary-refresh.of+a/pair"
@@ -169,7 +169,7 @@ def test_a_bug_that_prints_a_secret_shows_stars_keeps_its_traceback_and_what_was
         if file.name in REPORTS_WITHOUT_TOKENS:
             assert hidden(file.read_text(encoding="utf-8-sig")) == []
     if where in {"in a worker", "in the terminal"}:
-        from tests.conftest import pairs
+        from tests.helpers.job import pairs
 
         assert pairs(job.output) == dict(job.sandbox.codes.issued)
         assert pairs(job.output)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from jobs.sandbox.world import Place
-from tests.conftest import CLIENT_ID, PROJECT, SECRET
+from tests.helpers.job import CLIENT_ID, PROJECT, SECRET
 
 APPS = f"""
 [[apps]]

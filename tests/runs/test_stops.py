@@ -16,8 +16,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from jobs.sandbox.world import Place
-from tests.conftest import PROJECT
 from tests.helpers.bad_server import KEEP, RESET, Bad, http, serving
+from tests.helpers.job import PROJECT
 
 GONE_AWAY = Bad(lambda good: [], None, RESET)
 FINE = Bad(lambda good: [http(good)], None, KEEP)

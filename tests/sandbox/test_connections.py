@@ -10,7 +10,7 @@ import pytest
 
 from jobs.sandbox.server import running
 from jobs.sandbox.world import Place, World
-from tests.conftest import CLIENT_ID, SECRET
+from tests.helpers.job import CLIENT_ID, SECRET
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from jobs.core.errors import UserError
 from jobs.ledger.opening import open_ledger
 from jobs.system.lock_holders import Patience
 from jobs.system.locks import alone, patience_for_reports
-from tests.conftest import pairs, wait_until
+from tests.helpers.job import pairs
+from tests.helpers.waiting import wait_until
 
 
 def listing(count):

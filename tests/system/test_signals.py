@@ -19,7 +19,8 @@ from jobs.core.errors import Exit
 from jobs.recovery.stop import Stop
 from jobs.sandbox.world import Place
 from jobs.system.signals import Interrupted, Signals, on_signals
-from tests.conftest import PROJECT, wait_until
+from tests.helpers.job import PROJECT
+from tests.helpers.waiting import wait_until
 
 ENDS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 KEEP = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write(sys.stdin.read() + chr(12))"

@@ -41,7 +41,8 @@ from jobs.terminal.shell import next_command, quoted
 from jobs.terminal.streams import Stream
 from jobs.terminal.voice import Voice
 from jobs.terminal.watch import Watch
-from tests.conftest import CLIENT_ID, PROJECT, SECRET, wait_until
+from tests.helpers.job import CLIENT_ID, PROJECT, SECRET
+from tests.helpers.waiting import wait_until
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LIVE = re.compile(r"(\d+)(?:/| of )(\d+)  ?\d+ recovered")

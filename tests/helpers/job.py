@@ -1,0 +1,126 @@
+"""A job in a folder of its own, run as a user runs it, and what it left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.sandbox.server import Sandbox
+    from tests.helpers.fork_server import ForkServer
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+CLIENT_ID = "66c8a1b2c3d4e5f6a7b8c9d0-m0testing"
+SECRET = "canary-client-secret/with+signs"
+KEPT = {name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
+FAST = {
+    "RECOVERY_PACE__REQUESTS_PER_SECOND": "500",
+    "RECOVERY_RETRY__MIN_WAIT_SECONDS": "0",
+    "RECOVERY_RETRY__MAX_WAIT_SECONDS": "0.05",
+}
+
+
+@dataclass
+class Job:
+    """Runs of the job on one output folder. A call is a fork of a process that has loaded everything; `start` is a
+    process of its own, for tests of the process itself."""
+
+    folder: Path
+    sandbox: Sandbox
+    forks: ForkServer
+    environment: dict[str, str] = field(default_factory=dict)
+    project: Path = PROJECT
+    command: tuple[object, ...] = ()
+
+    @property
+    def output(self):
+        return self.folder / "out"
+
+    def manifest(self, text: str | bytes, name: str = "installs.csv") -> Path:
+        path = self.folder / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*map(str, (*(self.command or (sys.executable, "-m", "jobs")), *arguments))],
+            cwd=self.project,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def alone(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run it in a process of its own, to its end."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        if self.command or self.project != PROJECT:
+            return self.alone(*arguments)
+        return self.forks.run(arguments, self.environment)
+
+    def run(self, manifest: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return self("run", manifest, "--output", self.output, *arguments)
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        with (self.output / name).open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def results(self) -> dict[str, dict[str, str]]:
+        return {row["location_id"] or row["company_id"]: row for row in self.table("results.csv")}
+
+    def failures(self) -> dict[str, dict[str, str]]:
+        return {row["location_id"] or row["company_id"]: row for row in self.table("failures.csv")}
+
+    def summary(self) -> dict[str, object]:
+        return json.loads((self.output / "summary.json").read_text())
+
+
+@dataclass
+class Stage:
+    """Runs that are killed where asked: at the n-th time of a moment (see `fork_server`), or some seconds after it."""
+
+    job: Job
+    owed: list[int] = field(default_factory=list)
+
+    def start(self, *arguments, kill_at=("", 0), kill_after=0.0, **more):
+        moments = {"kill_at": kill_at, "kill_after": kill_after}
+        with (self.job.folder / "said").open("ab") as said:
+            task = {"moments": moments, **more}
+            self.owed.append(self.job.forks.start(arguments, self.job.environment, said, said, **task))
+
+    def end(self):
+        return self.job.forks.end(self.owed.pop(0))
+
+    def run(self, manifest, output, *arguments, **more):
+        self.start("run", manifest, "--output", output, "--workers", 3, *arguments, **more)
+        return self.end()
+
+    def said(self):
+        """All that was said since the last time."""
+        file = self.job.folder / "said"
+        text = file.read_text(errors="replace") if file.exists() else ""
+        file.unlink(missing_ok=True)
+        return text
+
+
+def pairs(output):
+    """The refresh tokens that the ledger holds, by account: as SQLite reads them from what a run left."""
+    if not (output / "ledger.sqlite3").exists():
+        return {}
+    with closing(sqlite3.connect(output / "ledger.sqlite3")) as connection:
+        if not connection.execute("select 1 from sqlite_master where name = 'installs'").fetchone():
+            return {}
+        rows = connection.execute("select account_id, tokens from installs where tokens is not null").fetchall()
+    return {account: json.loads(tokens)["refresh_token"] for account, tokens in rows}
