@@ -10,6 +10,7 @@ from jobs.sandbox.server import running
 from jobs.sandbox.world import World
 from tests.helpers.fork_server import fork_server
 from tests.helpers.job import CLIENT_ID, FAST, KEPT, SECRET, Job, Stage
+from tests.helpers.transport import FakeTransport
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,9 @@ def stage(play, behaviours):
     yield made
     while made.owed:
         made.end()
+
+
+@pytest.fixture
+def net():
+    """What HighLevel answers a client that no network is needed for."""
+    return FakeTransport()

@@ -26,8 +26,7 @@ from jobs.manifest.layout import ROLES
 from jobs.reports.cards import CARDS, SECTIONS
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.sandbox.world import Place
-
-from .conftest import CLIENT_ID
+from tests.helpers.job import CLIENT_ID
 
 PROJECT = Path(__file__).resolve().parent.parent
 ROOMS = sorted(PROJECT.glob("jobs/**/*.py"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .conftest import PROJECT
+from tests.helpers.job import PROJECT
 
 README = (PROJECT / "tests" / "README.md").read_text(encoding="utf-8")
 PROMISES = README.partition("## What the job promises\n")[2].partition("\n## ")[0]

@@ -115,21 +115,19 @@ class Pages:
 
 
 class HighLevel:
-    """The calls. `clock` gives monotonic seconds, `now` the operator's time in UTC; `connects` is called when a connection begins to be made."""
+    """The calls. `clock` gives monotonic seconds, `now` the operator's time in UTC."""
 
     def __init__(
         self,
         *,
         base_url: str,
-        limits: Limits,
+        transport: Transport,
         gate: Gate,
         clock: Callable[[], float],
         now: Callable[[], datetime],
         user_agent: str,
-        environment: Mapping[str, str],
-        connects: Callable[[], None] = lambda: None,
     ) -> None:
-        self._transport = Transport(base_url, limits, environment, connects)
+        self._transport = transport
         self._gate = gate
         self._clock = clock
         self._now = now

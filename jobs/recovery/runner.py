@@ -14,6 +14,7 @@ from jobs.core.clock import utc, utc_now
 from jobs.core.errors import Exit
 from jobs.core.model import Recovered, Route, Unfinished
 from jobs.highlevel.api import HighLevel, Limits, ThisMachineLacks
+from jobs.highlevel.transport import Transport
 from jobs.ledger.sqlite import UnwritableError
 from jobs.pace.gate import Gate
 from jobs.recovery.attempt import RetryPolicy, attempt
@@ -201,13 +202,11 @@ def make_api(
     )
     return HighLevel(
         base_url=base_url,
-        limits=limits,
+        transport=Transport(base_url, limits, environment, connects),
         gate=gate,
         clock=time.monotonic,
         now=utc,
         user_agent=f"highlevel-recovery/{__version__}",
-        environment=environment,
-        connects=connects,
     )
 
 

@@ -10,13 +10,13 @@ import json
 import socket
 import struct
 import threading
-import time
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.core.model import Cause
+from tests.helpers.sockets import accepting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -209,31 +209,17 @@ class BadServer:
 
     def __init__(self, answer):
         self.requests = []
-        self.connections = 0
+        self.connections = self.closed = 0
+        self.url = ""
         self._answer = answer
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self):
-        self._over.set()
-        self._socket.shutdown(socket.SHUT_RDWR)  # else `accept` would wait on
-        self._socket.close()
-
-    def _accept(self):
-        while not self._over.is_set():
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
+    def serve(self, connection):
+        with self._lock:
             self.connections += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
-        with connection:
-            try:
+        try:
+            with connection:
                 while (request := _read_request(connection)) is not None:
                     with self._lock:
                         self.requests.append(request)
@@ -241,15 +227,20 @@ class BadServer:
                     bad, good = self._answer(number, request)
                     if not self._reply(connection, bad, good):
                         return
-            except OSError:
-                return
+        finally:
+            with self._lock:
+                self.closed += 1
+
+    def end(self):
+        """Send no more."""
+        self._over.set()
 
     def _reply(self, connection, bad, good):
         for piece in bad.send(good):
             if self._over.is_set():
                 return False
             connection.sendall(piece)
-            time.sleep(bad.pause)
+            self._over.wait(bad.pause)
         if bad.end == STALL:
             self._over.wait(20)
         if bad.end == RESET:
@@ -261,7 +252,9 @@ class BadServer:
 def serving(answer):
     """A bad server for the block."""
     server = BadServer(answer)
-    try:
-        yield server
-    finally:
-        server.close()
+    with accepting(server.serve) as port:
+        server.url = f"http://127.0.0.1:{port}"
+        try:
+            yield server
+        finally:
+            server.end()

@@ -9,9 +9,11 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.helpers.waiting import wait_until
 
 if TYPE_CHECKING:
     from jobs.sandbox.server import Sandbox
@@ -73,6 +75,24 @@ class Job:
     def run(self, manifest: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         return self("run", manifest, "--output", self.output, *arguments)
 
+    def calls(self, call: str) -> list[str]:
+        """The accounts for which a call was answered, in the order of time."""
+        return [seen.account_id for seen in self.sandbox.seen if seen.call == call]
+
+    def issued(self) -> dict[str, str]:
+        """The newest refresh token of each account, as the sandbox issued them."""
+        return dict(self.sandbox.codes.issued)
+
+    def arrived(self) -> int:
+        """How many requests have arrived; an answer may still be on its way."""
+        return sum(self.sandbox.tries.values()) + len(self.sandbox.codes.sent)
+
+    def slow_down(self, seconds: float) -> None:
+        """From now on each answer takes so long; come back when one is on its way."""
+        self.sandbox.world = replace(self.sandbox.world, latency_seconds=seconds)
+        before = self.arrived()
+        wait_until(lambda: self.arrived() > before)
+
     def table(self, name: str) -> list[dict[str, str]]:
         with (self.output / name).open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
@@ -107,11 +127,15 @@ class Stage:
         self.start("run", manifest, "--output", output, "--workers", 3, *arguments, **more)
         return self.end()
 
+    def heard(self):
+        """All that was said so far."""
+        file = self.job.folder / "said"
+        return file.read_text(errors="replace") if file.exists() else ""
+
     def said(self):
         """All that was said since the last time."""
-        file = self.job.folder / "said"
-        text = file.read_text(errors="replace") if file.exists() else ""
-        file.unlink(missing_ok=True)
+        text = self.heard()
+        (self.job.folder / "said").unlink(missing_ok=True)
         return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     """Come back when it has happened."""
     end = time.monotonic() + seconds
     while not condition():

@@ -7,101 +7,24 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 
 from jobs.core.causes import diagnose
-from jobs.core.model import App, Cause, Install, InstallKey, Level
-from jobs.core.secret import Secret
-from jobs.highlevel.api import CallFailed, Code, HighLevel, Limits, Pages, Window
+from jobs.core.model import Cause
+from jobs.highlevel.api import CallFailed
+from tests.helpers.api import client
 from tests.helpers.bad_server import BAD, CLOSE, KEEP, STALL, Bad, http, serving
+from tests.helpers.calls import CALLS, SECRET
+from tests.helpers.sockets import free_port
+from tests.helpers.waiting import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-SECRET = "canary-of-the-bad-server/+"
-APP = App("client-1", Secret(SECRET))
-INSTALL = Install(InstallKey("client-1", Level.SUB_ACCOUNT, "LocA"), "CoA")
 SLOW_SECONDS = 1.5
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of the API: how it is made, the body of its good answer, the fields that may be anything, and that may be empty."""
-
-    make: Callable[[HighLevel], object]
-    good: dict[str, object]
-    optional: frozenset[str]
-    may_be_empty: frozenset[str] = frozenset()
-    fresh: bool = False  # Each has a connection of its own.
-    once: bool = False  # What it spends may be spent though no answer came.
-
-
-CALLS = {
-    "reconnect": Call(
-        lambda api: api.reconnect(APP, INSTALL),
-        {"authorizationCode": "the-code-1", "expiresAt": "2099-11-24T10:00:30.000Z", "traceId": "trace-1"},
-        frozenset({"expiresAt", "traceId"}),
-    ),
-    "exchange": Call(
-        lambda api: api.exchange(APP, INSTALL, Code(Secret("the-code-1"), lambda: False)),
-        {
-            "access_token": "access.jwt", "refresh_token": "refresh.jwt", "token_type": "Bearer", "expires_in": 86399,
-            "scope": "a b", "userType": "Location", "locationId": "LocA", "companyId": "CoA", "userId": "u",
-            "traceId": "trace-1",
-        },
-        frozenset({"token_type", "expires_in", "scope", "companyId", "userId", "traceId"}),
-        once=True,
-    ),
-    "refresh": Call(
-        lambda api: api.refresh(APP, INSTALL, Secret("the-code-1"), Window(), lambda _: True),
-        {"accessToken": "access.jwt", "refreshToken": "refresh.jwt", "userType": "Location", "locationId": "LocA"},
-        frozenset(),
-        fresh=True,
-        once=True,
-    ),
-    "location_token": Call(
-        lambda api: api.location_token(INSTALL, "CoA", Secret("the-code-1")),
-        {"accessToken": "access.jwt", "refreshToken": "refresh.jwt", "locationId": "LocA", "userId": "u"},
-        frozenset({"userId"}),
-        frozenset({"refreshToken"}),
-    ),
-    "installed_locations": Call(
-        lambda api: api.installed_locations(Pages("client-1", "CoA"), Secret("the-code-1")),
-        {"items": [{"_id": "LocA", "name": "A", "isInstalled": True}]},
-        frozenset(),
-        frozenset({"items"}),
-    ),
-}  # fmt: skip
 FINE = Bad(lambda good: [http(good)], None, KEEP)
 ODD = [
     None, True, 5, -1, 1.5, 10**400, "", " ", "x" * 20_000, "with\x1b[2Jescape", "é", "\ud800", "\x00", "９", [], ["a"],
     {}, {"a": ["b"]},
 ]  # fmt: skip
-
-
-class Gate:
-    """Lets everything out."""
-
-    def enter(self, *, urgent, resource):
-        return 0
-
-    def withdraw(self, number):
-        pass
-
-    def observe(self, number, status, retry_after, headers):
-        assert retry_after is None or retry_after >= 0
-
-
-def client(url, *, slow=False, environment=None):
-    seconds = SLOW_SECONDS if slow else 10.0
-    return HighLevel(
-        base_url=url, limits=Limits(5, seconds, seconds, 100_000), gate=Gate(), clock=time.monotonic,
-        now=lambda: datetime.now(UTC), user_agent="test", environment=environment or {},
-    )  # fmt: skip
 
 
 def cause_of(call, api):
@@ -131,7 +54,7 @@ def play(bad, call, *, slow, after):
     good = json.dumps(call.good).encode()
     passes = after > 0 and bad in WITHOUT_A_BYTE and not call.once
     with serving(lambda number, _: (bad if number == after + 1 else FINE, good)) as server:
-        api = client(server.url, slow=slow)
+        api = client(server.url, seconds=SLOW_SECONDS if slow else 10.0)
         for _ in range(after):
             assert cause_of(call, api) is None
         assert server.connections == min(after, 1)
@@ -166,15 +89,16 @@ def test_every_answer_that_drips_or_never_comes_is_ended_by_the_limit_on_the_who
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_a_refused_connection_and_a_host_that_never_answers_are_network_errors(call):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    assert cause_of(call, client(f"http://127.0.0.1:{port}")) is Cause.NETWORK_ERROR
+    assert cause_of(call, client(f"http://127.0.0.1:{free_port()}")) is Cause.NETWORK_ERROR
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = [socket.socket() for _ in range(4)]
         for one in waiting:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
-        assert cause_of(call, client(f"http://127.0.0.1:{full.getsockname()[1]}", slow=True)) is Cause.NETWORK_ERROR
+        assert (
+            cause_of(call, client(f"http://127.0.0.1:{full.getsockname()[1]}", seconds=SLOW_SECONDS))
+            is Cause.NETWORK_ERROR
+        )
         for one in waiting:
             one.close()
 
@@ -187,7 +111,7 @@ def test_a_kept_connection_that_the_server_closed_meanwhile_costs_nothing(call):
         for calls in range(1, 4):
             assert cause_of(call, api) is None
             assert len(server.requests) == calls
-            time.sleep(0.05)
+            wait_until(lambda calls=calls: server.closed == calls)
         api.close()
 
 

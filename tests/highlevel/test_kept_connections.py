@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import sqlite3
-import time
 from contextlib import closing
-from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 import pytest
@@ -17,13 +14,15 @@ import pytest
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.core.secret import Secret
-from jobs.highlevel.api import CallFailed, Code, HighLevel, Limits, Window
+from jobs.highlevel.api import CallFailed, Code, Window
 from jobs.pace.gate import Stopped
 from jobs.recovery.attempt import by_reconnect
+from tests.helpers.api import Gate, client
 from tests.helpers.bad_server import CLOSE, KEEP, RESET, Bad, http, serving
+from tests.helpers.calls import APP, CALLS, INSTALL
+from tests.helpers.lists import listing_of_pairs, of
+from tests.helpers.sockets import free_port
 from tests.helpers.waiting import wait_until
-from tests.highlevel.test_bad_server import APP, CALLS, INSTALL
-from tests.runs.test_routes import listing, of
 
 FINE = Bad(lambda good: [http(good)], None, KEEP)
 GOODS = {"/oauth/reconnect": "reconnect", "/oauth/token": "exchange"}
@@ -31,31 +30,6 @@ SWALLOWED = {
     "closed": Bad(lambda _: [], None, CLOSE),
     "reset": Bad(lambda _: [], None, RESET),
 }
-
-
-class Gate:
-    """Lets everything out, and remembers what happened in which order."""
-
-    def __init__(self, ask=lambda: None):
-        self.did, self.ask = [], ask
-
-    def enter(self, **_):
-        self.did.append("turn")
-        self.ask()
-        return len(self.did)
-
-    def withdraw(self, number):
-        self.did.append("withdrawn")
-
-    def observe(self, number, status, retry_after, headers):
-        self.did.append(status)
-
-
-def client(url, gate=None, seconds=2.0):
-    return HighLevel(
-        base_url=url, limits=Limits(2, seconds, seconds, 100_000), gate=gate or Gate(), clock=time.monotonic,
-        now=lambda: datetime.now(UTC), user_agent="test", environment={},
-    )  # fmt: skip
 
 
 def good_for(request):
@@ -90,17 +64,14 @@ def test_a_request_takes_its_turn_only_when_its_connection_stands():
 
 
 def test_a_request_that_finds_no_connection_takes_no_turn_and_is_known_to_have_never_left():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     gate = Gate()
-    answer = refused(client(f"http://127.0.0.1:{port}", gate).reconnect, APP, INSTALL)
+    answer = refused(client(f"http://127.0.0.1:{free_port()}", gate).reconnect, APP, INSTALL)
     assert (gate.did, answer.never_left) == ([], True)
 
 
 def test_requests_that_never_left_are_not_counted(play):
     job = play()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        job.environment["HIGHLEVEL_BASE_URL"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+    job.environment["HIGHLEVEL_BASE_URL"] = f"http://127.0.0.1:{free_port()}"
     job.run(job.manifest("location_id\nLocA\n"))
     assert job.summary()["this_run"]["requests"] == 0
 
@@ -227,7 +198,7 @@ def test_a_kill_leaves_only_what_was_in_flight_in_doubt(play):
     job.environment |= {"RECOVERY_PACE__REQUESTS_PER_SECOND": "2"}
     rows = [(location, "", "", job.sandbox.old_pair(location)["refresh_token"]) for location in locations]
     process = job.start(
-        "run", job.manifest(listing(*rows)), "--output", job.output, "--routes", "refresh", "--workers", "8"
+        "run", job.manifest(listing_of_pairs(*rows)), "--output", job.output, "--routes", "refresh", "--workers", "8"
     )
     wait_until(lambda: len(job.sandbox.refreshes.sent) >= 3)
     process.send_signal(signal.SIGKILL)

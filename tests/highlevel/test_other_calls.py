@@ -10,17 +10,16 @@ from jobs.core.causes import diagnose
 from jobs.core.model import Cause, Stage
 from jobs.core.secret import Secret
 from jobs.highlevel.api import CallFailed, Pages, Window
-from tests.highlevel.test_api import AGENCY, APP, BASE, GOOD, LOCATION, make, net
+from tests.helpers.api import AGENCY, APP, GOOD, LOCATION, over
 
-assert net
 BEARER = Secret("bearer.of.agency/x+y")
 OLD = Secret("old.refresh.token/x+y")
 V3 = {"accessToken": "a", "refreshToken": "r", "userType": "Location", "companyId": "CoA", "locationId": "LocA"}
 
 
 def by_agency(net, body, **more):
-    net.post(f"{BASE}/oauth/location-token", json=body, **more)
-    return make().location_token(LOCATION, "CoA", BEARER)
+    net.answer("/oauth/location-token", body, **more)
+    return over(net).location_token(LOCATION, "CoA", BEARER)
 
 
 def refused(call, *arguments):
@@ -31,7 +30,7 @@ def refused(call, *arguments):
 
 def test_a_locations_token_is_asked_for_with_the_agencys_as_the_api_describes_it(net):
     tokens = by_agency(net, V3)
-    sent = net.calls[0].request
+    sent = net.sent[0]
     assert parse_qs(sent.body) == {"companyId": ["CoA"], "locationId": ["LocA"]}
     assert sent.headers["Version"] == "v3"
     assert sent.headers["Authorization"] == f"Bearer {BEARER.reveal()}"
@@ -40,15 +39,15 @@ def test_a_locations_token_is_asked_for_with_the_agencys_as_the_api_describes_it
 
 
 def test_the_older_call_has_its_own_path_and_version_and_is_remembered(net):
-    net.post(f"{BASE}/oauth/location-token", status=404, json={"message": "Cannot POST /oauth/location-token"})
-    net.post(f"{BASE}/oauth/locationToken", status=201, json=GOOD)
-    api = make()
+    net.answer("/oauth/location-token", {"message": "Cannot POST /oauth/location-token"}, status=404)
+    net.answer("/oauth/locationToken", GOOD, status=201)
+    api = over(net)
     for _ in range(2):
         assert api.location_token(LOCATION, "CoA", BEARER).refresh_token.reveal() == "refresh.jwt"
-    assert [urlsplit(call.request.url).path for call in net.calls] == [
+    assert [urlsplit(sent.url).path for sent in net.sent] == [
         "/oauth/location-token", "/oauth/locationToken", "/oauth/locationToken"
     ]  # fmt: skip
-    assert net.calls[1].request.headers["Version"] == "2021-07-28"
+    assert net.sent[1].headers["Version"] == "2021-07-28"
 
 
 @pytest.mark.parametrize("absent", ["refreshToken", "userType", "companyId"])
@@ -82,8 +81,8 @@ def test_a_bearer_that_is_echoed_is_starred_out(net):
 
 def pages(net, *bodies):
     for body in bodies:
-        net.get(f"{BASE}/oauth/installed-locations", json=body)
-    pages, api = Pages("app-client", "CoA"), make()
+        net.answer("/oauth/installed-locations", body)
+    pages, api = Pages("app-client", "CoA"), over(net)
     while not pages.whole:
         api.installed_locations(pages, BEARER)
     return list(pages.found)
@@ -95,11 +94,11 @@ def test_all_pages_are_read_and_only_what_is_installed_counts(net):
         "pagination": {"nextPageToken": "n"},
     }
     assert pages(net, first, {"items": [{"_id": "C"}], "pagination": {"hasNextPage": False}}) == ["A", "C"]
-    query = parse_qs(urlsplit(net.calls[1].request.url).query)
+    query = parse_qs(urlsplit(net.sent[1].url).query)
     assert query == {
         "companyId": ["CoA"], "appId": ["app"], "isInstalled": ["true"], "pageSize": ["100"], "pageToken": ["n"]
     }  # fmt: skip
-    assert net.calls[0].request.headers["Version"] == "v3"
+    assert net.sent[0].headers["Version"] == "v3"
 
 
 @pytest.mark.parametrize("body", [{}, {"items": "x"}, {"items": [1]}, {"items": [], "pagination": [1]}])
@@ -110,13 +109,13 @@ def test_what_is_not_a_page_is_malformed(net, body):
 def test_a_list_without_an_end_is_not_read_for_ever(net):
     body = {"items": [{"_id": "A"}], "pagination": {"nextPageToken": "n"}}
     assert diagnose(refused(pages, net, body)) is Cause.MALFORMED_ANSWER
-    assert len(net.calls) == 2
+    assert len(net.sent) == 2
 
 
 def test_a_refresh_sends_a_form_and_both_of_its_secrets_are_starred_out(net):
-    net.post(f"{BASE}/oauth/token", status=400, json={"message": f"no {OLD.reveal()} {APP.client_secret.reveal()}"})
-    answer = refused(make().refresh, APP, AGENCY, OLD, Window(), lambda _: True)
-    assert parse_qs(net.calls[0].request.body) == {
+    net.answer("/oauth/token", {"message": f"no {OLD.reveal()} {APP.client_secret.reveal()}"}, status=400)
+    answer = refused(over(net).refresh, APP, AGENCY, OLD, Window(), lambda _: True)
+    assert parse_qs(net.sent[0].body) == {
         "client_id": ["client-1"], "client_secret": ["s3cret/value+x"], "grant_type": ["refresh_token"],
         "refresh_token": [OLD.reveal()], "user_type": ["Company"],
     }  # fmt: skip
@@ -128,18 +127,18 @@ def test_a_refresh_sends_a_form_and_both_of_its_secrets_are_starred_out(net):
 @pytest.mark.parametrize(("later", "sent"), [(24.0, 2), (26.0, 1), (3_600.0, 1)])
 def test_a_lost_answer_is_asked_for_within_the_window_and_never_later(net, later, sent):
     moment = [100.0]
-    api, window = make(clock=lambda: moment[0]), Window()
-    net.post(f"{BASE}/oauth/token", status=502)
+    api, window = over(net, clock=lambda: moment[0]), Window()
+    net.answer("/oauth/token", status=502)
     assert diagnose(refused(api.refresh, APP, LOCATION, OLD, window, lambda _: True)) is Cause.SERVER_ERROR
     moment[0] += later
     cause = diagnose(refused(api.refresh, APP, LOCATION, OLD, window, lambda _: True))
     assert cause is (Cause.SERVER_ERROR if sent == 2 else Cause.REFRESH_UNKNOWN)
-    assert len(net.calls) == sent
+    assert len(net.sent) == sent
 
 
 @pytest.mark.parametrize("status", [400, 401, 429])
 def test_an_answer_that_tells_how_it_went_opens_no_window(net, status):
     window = Window()
-    net.post(f"{BASE}/oauth/token", status=status, json={"message": "no"})
-    refused(make().refresh, APP, LOCATION, OLD, window, lambda _: True)
+    net.answer("/oauth/token", {"message": "no"}, status=status)
+    refused(over(net).refresh, APP, LOCATION, OLD, window, lambda _: True)
     assert window.opened is None

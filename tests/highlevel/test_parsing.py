@@ -17,10 +17,9 @@ from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.highlevel.parsing import CallFailed, Heard, read_body, read_code, read_page, read_tokens
 from jobs.highlevel.transport import Raw
 from jobs.recovery.attempt import by_reconnect
+from tests.helpers.api import APP, DATE, GOOD, LOCATION, Gate, over
 from tests.helpers.bad_server import KEEP, Bad, http, serving
-from tests.highlevel.test_api import APP, BASE, DATE, GOOD, LOCATION, Gate, make, net
 
-assert net
 NOW = datetime(2026, 11, 24, 10, tzinfo=UTC)
 A_YEAR = 31_536_000
 PAIR = {"access_token": "a.b.c", "refresh_token": "r.b.c", "userType": "Location", "locationId": "LocA"}
@@ -95,9 +94,9 @@ def test_a_good_answer_without_what_was_asked_for_and_without_an_error_is_malfor
 
 def test_a_429_in_a_good_answer_holds_everybody_back_as_any_other(net):
     gate = Gate()
-    net.post(f"{BASE}/oauth/reconnect", json={"statusCode": 429}, headers={"Retry-After": "7"})
+    net.answer("/oauth/reconnect", {"statusCode": 429}, headers={"Retry-After": "7"})
     with pytest.raises(CallFailed):
-        make(gate=gate).reconnect(APP, LOCATION)
+        over(net, gate=gate).reconnect(APP, LOCATION)
     assert gate.observed == [(429, 7.0)]
 
 
@@ -273,16 +272,16 @@ def test_a_scope_that_comes_as_a_list_is_joined_by_spaces(scope, read):
 
 @pytest.mark.parametrize(("token_trace", "kept"), [({"traceId": "of-token"}, "of-token"), ({}, "of-reconnect")])
 def test_the_trace_id_of_a_recovered_install_is_the_token_answers_or_else_the_one_before_it(net, token_trace, kept):
-    net.post(f"{BASE}/oauth/reconnect", json={"authorizationCode": "c", "traceId": "of-reconnect"}, headers=DATE)
-    net.post(f"{BASE}/oauth/token", json=GOOD | token_trace)
-    assert by_reconnect(make(), APP, LOCATION).trace_id == kept
+    net.answer("/oauth/reconnect", {"authorizationCode": "c", "traceId": "of-reconnect"}, headers=DATE)
+    net.answer("/oauth/token", GOOD | token_trace)
+    assert by_reconnect(over(net), APP, LOCATION).trace_id == kept
 
 
 def test_a_failed_exchange_without_a_trace_id_has_the_one_before_it(net):
-    net.post(f"{BASE}/oauth/reconnect", json={"authorizationCode": "c", "traceId": "of-reconnect"}, headers=DATE)
-    net.post(f"{BASE}/oauth/token", status=400, json={"message": "Location is not active"})
+    net.answer("/oauth/reconnect", {"authorizationCode": "c", "traceId": "of-reconnect"}, headers=DATE)
+    net.answer("/oauth/token", {"message": "Location is not active"}, status=400)
     with pytest.raises(CallFailed) as failed:
-        by_reconnect(make(), APP, LOCATION)
+        by_reconnect(over(net), APP, LOCATION)
     assert failed.value.answer.trace_id == "of-reconnect"
 
 

@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -24,35 +23,12 @@ from jobs.core.model import Cause
 from jobs.highlevel.api import CallFailed, ThisMachineLacks
 from jobs.highlevel.proxy import check_way_out
 from jobs.highlevel.reasons import Attempted, of_this_machine, why_unreachable
+from tests.helpers.api import client
 from tests.helpers.bad_server import http
+from tests.helpers.calls import APP, INSTALL
 from tests.helpers.job import PROJECT
-from tests.highlevel.test_bad_server import APP, INSTALL, client
+from tests.helpers.sockets import accepting
 from tests.runs.test_environment import GOOD, HOST
-
-
-@contextmanager
-def accepting(serve):
-    """The port of a server that plays `serve(connection)` to each connection."""
-
-    def contained(connection):
-        with connection:
-            try:
-                serve(connection)
-            except OSError:
-                return
-
-    def accept():
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=contained, args=(connection,), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +55,10 @@ def encrypted(certificate, *, newest=None):
     return serve
 
 
-def met(url, seconds=2.0, **environment):
+def met(url, seconds=10.0, **environment):
     """What is told where no connection can be made."""
     with pytest.raises(CallFailed) as failed:
-        client(url, slow=seconds < 2, environment=environment).reconnect(APP, INSTALL)
+        client(url, seconds=seconds, environment=environment).reconnect(APP, INSTALL)
     answer = failed.value.answer
     assert (answer.cause, answer.never_left) == (Cause.NETWORK_ERROR, True)
     assert len(answer.message) <= 300

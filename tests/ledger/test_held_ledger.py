@@ -22,8 +22,8 @@ from jobs.recovery.runner import _intend
 from jobs.recovery.stop import Stop
 from jobs.system.lock_holders import Patience
 from tests.helpers.job import pairs
+from tests.helpers.lists import listing
 from tests.helpers.waiting import wait_until
-from tests.runs.test_disk import issued, listing
 
 HOLD = """
 import sqlite3, sys
@@ -79,7 +79,7 @@ def test_a_ledger_that_another_program_holds_is_waited_for_and_named_and_nothing
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert "Traceback" not in out + err
-    assert pairs(job.output) == issued(job)
+    assert pairs(job.output) == job.issued()
     assert len(job.sandbox.codes.issued) == 100
 
 

@@ -9,7 +9,6 @@ import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,13 +17,10 @@ from jobs.core.errors import Exit, UserError
 from jobs.outgoing.notify import News, text, wanted
 from jobs.sandbox.world import Place
 from tests.helpers.job import CLIENT_ID, SECRET
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.helpers.mail import Mail
 
 LOCATIONS = ["ve9EPM428h8vShlRW1KT", "ve9EPM428h8vShlRW2KT"]
 LISTING = "location_id,name\n" + "".join(f"{account},A name\n" for account in LOCATIONS)
-KEEP = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write(sys.stdin.read() + chr(12))"
 
 
 # More than a pipe holds, on each, before it reads what it is given.
@@ -34,18 +30,6 @@ sys.stderr.write("the first words\\n" + "x" * 300_000)
 sys.stdout.write("y" * 300_000)
 sys.exit(5 if "HighLevel" in sys.stdin.read() else 6)
 """
-
-
-class Mail:
-    """A command that keeps what it is given, as a mail program would."""
-
-    def __init__(self, folder: Path):
-        self._file = folder / "mails with a space"
-        self.command = shlex.join([sys.executable, "-c", KEEP, str(self._file)])
-
-    @property
-    def mails(self):
-        return self._file.read_text().split("\f")[:-1] if self._file.exists() else []
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from jobs.pace.controller import Controller
 from jobs.pace.gate import Gate, Resource, Rests, Stopped
 from tests.helpers.simulated import Server, run
+from tests.helpers.waiting import wait_until
 
 RATES = st.sampled_from([0.3, 1.0, 5.0, 10.0, 12.5, 20.0, 100.0])
 
@@ -143,8 +144,7 @@ def waits(pace, order, name, *, urgent, resource=APP):
     thread = threading.Thread(target=enter)
     before = pace.waiting
     thread.start()
-    while pace.waiting == before and thread.is_alive():
-        time.sleep(0.001)
+    wait_until(lambda: pace.waiting != before or not thread.is_alive())
     return thread
 
 
@@ -183,8 +183,8 @@ def test_after_a_hold_that_was_guessed_one_request_goes_ahead_alone():
     pace.observe(pace.enter(urgent=False), 429, None, {})
     threads = [waits(pace, order, name, urgent=False) for name in ("first", "second")]
     threads[0].join()
-    time.sleep(0.1)
-    assert order == ["first"]
+    threads[1].join(0.1)
+    assert (order, threads[1].is_alive()) == (["first"], True)
     pace.observe(1, 200, None, {})
     threads[1].join()
     assert order == ["first", "second"]

@@ -10,7 +10,6 @@ from jobs.recovery.agency_answers import AgencyAnswers
 from jobs.sandbox.behaviours import LOCATION_TOKEN
 from jobs.sandbox.world import Place
 from tests.helpers.job import pairs
-from tests.runs.test_routes import calls
 
 TWENTY = [f"Loc{n:02}" for n in range(20)]
 
@@ -32,7 +31,7 @@ def test_where_the_list_has_the_agency_the_newest_pair_is_kept_there_and_its_sub
     results = job.results()
     assert {results[location]["route"] for location in TWENTY} == {"agency"}
     # The agency's own, and three that came for others: the last of them is the one that is kept.
-    assert calls(job, "reconnect") == ["CoA", "Loc00", "Loc01", "Loc02"]
+    assert job.calls("reconnect") == ["CoA", "Loc00", "Loc01", "Loc02"]
     assert results["CoA"]["message"] == "it came in answer to Loc02"
     assert results["CoA"]["user_type"] == "Company"
     assert done.stderr.count("reconnect is not asked for the sub-accounts of CoA any more") == 1
@@ -46,7 +45,7 @@ def test_where_the_list_has_no_row_of_the_agency_the_failure_says_to_add_it_and_
     job = play(of_agency())
     done = job.run(job.manifest(rows()), "--workers", "1")
     assert done.returncode == 1, done.stderr
-    assert calls(job, "reconnect") == TWENTY[:3]
+    assert job.calls("reconnect") == TWENTY[:3]
     failures = job.failures()
     assert len(failures) == 20
     for row in failures.values():
@@ -66,7 +65,7 @@ def test_an_agency_that_failed_itself_is_back_by_a_pair_that_came_for_a_sub_acco
     results = job.results()
     assert {row["status"] for row in results.values()} == {"recovered"}
     assert (results["CoA"]["route"], results["CoA"]["attempts"]) == ("reconnect", "1")
-    assert len(calls(job, LOCATION_TOKEN)) == 20
+    assert len(job.calls(LOCATION_TOKEN)) == 20
 
 
 def test_a_newer_pair_replaces_that_of_an_earlier_run_which_it_may_have_ended(play):
@@ -74,7 +73,7 @@ def test_a_newer_pair_replaces_that_of_an_earlier_run_which_it_may_have_ended(pl
     job.run(job.manifest("location_id,company_id\n,CoA\n"))
     old = pairs(job.output)["CoA"]
     assert job.run(job.manifest("location_id,company_id\nLoc00,CoA\n")).returncode == 0
-    assert calls(job, "reconnect") == ["CoA", "Loc00"]
+    assert job.calls("reconnect") == ["CoA", "Loc00"]
     assert pairs(job.output)["CoA"] not in ("", old)
     assert job.summary()["this_run"]["recovered"] == 1
 
@@ -85,7 +84,7 @@ def test_an_agency_that_waits_for_its_next_try_is_not_called_again_once_it_is_ba
     # The first of all goes alone: a row of another agency, so that CoA is between two tries when the others go.
     text = "location_id,company_id\n,CoFirst\n,CoA\nLoc00,CoA\nLoc01,CoA\n"
     assert job.run(job.manifest(text)).returncode == 0
-    assert calls(job, "reconnect").count("CoA") == 1
+    assert job.calls("reconnect").count("CoA") == 1
     assert job.results()["CoA"]["attempts"] == "1"
     assert job.summary()["this_run"]["recovered"] == job.summary()["this_run"]["attempted"] == 4
     assert {row["status"] for row in job.results().values()} == {"recovered"}

@@ -14,10 +14,7 @@ from jobs.core.errors import Exit
 from jobs.recovery.stop import Left, end_of, remaining
 from jobs.sandbox.world import Place
 from tests.helpers.job import CLIENT_ID
-
-
-def listing(accounts):
-    return "location_id,name\n" + "".join(f"{account},Name of {account}\n" for account in accounts)
+from tests.helpers.lists import listing
 
 
 def called(job, since=0):

@@ -15,6 +15,7 @@ import pytest
 
 from jobs.sandbox.world import Place
 from tests.helpers.job import pairs
+from tests.helpers.lists import listing
 
 WORKERS = 3  # as many as the stage starts
 INSTALLS = 9
@@ -46,10 +47,6 @@ def told(output):
     text += json.dumps({name: summary[name] for name in ("counts", "retryable", "failures_by_cause")})
     text = re.sub(r"\d{4}-\d\d-\d\d(?:T[\d:.]+Z| \d\d:\d\d)", "TIME", text)
     return re.sub(r"eyJ[\w.\-]+|\b[0-9a-f]{16}\b", "MADE", text)
-
-
-def listing(count):
-    return "location_id,name\n" + "".join(f"Loc{n},Name {n}\n" for n in range(count))
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
 from jobs.sandbox.world import Place
 from tests.helpers.job import PROJECT
+from tests.helpers.waiting import wait_until
 
 
 def section(file, title):
@@ -96,8 +96,7 @@ def test_a_second_cron_job_on_the_same_list_ends_at_once_with_11(night):
     (checkout / "installs.csv").write_text("location_id\n" + "".join(f"Loc{n}\n" for n in range(500)))
     command = f"cd '{checkout}' && .venv/bin/recover run installs.csv --workers 1 --quiet"
     first = cron(command, home)
-    while len(job.sandbox.seen) < 2:
-        time.sleep(0.02)
+    wait_until(lambda: len(job.sandbox.seen) >= 2)
     second = cron(command, home)
     out, err = second.communicate(timeout=30)
     os.killpg(first.pid, 9)

@@ -10,13 +10,10 @@ import threading
 import pytest
 
 from tests.helpers.job import pairs
+from tests.helpers.lists import listing
 from tests.helpers.waiting import wait_until
 
 REPORTS = ["results.csv", "failures.csv", "failures.html", "summary.json"]
-
-
-def listing(count):
-    return "location_id\n" + "".join(f"Loc{n}\n" for n in range(count))
 
 
 @pytest.fixture
@@ -53,10 +50,6 @@ def fill(place):
                 continue
 
 
-def issued(job):
-    return dict(job.sandbox.codes.issued)
-
-
 def refused(stage, code=2):
     said = stage.said()
     assert "Traceback" not in said
@@ -87,14 +80,14 @@ def test_a_disk_that_fills_up_under_way_stops_the_run_and_every_issued_pair_is_k
     said = stage.said()
     assert "Traceback" not in said
     assert "(disk: " in said.splitlines()[-1]
-    assert 30 < len(issued(job)) < 400
-    assert pairs(place / "out") == issued(job)
+    assert 30 < len(job.issued()) < 400
+    assert pairs(place / "out") == job.issued()
     job.output.symlink_to(place / "out")
-    assert {key: row["refresh_token"] for key, row in job.results().items() if row["refresh_token"]} == issued(job)
+    assert {key: row["refresh_token"] for key, row in job.results().items() if row["refresh_token"]} == job.issued()
     assert job.summary()["stopped_because"] == "disk"
     (place / "somebody-elses").unlink()
     assert stage.run(job.folder / "installs.csv", job.output, "--rate", 500)["code"] == 0
-    assert pairs(job.output) == issued(job)
+    assert pairs(job.output) == job.issued()
     assert len(job.sandbox.codes.issued) == 400
 
 
@@ -118,8 +111,8 @@ def test_where_somebody_takes_the_last_room_too_the_run_stops_and_says_what_is_l
     said = stage.said()
     assert code == 3
     assert "Traceback" not in said
-    lost = len(issued(job)) - len(pairs(place / "out"))
-    assert pairs(place / "out").items() <= issued(job).items()
+    lost = len(job.issued()) - len(pairs(place / "out"))
+    assert pairs(place / "out").items() <= job.issued().items()
     assert lost <= 4
     assert (f"{lost} new pairs could not be stored" in said) == bool(lost)
 
@@ -150,11 +143,11 @@ def test_a_folder_that_vanishes_under_way_stops_the_run_and_comes_back_with_all_
     said = stage.said()
     assert "Traceback" not in said
     assert "moved or removed" in said.splitlines()[-1]
-    assert 10 < len(issued(job)) < 300
-    assert pairs(job.output) == issued(job)
+    assert 10 < len(job.issued()) < 300
+    assert pairs(job.output) == job.issued()
     assert job.output.stat().st_mode & 0o777 == 0o700
     assert {file.stat().st_mode & 0o777 for file in job.output.iterdir()} == {0o600}
-    assert job.summary()["counts"]["recovered"] == len(issued(job))
+    assert job.summary()["counts"]["recovered"] == len(job.issued())
     assert stage.run(job.folder / "installs.csv", job.output, "--rate", 500)["code"] == 0
     assert len(job.sandbox.codes.issued) == 300
 
@@ -175,7 +168,7 @@ def test_a_folder_that_another_took_the_place_of_is_left_alone_and_what_became_o
     assert pairs(job.output) == before
     kept = len(pairs(job.folder / "elsewhere"))
     assert f"its {kept} pairs are where it was moved to" in said
-    assert len(issued(job)) == kept + 1
+    assert len(job.issued()) == kept + 1
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -198,7 +191,7 @@ def test_a_folder_that_takes_the_place_of_a_report_under_way_costs_that_report_a
     assert "Traceback" not in said
     assert "results.csv: cannot be written (Is a directory): move the folder away" in said.splitlines()[-1]
     assert (job.summary()["exit_code"], job.summary()["stopped_because"]) == (3, "disk")
-    assert pairs(job.output) == issued(job)
+    assert pairs(job.output) == job.issued()
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -292,8 +285,8 @@ def test_what_the_system_refuses_anywhere_in_a_run_is_told_as_that_and_costs_no_
     said = stage.said()
     assert "Traceback" not in said
     assert "(disk: " in said.splitlines()[-1]
-    assert 0 < len(issued(job)) < 40
-    assert pairs(job.output) == issued(job)
+    assert 0 < len(job.issued()) < 40
+    assert pairs(job.output) == job.issued()
     assert (job.summary()["exit_code"], job.summary()["stopped_because"]) == (3, "disk")
 
 
@@ -302,8 +295,8 @@ def test_a_bug_in_what_judges_an_answer_costs_no_pair_in_flight(stage):
     job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
     bug = {"where": "jobs.recovery.routing.Router.heard", "said": "on purpose", "at": 5}
     assert stage.run(job.manifest(listing(40)), job.output, "--workers", 8, bug=bug)["code"] == 70
-    assert 0 < len(issued(job)) < 40
-    assert pairs(job.output) == issued(job)
+    assert 0 < len(job.issued()) < 40
+    assert pairs(job.output) == job.issued()
 
 
 @pytest.fixture
@@ -343,7 +336,7 @@ def test_a_disk_that_dies_under_way_costs_what_is_in_flight_alone_and_that_is_sa
     job, code, out, err = stricken(error)
     assert "Traceback" not in out + err
     assert code == 3
-    lost = len(issued(job)) - len(pairs(job.output))
+    lost = len(job.issued()) - len(pairs(job.output))
     assert 10 < len(pairs(job.output)) < 400
     assert (f"{lost} new pairs could not be stored" in out) == bool(lost)
     assert str(job.output) in out.splitlines()[-1]

@@ -7,12 +7,10 @@ import os
 import pty
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import tempfile
-import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,17 +20,16 @@ import trustme
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.highlevel.api import CallFailed
+from tests.helpers.api import client
 from tests.helpers.bad_server import KEEP, Bad, http, serving
+from tests.helpers.calls import APP, CALLS, INSTALL, SECRET
 from tests.helpers.job import PROJECT
+from tests.helpers.lists import listing
+from tests.helpers.sockets import accepting
 from tests.helpers.waiting import wait_until
-from tests.highlevel.test_bad_server import APP, CALLS, INSTALL, SECRET, client
 
 HOST = "api.example.test"
 GOOD = json.dumps(CALLS["reconnect"].good).encode()
-
-
-def listing(count):
-    return "location_id,name\n" + "".join(f"Loc{n},Näme {n}\n" for n in range(count))
 
 
 def shell(job, script, **more):
@@ -81,25 +78,8 @@ def tunnel(authority):
             while encrypted.recv(65_536):
                 encrypted.sendall(http(GOOD))
 
-    def accept(server):
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            threading.Thread(target=contained, args=(connection,), daemon=True).start()
-
-    def contained(connection):
-        try:
-            with connection:
-                behind(connection)
-        except OSError:
-            return
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, args=(server,), daemon=True).start()
-        yield server.getsockname()[1], heard, refusal
-        server.shutdown(socket.SHUT_RDWR)
+    with accepting(behind) as port:
+        yield port, heard, refusal
 
 
 def api_through(port, authority_file, proxy_variable="HTTPS_PROXY", authority_variable="SSL_CERT_FILE", **more):
@@ -166,7 +146,7 @@ def test_any_locale_and_any_file_name_will_do(play, name):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert b"\x1b" not in done.stdout + done.stderr
-    assert job.results()["Loc1"]["name"] == "Näme 1"
+    assert job.results()["Loc1"]["name"] == "Näme of Loc1"
     assert job.summary()["counts"]["recovered"] == 2
 
 

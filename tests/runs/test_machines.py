@@ -12,7 +12,7 @@ import pytest
 from jobs.core.endings import ending_of
 from jobs.core.errors import Exit
 from tests.helpers.job import PROJECT, pairs
-from tests.runs.test_disk import issued, listing
+from tests.helpers.lists import listing
 
 WITHOUT = """
 import os
@@ -58,7 +58,7 @@ def test_a_file_system_that_syncs_no_folders_is_warned_of_once_and_the_run_goes_
     done = strace(job, f"fsync:error={error}", of=[job.output])
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("does not sync folders") == 1
-    assert pairs(job.output) == issued(job)
+    assert pairs(job.output) == job.issued()
 
 
 def test_a_folder_that_the_disk_fails_to_sync_is_refused_and_nothing_is_sent(play):
@@ -116,7 +116,7 @@ def test_a_system_without_the_calls_that_only_linux_has_runs(play):
     (job.folder / "sitecustomize.py").write_text(WITHOUT)
     done = run(job, environment={"PYTHONPATH": str(job.folder)})
     assert done.returncode == 0, done.stderr
-    assert pairs(job.output) == issued(job)
+    assert pairs(job.output) == job.issued()
 
 
 def test_a_file_system_that_cannot_set_room_aside_has_it_filled(play):
@@ -125,7 +125,7 @@ def test_a_file_system_that_cannot_set_room_aside_has_it_filled(play):
     done = strace(job, "fallocate:error=EOPNOTSUPP")
     assert done.returncode == 0, done.stderr
     assert "EOPNOTSUPP" in trace.read_text()
-    assert pairs(job.output) == issued(job)
+    assert pairs(job.output) == job.issued()
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o755, False), (0o750, False), (0o775, True), (0o1777, True)])
@@ -180,7 +180,7 @@ def read_only(play):
 def test_where_all_but_output_and_the_folder_of_the_lock_is_read_only_it_runs(read_only, tmp_path):
     job, _, done = read_only(tmp_path / "disk" / "out", tmp_path / "disk" / "state")
     assert done.returncode == 0, done.stderr
-    assert len(issued(job)) == 3
+    assert len(job.issued()) == 3
 
 
 @pytest.mark.parametrize(("output", "state"), [("disk/out", "elsewhere"), ("elsewhere", "disk/state")])

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from jobs.sandbox.world import Place
-from tests.runs.test_routes import listing, of
+from tests.helpers.lists import listing, listing_of_pairs, of
 
 WORKERS = 3
 LOCATIONS = [f"Loc{number:02}" for number in range(24)]
 
 
-def accounts(locations=LOCATIONS):
-    return "location_id\n" + "".join(f"{location}\n" for location in locations)
-
-
 def test_a_run_opens_a_connection_for_each_worker_and_reuses_it(play):
     job = play({"Loc02": Place("not_installed"), "Loc05": Place("server_error", heals_after=1)})
-    assert job.run(job.manifest(accounts()), "--workers", WORKERS).returncode == 1
+    assert job.run(job.manifest(listing(LOCATIONS)), "--workers", WORKERS).returncode == 1
     assert len(job.sandbox.seen) >= 2 * len(LOCATIONS)
     assert len(job.sandbox.connections) <= WORKERS
 
@@ -23,7 +19,7 @@ def test_a_run_opens_a_connection_for_each_worker_and_reuses_it(play):
 def test_only_a_refresh_token_gets_a_connection_of_its_own(play):
     job = play(of(*LOCATIONS), reconnect_removed=True)
     rows = [(location, "", "", job.sandbox.old_pair(location)["refresh_token"]) for location in LOCATIONS]
-    ended = job.run(job.manifest(listing(*rows)), "--routes", "reconnect,refresh", "--workers", WORKERS)
+    ended = job.run(job.manifest(listing_of_pairs(*rows)), "--routes", "reconnect,refresh", "--workers", WORKERS)
     assert ended.returncode == 0, ended.stderr
     spends = [seen for seen in job.sandbox.seen if seen.call == "refresh"]
     assert len(spends) == len(LOCATIONS)
@@ -33,7 +29,7 @@ def test_only_a_refresh_token_gets_a_connection_of_its_own(play):
 def test_a_connection_that_the_server_closed_while_it_idled_costs_no_try(play):
     job = play({"Loc01": Place("server_error", heals_after=1)}, keep_alive_seconds=0.5)
     job.environment |= {"RECOVERY_RETRY__MIN_WAIT_SECONDS": "1.5", "RECOVERY_RETRY__MAX_WAIT_SECONDS": "2"}
-    ended = job.run(job.manifest(accounts(LOCATIONS[:3])), "--workers", "1")
+    ended = job.run(job.manifest(listing(LOCATIONS[:3])), "--workers", "1")
     assert ended.returncode == 0, ended.stderr
     assert (len(job.sandbox.seen), len(job.sandbox.connections)) == (7, 2)
     assert {row["attempts"] for row in job.results().values()} == {"1", "2"}
@@ -42,7 +38,7 @@ def test_a_connection_that_the_server_closed_while_it_idled_costs_no_try(play):
 def test_kept_connections_that_die_without_a_byte_of_the_answer_cost_no_try(play):
     job = play({"Loc03": Place("drop_before", heals_after=1), "Loc07": Place("drop_after", heals_after=1)})
     job.environment["RECOVERY_RETRY__ATTEMPTS"] = "1"
-    ended = job.run(job.manifest(accounts()), "--workers", "1")
+    ended = job.run(job.manifest(listing(LOCATIONS)), "--workers", "1")
     assert ended.returncode == 0, ended.stderr
     assert [seen.status for seen in job.sandbox.seen].count(0) == 2
     assert len(job.sandbox.connections) == 4  # The second exchange of a lost code has one of its own.
@@ -52,5 +48,5 @@ def test_kept_connections_that_die_without_a_byte_of_the_answer_cost_no_try(play
 
 def test_a_connection_that_dies_each_time_is_a_failure_of_that_install_alone(play):
     job = play({"Loc03": Place("drop_before")})
-    assert job.run(job.manifest(accounts()), "--workers", "1").returncode == 1
+    assert job.run(job.manifest(listing(LOCATIONS)), "--workers", "1").returncode == 1
     assert {account: row["cause"] for account, row in job.failures().items()} == {"Loc03": "network_error"}

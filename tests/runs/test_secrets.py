@@ -7,7 +7,6 @@ import html
 import json
 import re
 import threading
-import time
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -19,6 +18,7 @@ from jobs.ledger.opening import open_ledger
 from jobs.ledger.sqlite import open_memory
 from tests.helpers.bad_server import KEEP, Bad, http, serving
 from tests.helpers.job import SECRET
+from tests.helpers.waiting import wait_until
 
 CODE = "canary-of-a-code/+0123456789abcdef"
 ACCESS, REFRESH = "canary-access.of+a/pair", "canary-refresh.of+a/pair"
@@ -189,8 +189,7 @@ def test_a_process_list_shows_no_secret_and_a_core_dump_holds_none(play):
     manifest = job.manifest("location_id\n" + "".join(f"Loc{n}\n" for n in range(100)))
     process = job.start("run", manifest, "--output", job.output)
     try:
-        while len(job.sandbox.seen) < 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(job.sandbox.seen) >= 2)
         own = Path(f"/proc/{process.pid}")
         assert SECRET not in (own / "cmdline").read_text()
         assert SECRET not in (own / "comm").read_text()

@@ -18,11 +18,10 @@ from jobs.ledger.opening import open_ledger
 from jobs.system.lock_holders import Patience
 from jobs.system.locks import alone, patience_for_reports
 from tests.helpers.job import pairs
+from tests.helpers.lists import listing
 from tests.helpers.waiting import wait_until
 
-
-def listing(count):
-    return "location_id\n" + "".join(f"Loc{n}\n" for n in range(count))
+WAITS = "is writing the reports"
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_a_report_that_waited_for_the_end_of_a_run_says_how_that_ended(stage, pl
     ledger.save_run(replace(ended, finished_at="", exit_code=None))
     with alone(job.output, patience_for_reports(print)):
         stage.start("report", job.output)
-        time.sleep(1)  # Long enough to read what it should not have read yet.
+        wait_until(lambda: WAITS in stage.heard())  # It could read by now what it should not have read yet.
         ledger.save_run(ended)
     assert stage.end()["code"] == 0
     assert job.summary()["exit_code"] == 0
@@ -139,7 +138,7 @@ def test_a_run_that_begins_while_reports_are_made_waits_for_them_and_removes_no_
     half = job.output / ".new-results.csv-of-another"
     half.write_text("half")
     stage.start("run", manifest, "--output", job.output)
-    time.sleep(0.5)
+    wait_until(lambda: WAITS in stage.heard())
     assert half.exists()
     os.close(folder)
     assert stage.end()["code"] == 0
@@ -194,8 +193,7 @@ def test_a_wait_for_another_process_that_writes_the_reports_is_said_with_who_it_
     stage.said()
     stage.start("report", job.output)
     words = f"(process {process.pid}) is writing the reports in {job.output}"
-    heard = job.folder / "said"
-    wait_until(lambda: heard.exists() and words in heard.read_text())
+    wait_until(lambda: words in stage.heard())
     process.kill()
     assert stage.end()["code"] == 0
 

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,28 +20,21 @@ from jobs.core.errors import Exit
 from jobs.recovery.stop import Stop
 from jobs.sandbox.world import Place
 from jobs.system.signals import Interrupted, Signals, on_signals
+from tests.helpers import lists
 from tests.helpers.job import PROJECT
+from tests.helpers.mail import Mail
 from tests.helpers.waiting import wait_until
 
+listing = partial(lists.listing, width=7)
+
 ENDS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
-KEEP = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write(sys.stdin.read() + chr(12))"
 
 
-def listing(count):
-    return "location_id,name\n" + "".join(f"Loc{n:07d},Name {n}\n" for n in range(count))
-
-
-class Mail:
-    """A command that keeps what it is given."""
-
-    def __init__(self, job, level="problems"):
-        self._file = job.folder / "mails"
-        job.environment["RECOVERY_NOTIFY__COMMAND"] = shlex.join([sys.executable, "-c", KEEP, str(self._file)])
-        job.environment["RECOVERY_NOTIFY__LEVEL"] = level
-
-    @property
-    def mails(self):
-        return self._file.read_text().split("\f")[:-1] if self._file.exists() else []
+def mail_of(job, level="problems"):
+    """What the job's runs have somebody told by mail."""
+    mail = Mail(job.folder)
+    job.environment |= {"RECOVERY_NOTIFY__COMMAND": mail.command, "RECOVERY_NOTIFY__LEVEL": level}
+    return mail
 
 
 def start(job, *arguments):
@@ -56,18 +50,6 @@ def start(job, *arguments):
     )
 
 
-def arrived(job):
-    """How many requests have arrived; an answer may still be on its way."""
-    return sum(job.sandbox.tries.values()) + len(job.sandbox.codes.sent)
-
-
-def slow_down(job, seconds):
-    """From now on each answer takes so long; come back when one is on its way."""
-    job.sandbox.world = replace(job.sandbox.world, latency_seconds=seconds)
-    before = arrived(job)
-    wait_until(lambda: arrived(job) > before)
-
-
 def reads(process, path):
     """Whether the process has the file open."""
     try:
@@ -79,8 +61,8 @@ def reads(process, path):
 @pytest.mark.parametrize("number", ENDS)
 def test_a_signal_while_a_long_list_is_read_ends_it_with_its_code_a_last_line_and_a_message(play, number):
     job = play()
-    mail = Mail(job, "changes")
-    manifest = job.manifest(listing(400_000))
+    mail = mail_of(job, "changes")
+    manifest = job.manifest(listing(100_000))
     process = start(job, "run", manifest, "--output", job.output)
     wait_until(lambda: reads(process, manifest))
     process.send_signal(number)
@@ -96,8 +78,8 @@ def test_a_signal_while_a_long_list_is_read_ends_it_with_its_code_a_last_line_an
 
 def test_a_signal_while_installs_are_enrolled_leaves_no_reserve_no_half_file_and_no_lock(play):
     job = play()
-    mail = Mail(job)
-    process = start(job, "run", job.manifest(listing(400_000)), "--output", job.output, "--log-format", "json")
+    mail = mail_of(job)
+    process = start(job, "run", job.manifest(listing(100_000)), "--output", job.output, "--log-format", "json")
     wait_until((job.output / ".reserve").exists)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # The clean-up is not interrupted by another one.
@@ -145,8 +127,8 @@ def spin(steps):
 @pytest.mark.parametrize("command", ["plan", "report", "discover"])
 def test_a_signal_ends_the_other_commands_with_its_code_and_without_a_traceback(play, command):
     job = play(latency_seconds=30)
-    mail = Mail(job, "always")
-    long_list = job.manifest(listing(400_000))
+    mail = mail_of(job, "always")
+    long_list = job.manifest(listing(100_000))
     job.sandbox.world = replace(job.sandbox.world, latency_seconds=0)
     assert job.run(job.manifest(listing(1), "short.csv")).returncode == 0
     job.sandbox.world = replace(job.sandbox.world, latency_seconds=30)
@@ -168,10 +150,10 @@ def test_a_signal_ends_the_other_commands_with_its_code_and_without_a_traceback(
 
 def test_whoever_asked_for_it_hears_of_a_second_signals_end_too(play):
     job = play({"Loc0000001": Place("not_installed")}, latency_seconds=0.1)
-    mail = Mail(job, "changes")
+    mail = mail_of(job, "changes")
     process = start(job, "run", job.manifest(listing(4)), "--output", job.output, "--workers", "1", "--rate", "400")
     wait_until(lambda: any(seen.account_id == "Loc0000001" for seen in job.sandbox.seen))
-    slow_down(job, 60)
+    job.slow_down(60)
     process.send_signal(signal.SIGTERM)
     line = process.stderr.readline()
     while "stopping" not in line:
@@ -203,7 +185,7 @@ def test_at_the_first_signal_the_reports_of_what_stands_are_there_while_the_rest
     job = play(latency_seconds=0.02)
     process = start(job, "run", job.manifest(listing(6)), "--output", job.output, "--workers", "2")
     wait_until(lambda: len({seen.account_id for seen in job.sandbox.seen}) > 2)
-    slow_down(job, 60)
+    job.slow_down(60)
     process.send_signal(signal.SIGTERM)
     wait_until((job.output / "summary.json").exists)
     assert process.poll() is None
@@ -219,7 +201,7 @@ def test_what_was_in_flight_at_the_signal_is_in_the_reports_of_the_end(play):
     job = play(latency_seconds=0.02)
     process = start(job, "run", job.manifest(listing(6)), "--output", job.output, "--workers", "1")
     wait_until(lambda: len({seen.account_id for seen in job.sandbox.seen}) > 2)
-    slow_down(job, 4)
+    job.slow_down(4)
     process.send_signal(signal.SIGTERM)
     wait_until((job.output / "summary.json").exists)
     during = job.summary()
