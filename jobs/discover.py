@@ -170,12 +170,12 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
 
 def _ask_all(question: Question, stop: Stop) -> list[Reply]:
     """The replies of all agencies, one after the other; a signal cuts the waits short."""
-    persist = partial(retry_policy_of, question.settings)
-    pace = make_gate(question.settings.pace, persist())
+    retry_policy = retry_policy_of(question.settings)
+    pace = make_gate(question.settings.pace, retry_policy)
     stopping = threading.Event()
     api = make_api(question.settings, question.base_url, question.environment, pace)
     with closing(api), ThreadPoolExecutor(1) as executor:
-        ask = partial(_ask, api, persist, stopping)
+        ask = partial(_ask, api, retry_policy, stopping)
         replies = [executor.submit(ask, agency, token) for agency, token in question.agencies.items()]
         while not all(reply.done() for reply in replies):
             time.sleep(_LOOK_UP_SECONDS)
@@ -186,15 +186,14 @@ def _ask_all(question: Question, stop: Stop) -> list[Reply]:
 
 
 def _ask(
-    api: HighLevel, persist: Callable[[], RetryPolicy], stopping: threading.Event, agency: AgencyKey, token: Secret
+    api: HighLevel, retry_policy: RetryPolicy, stopping: threading.Event, agency: AgencyKey, token: Secret
 ) -> Reply:
     """An agency's whole listing; each page is tried again while that may help, and what was read is kept."""
-    retry_policy = persist()  # In this thread: what counts the tries keeps its figures by thread.
-    state, pages = retry_policy.begin(), Pages(agency.client_id, agency.company_id)
+    tries, pages = 0, Pages(agency.client_id, agency.company_id)
     while not pages.whole:
         try:
             api.installed_locations(pages, token)
-            state = retry_policy.begin()
+            tries = 0
             continue
         except Stopped:
             return Reply(agency, None, "was not asked to the end")
@@ -203,7 +202,8 @@ def _ask(
         if is_refused_by_pace(answer) and (answer.retry_after or 0.0) <= retry_policy.patience:
             stopping.wait(answer.retry_after or 0.0)  # The gate holds everybody back, or this agency alone waits.
             continue
-        wait = retry_policy.wait_after(state, answer)
+        tries += 1
+        wait = retry_policy.wait_after(tries, answer)
         if wait is None or stopping.wait(wait):
             return Reply(agency, None, f"refused: {answer.message}")
     return Reply(agency, pages.found)

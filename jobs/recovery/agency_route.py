@@ -118,7 +118,7 @@ class AgencyRoute:
         assert agency is not None
         agency.busy = False
         if task.pages is not None and not task.pages.failures:
-            progress.retry_state = self._retry_policy.begin()  # The tries are those of a page, not of all of them.
+            progress.tries_here = 0  # The tries are those of a page, not of all of them.
         if isinstance(tried, Listing):
             self._bearers.keep_listing(agency, tried.locations, whole=tried.whole)
             if tried.locations is None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tenacity import DoSleep, RetryCallState, Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
 
 from jobs.core.causes import ADVICE, diagnose
 from jobs.core.model import Answer, App, Cause, Install, Route, Tokens
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jobs.recovery.agency_tokens import AgencyKey
 
 _MOST_HELD = 10_000
+_RETRYING = Retrying()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,36 +125,28 @@ def _may_help(tried: Tried) -> bool:
 class RetryPolicy:
     """How often and after which waits an install is tried: exponential, with full jitter between the two waits.
 
-    `attempts` are tries in all; the waits are seconds, and so is `patience`, with what is refused with 429 alone.
+    `attempts` are tries in all; the waits are seconds, and so is `patience`, with what is refused with 429 alone. It holds
+    no state: whoever tries counts the tries.
     """
 
     def __init__(self, attempts: int, min_wait: float, max_wait: float, patience: float = 600.0) -> None:
         self.patience = patience
         lowest = min(min_wait, max_wait)
         self._wait = wait_random_exponential(multiplier=2 * lowest or 1, min=lowest, max=max_wait)
-        self._retrying = Retrying(
-            stop=stop_after_attempt(attempts),
-            wait=self._wait,
-            retry=retry_if_result(_may_help),
-            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-        )
-        self._retrying.begin()
+        self._stop = stop_after_attempt(attempts)
 
-    def begin(self) -> RetryCallState:
-        """The state of an install that was not tried yet in this run."""
-        return RetryCallState(self._retrying, fn=None, args=(), kwargs={})
-
-    def wait_after(self, state: RetryCallState, tried: Tried) -> float | None:
-        """Seconds until the next try, or None where this one was the last. `state` moves on to the next try."""
-        state.set_result(tried)
-        do = self._retrying.iter(retry_state=state)
-        if not isinstance(do, DoSleep):
-            return None
-        state.prepare_for_next_attempt()
-        return float(do)
+    def wait_after(self, tries: int, tried: Tried) -> float | None:
+        """Seconds until the next try after so many, the last of which ended so, or None where that was the last."""
+        state = _after(tries)
+        return self._wait(state) if _may_help(tried) and not self._stop(state) else None
 
     def backoff(self, refusals: int) -> float:
         """Seconds to hold everybody back after that many 429 in a row that named none."""
-        state = self.begin()
-        state.attempt_number = refusals
-        return self._wait(state)
+        return self._wait(_after(refusals))
+
+
+def _after(tries: int) -> RetryCallState:
+    """What tenacity's strategies look at: how many tries there were."""
+    state = RetryCallState(_RETRYING, fn=None, args=(), kwargs={})
+    state.attempt_number = tries
+    return state

@@ -9,8 +9,6 @@ from jobs.core.model import Answer, Install, RefreshState, Route, RouteResult
 from jobs.highlevel.api import Window
 
 if TYPE_CHECKING:
-    from tenacity import RetryCallState
-
     from jobs.recovery.agency_tokens import Agency, AgencyKey
 
 
@@ -19,7 +17,9 @@ OWN_LIMIT = 3  # 429s in a row: from then on they are taken for a limit of the i
 
 @dataclass(slots=True)
 class InstallProgress:
-    """One install in this run: the routes left, the tries on the first of them, and what was met before.
+    """One install in this run: the routes left, its tries in all, and what was met before.
+
+    `tries_here` are those on the route it is on; while an agency's locations are listed, those of one page.
 
     `slot` is when its next call for its agency may leave, so that these leave evenly (monotonic seconds).
     `first_try` and `last_try` are the numbers of its tries among all of the run, from 1. `suspect`: it got no answer
@@ -30,9 +30,9 @@ class InstallProgress:
 
     install: Install
     left: list[Route]
-    retry_state: RetryCallState
     company_id: str = ""
     tries: int = 0
+    tries_here: int = 0
     last: Answer | None = None
     met: list[RouteResult] = field(default_factory=list)
     agency: Agency | None = None

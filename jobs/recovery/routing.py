@@ -68,7 +68,7 @@ class Router:
     def begin(self, install: Install) -> InstallProgress:
         """The way of an install that is handed out now."""
         self._agency_route.begin(install)
-        return InstallProgress(install, list(self._routes), self._retry_policy.begin(), install.company_id)
+        return InstallProgress(install, list(self._routes), install.company_id)
 
     def ended(self, install: Install) -> list[AgencyKey]:
         """The outcome of an install is on disk. Returns the places where others may have waited for it."""
@@ -92,7 +92,7 @@ class Router:
 
     def _leave(self, progress: InstallProgress) -> None:
         del progress.left[:1]
-        progress.retry_state, progress.agency, progress.slot = self._retry_policy.begin(), None, None
+        progress.tries_here, progress.agency, progress.slot = 0, None, None
 
     def _at_reconnect(self, progress: InstallProgress) -> Step:
         closed = self._closed.reconnect(progress.install.key.client_id) or self._agency_answers.closed(progress.install)
@@ -176,7 +176,8 @@ class Router:
         """Seconds until the next try on the same route, or None where this route is over for the install."""
         if closes(answer) is Closes.AGENCY and self._agency_route.has_another_bearer(progress):
             return 0.0
-        wait = self._retry_policy.wait_after(progress.retry_state, answer)
+        progress.tries_here += 1
+        wait = self._retry_policy.wait_after(progress.tries_here, answer)
         if wait is not None and progress.left[0] is Route.REFRESH and progress.window.opened is not None:
             left = progress.window.left(self._clocks.monotonic()) - _SECOND
             wait = min(wait, left) if left > 0 else None

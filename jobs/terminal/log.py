@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import ModuleType
 
     from jobs.terminal.events import Event
     from jobs.terminal.streams import Stream
@@ -20,12 +20,11 @@ class Log:
     """One line an event, written to `stream`. Each text goes without secrets and control characters."""
 
     def __init__(self, stream: Stream, *, as_json: bool) -> None:
-        structlog = _structlog()
-        self._net = stream
+        self._stream = stream
         self._with_empty = as_json
         renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False) if as_json else _as_line
         self._logger = structlog.wrap_logger(
-            structlog.PrintLogger(stream),
+            structlog.PrintLogger(cast("TextIO", stream)),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -47,7 +46,7 @@ class Log:
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
-            return self._net.scrub(value)
+            return self._stream.scrub(value)
         if isinstance(value, list):
             return [self._clean(each) for each in value]
         return value
@@ -62,16 +61,3 @@ def _as_line(_logger: object, _method: str, told: Mapping[str, object]) -> str:
 
 def _shown(value: object) -> str:
     return value if isinstance(value, str) and not _UNCLEAR.search(value) else repr(value)
-
-
-def _structlog() -> ModuleType:
-    # structlog imports rich where it is installed, for tracebacks that are not shown here: 80 ms of CPU.
-    absent = "rich" not in sys.modules
-    if absent:
-        sys.modules["rich"] = None  # type: ignore[assignment]
-    try:
-        import structlog
-    finally:
-        if absent:
-            del sys.modules["rich"]
-    return structlog
