@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from tempfile import TemporaryFile
@@ -36,6 +36,8 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _MEANS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_NOMEM: errno.ENOMEM}
 _RIGHTS = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _HELD_SECONDS, _NOTICE_SECONDS = 60.0, 5.0
+# The ledger, its -wal, its -shm, and a folder that is synced. SQLite lets go of them before it reports an error.
+_OPEN_AT_ONCE = 4
 
 
 @contextmanager
@@ -200,11 +202,12 @@ def _blame_the_disk(path: Path, scratch: Path, context: ExceptionContext) -> Non
 
 
 def _number(error: sqlite3.OperationalError, path: Path) -> int:
-    """The system's error number for what SQLite calls a disk error. SQLite hides it, so this writes to the disk once more."""
+    """The system's error number for what SQLite calls a disk error. SQLite hides it, so this opens and writes as it does."""
     if _kind(error) in _MEANS:
         return _MEANS[_kind(error)]
     try:
-        with TemporaryFile(dir=path.parent, buffering=0) as probe:
+        with ExitStack() as stack:
+            probe, *_ = [stack.enter_context(TemporaryFile(dir=path.parent, buffering=0)) for _ in range(_OPEN_AT_ONCE)]
             probe.write(bytes(4096))
             os.fsync(probe.fileno())
     except OSError as refused:
