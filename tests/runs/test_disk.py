@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_before_the_start_is_one_clear_line_and_nothing_is_s
     else:
         fill(place)
     assert stage.run(job.manifest(listing(3)), place / "out")["code"] == 2
-    assert "spare" in refused(stage)
+    assert "reserve" in refused(stage)
     assert job.sandbox.seen == []
 
 
