@@ -101,7 +101,7 @@ def run(task, out, err, answer):
     """Play one task in this (forked) process, and end it."""
     os.dup2(out, 1)
     os.dup2(err, 2)
-    sys.stdout, sys.stderr = anew(sys.stdout, 1), anew(sys.stderr, 2)
+    sys.stdout, sys.stderr = fresh_stream(sys.stdout, 1), fresh_stream(sys.stderr, 2)
     os.environ.clear()
     os.environ.update(task["environment"])
     time.tzset()
@@ -134,7 +134,7 @@ def ended(main):
     return code
 
 
-def anew(stream, number):
+def fresh_stream(stream, number):
     """A standard stream as the interpreter makes it at its start, over what is there now."""
     words = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": stream.line_buffering}
     return io.TextIOWrapper(open(number, "wb", closefd=False), **words)

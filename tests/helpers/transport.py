@@ -1,4 +1,4 @@
-"""A transport that answers at once, without a network: what stands above it is tested by it."""
+"""A transport that answers at once, without a network, for tests of the code above it."""
 
 from __future__ import annotations
 
