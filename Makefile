@@ -72,8 +72,8 @@ test: $(DEV_STAMP) ## run the tests: make test [ARGS="--cov=jobs"]
 bench: $(DEV_STAMP) ## compare this job with what people would use instead: make bench [ARGS="--rounds 5"]
 	@exec $(NEWEST_PYTHON) -m tests.bench $(ARGS)
 
-lint: $(DEV_STAMP) ## check the code with ruff and mypy
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+lint: $(DEV_STAMP) ## check the code with ruff and mypy, and the READMEs' links and commands
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/python -m tests.docs
 
 pictures: $(DEV_STAMP) ## make the README's pictures again, from real runs against the sandbox
 	@set -e; for picture in tests/pictures/[a-z]*.py; do $(NEWEST_PYTHON) -m tests.pictures.$$(basename $$picture .py); done
