@@ -308,7 +308,7 @@ def stricken(play, tmp_path):
         job = play(**world)
         job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "100"
         process = job.start("run", job.manifest(listing(400)), "--output", job.output)
-        wait_until(lambda: len(job.sandbox.codes.issued) > 10)
+        wait_until(lambda: len(pairs(job.output)) > 10)
         files = [job.output / f"ledger.sqlite3{end}" for end in ("", "-wal", "-shm")] + [job.output / ".reserve"]
         watched = [word for file in files for word in ("-P", str(file))]
         command = ["strace", "-f", "-q", "-o", tmp_path / "trace", "-p", str(process.pid), *watched]
