@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
+import trustme
 
 from jobs.sandbox.server import running
 from jobs.sandbox.world import World
@@ -56,3 +57,12 @@ def stage(play, behaviours):
 def net():
     """What HighLevel answers a client that no network is needed for."""
     return FakeTransport()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """Issues certificates; `file` is its own, to be trusted."""
+    made = trustme.CA()
+    made.file = str(tmp_path_factory.mktemp("authority") / "authority.pem")
+    made.cert_pem.write_to_path(made.file)
+    return made

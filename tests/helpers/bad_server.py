@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 KEEP, CLOSE, RESET, STALL = "keep", "close", "reset", "stall"
-LOST, UNUSABLE, FINE = Cause.NETWORK_ERROR, Cause.MALFORMED_ANSWER, None
+LOST, UNUSABLE = Cause.NETWORK_ERROR, Cause.MALFORMED_ANSWER
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ def http(body=b"", status="200 OK", headers="", length=None, length_line=None):
     """An HTTP answer; `length` may lie."""
     line = length_line if length_line is not None else f"Content-Length: {len(body) if length is None else length}\r\n"
     return f"HTTP/1.1 {status}\r\n{line}{headers}\r\n".encode("latin-1") + body
+
+
+FINE = Bad(lambda good: [http(good)], None, KEEP)
 
 
 def _all(content):
@@ -107,9 +110,9 @@ BAD: dict[str, Bad] = {
     "length no number": Bad(_with(lambda good: http(b"", length="many")), UNUSABLE),
     "length negative": Bad(_with(lambda good: http(b"", length=-5)), UNUSABLE),
     "length of a terabyte": Bad(_for_ever(http(length=10**12), b"x" * 65_536), UNUSABLE),
-    "no length": Bad(_with(lambda good: http(good, length_line="")), FINE),
+    "no length": Bad(_with(lambda good: http(good, length_line="")), None),
     # Chunks.
-    "chunks": Bad(_with(_chunks), FINE, KEEP),
+    "chunks": Bad(_with(_chunks), None, KEEP),
     "chunks cut": Bad(_with(lambda good: _chunks(good)[:-9]), UNUSABLE),
     "chunk size no number": Bad(_all(_CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), UNUSABLE),
     "chunk size beyond all": Bad(_all(_CHUNKED + b"f" * 40 + b"\r\n{}"), UNUSABLE),
@@ -125,7 +128,7 @@ BAD: dict[str, Bad] = {
     "a header without end": Bad(_for_ever(b"HTTP/1.1 200 OK\r\nX: ", b"y" * 65_536), LOST),
     "a body without end": Bad(_for_ever(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65_536), UNUSABLE),
     # Packed, though we ask for what is not.
-    "gzip": Bad(_with(lambda good: _packed(gzip.compress(good), "gzip")), FINE, KEEP),
+    "gzip": Bad(_with(lambda good: _packed(gzip.compress(good), "gzip")), None, KEEP),
     "a gzip bomb": Bad(_all(_packed(_BOMB, "gzip")), UNUSABLE),
     "a bomb in a bomb": Bad(_all(_packed(gzip.compress(_BOMB), "gzip, gzip")), UNUSABLE),
     "a deflate bomb": Bad(_all(_packed(zlib.compress(bytes(64 << 20), 9), "deflate")), UNUSABLE),
@@ -134,7 +137,7 @@ BAD: dict[str, Bad] = {
     "packed a thousand times": Bad(_with(lambda good: _packed(good, ", ".join(["gzip"] * 1_000))), UNUSABLE),
     "an unknown packing": Bad(_with(lambda good: _packed(b"\x01" + good, "x-secret")), UNUSABLE),
     # Statuses.
-    "100, then the answer": Bad(_with(lambda good: b"HTTP/1.1 100 Continue\r\n\r\n" + http(good)), FINE, KEEP),
+    "100, then the answer": Bad(_with(lambda good: b"HTTP/1.1 100 Continue\r\n\r\n" + http(good)), None, KEEP),
     "101": Bad(_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), UNUSABLE),
     "103, then the answer": Bad(_with(lambda good: b"HTTP/1.1 103 Early Hints\r\n\r\n" + http(good)), UNUSABLE, KEEP),
     "204": Bad(_all(b"HTTP/1.1 204 No Content\r\n\r\n"), UNUSABLE, KEEP),
@@ -165,12 +168,12 @@ BAD: dict[str, Bad] = {
     ),
     "utf-16": Bad(_with(lambda good: http(good.decode().encode("utf-16"))), UNUSABLE, KEEP),
     "latin-1": _body('{"authorizationCode": "é"}'.encode("latin-1")),
-    "a byte order mark": Bad(_with(lambda good: http(b"\xef\xbb\xbf" + good)), FINE, KEEP),
+    "a byte order mark": Bad(_with(lambda good: http(b"\xef\xbb\xbf" + good)), None, KEEP),
     "two answers in one body": Bad(_with(lambda good: http(good + good)), UNUSABLE, KEEP),
     # Headers.
-    "a header without a colon": Bad(_with(lambda good: http(good, headers="no colon\r\n")), FINE, KEEP),
-    "headers of noise": Bad(_with(lambda good: http(good, headers="X-\xff: \xfe\x1b[2J\x00\r\nDate: \x1b\r\n")), FINE, KEEP),
-    "a date beyond time": Bad(_with(lambda good: http(good, headers="Date: Fri, 31 Dec 99999 23:59:59 GMT\r\n")), FINE, KEEP),
+    "a header without a colon": Bad(_with(lambda good: http(good, headers="no colon\r\n")), None, KEEP),
+    "headers of noise": Bad(_with(lambda good: http(good, headers="X-\xff: \xfe\x1b[2J\x00\r\nDate: \x1b\r\n")), None, KEEP),
+    "a date beyond time": Bad(_with(lambda good: http(good, headers="Date: Fri, 31 Dec 99999 23:59:59 GMT\r\n")), None, KEEP),
     # Errors whose words are not text.
     "words that are a list of lists": Bad(_all(_says([[1], None, {"a": "b"}])), Cause.REQUEST_REFUSED, KEEP),
     "words that are half a character": Bad(_all(_says("\ud800 bad \udfff")), Cause.REQUEST_REFUSED, KEEP),

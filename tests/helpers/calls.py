@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,3 +68,5 @@ CALLS = {
         frozenset({"items"}),
     ),
 }  # fmt: skip
+HOST = "api.example.test"
+GOOD = json.dumps(CALLS["reconnect"].good).encode()

@@ -14,13 +14,12 @@ from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.highlevel.api import CallFailed
 from tests.helpers.api import client
-from tests.helpers.bad_server import BAD, CLOSE, KEEP, STALL, Bad, http, serving
+from tests.helpers.bad_server import BAD, CLOSE, FINE, KEEP, STALL, Bad, http, serving
 from tests.helpers.calls import CALLS, SECRET
 from tests.helpers.sockets import free_port
 from tests.helpers.waiting import wait_until
 
 SLOW_SECONDS = 1.5
-FINE = Bad(lambda good: [http(good)], None, KEEP)
 ODD = [
     None, True, 5, -1, 1.5, 10**400, "", " ", "x" * 20_000, "with\x1b[2Jescape", "é", "\ud800", "\x00", "９", [], ["a"],
     {}, {"a": ["b"]},

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-import threading
-from contextlib import suppress
 
 import pytest
 import requests
-import trustme
 
 from jobs.highlevel.transport import Limits, Transport
 from tests.helpers.bad_server import KEEP, Bad, http, serving
+from tests.helpers.sockets import accepting
 
 LIMITS = Limits(5, 5, 5, 10_000)
 GOOD = Bad(lambda _: [http(b"{}")], None, KEEP)
@@ -51,27 +48,22 @@ def test_more_than_an_answer_ends_its_connection_at_once():
         assert server.connections == 2
 
 
-def test_what_follows_an_answer_in_a_tls_record_never_becomes_the_next_answer(tmp_path):
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+def test_what_follows_an_answer_in_a_tls_record_never_becomes_the_next_answer(authority):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     # The reader takes 8,192 bytes; what is decrypted beyond them, no `select` sees.
     filling = b"{}" + b" " * (8_192 - len(http(b" " * 8_000)) + 7_998)
-    answers = [http(filling) + http(b'{"code": "stale"}'), http(b'{"code": "fresh"}')]
+    answers = iter([http(filling) + http(b'{"code": "stale"}'), http(b'{"code": "fresh"}')])
 
-    def answer(server):
-        for said in answers:
-            connection, _ = server.accept()
-            # A client that closes early is an end here, and for a newer OpenSSL an error.
-            with suppress(OSError), context.wrap_socket(connection, server_side=True) as encrypted:
-                while encrypted.recv(65_536):
-                    encrypted.sendall(said)
+    def serve(connection):
+        said = next(answers)
+        with context.wrap_socket(connection, server_side=True) as encrypted:
+            while encrypted.recv(65_536):
+                encrypted.sendall(said)
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=answer, args=(server,), daemon=True).start()
-        url = f"https://127.0.0.1:{server.getsockname()[1]}"
-        transport = Transport(url, LIMITS, {"REQUESTS_CA_BUNDLE": str(tmp_path / "authority.pem")})
+    with accepting(serve) as port:
+        url = f"https://127.0.0.1:{port}"
+        transport = Transport(url, LIMITS, {"REQUESTS_CA_BUNDLE": authority.file})
         request = requests.Request("POST", url, data=b"a").prepare()
         assert transport.send(request).body.strip() == b"{}"
         assert transport.send(request).body == b'{"code": "fresh"}'

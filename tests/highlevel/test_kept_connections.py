@@ -18,13 +18,12 @@ from jobs.highlevel.api import CallFailed, Code, Window
 from jobs.pace.gate import Stopped
 from jobs.recovery.attempt import by_reconnect
 from tests.helpers.api import Gate, client
-from tests.helpers.bad_server import CLOSE, KEEP, RESET, Bad, http, serving
+from tests.helpers.bad_server import CLOSE, FINE, RESET, Bad, serving
 from tests.helpers.calls import APP, CALLS, INSTALL
 from tests.helpers.lists import listing_of_pairs, of
 from tests.helpers.sockets import free_port
 from tests.helpers.waiting import wait_until
 
-FINE = Bad(lambda good: [http(good)], None, KEEP)
 GOODS = {"/oauth/reconnect": "reconnect", "/oauth/token": "exchange"}
 SWALLOWED = {
     "closed": Bad(lambda _: [], None, CLOSE),

@@ -13,7 +13,6 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import NewConnectionError
 
@@ -25,18 +24,9 @@ from jobs.highlevel.proxy import check_way_out
 from jobs.highlevel.reasons import Attempted, of_this_machine, why_unreachable
 from tests.helpers.api import client
 from tests.helpers.bad_server import http
-from tests.helpers.calls import APP, INSTALL
+from tests.helpers.calls import APP, GOOD, HOST, INSTALL
 from tests.helpers.job import PROJECT
 from tests.helpers.sockets import accepting
-from tests.runs.test_environment import GOOD, HOST
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    made = trustme.CA()
-    made.cert_pem.write_to_path(tmp_path_factory.mktemp("authority") / "authority.pem")
-    made.file = str(next(tmp_path_factory.getbasetemp().glob("authority*/authority.pem")))
-    return made
 
 
 def encrypted(certificate, *, newest=None):

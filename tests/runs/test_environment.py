@@ -15,21 +15,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import trustme
 
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.highlevel.api import CallFailed
 from tests.helpers.api import client
-from tests.helpers.bad_server import KEEP, Bad, http, serving
-from tests.helpers.calls import APP, CALLS, INSTALL, SECRET
+from tests.helpers.bad_server import FINE, KEEP, Bad, http, serving
+from tests.helpers.calls import APP, CALLS, GOOD, HOST, INSTALL, SECRET
 from tests.helpers.job import PROJECT
 from tests.helpers.lists import listing
 from tests.helpers.sockets import accepting
 from tests.helpers.waiting import wait_until
-
-HOST = "api.example.test"
-GOOD = json.dumps(CALLS["reconnect"].good).encode()
 
 
 def shell(job, script, **more):
@@ -45,17 +41,11 @@ def test_netrc_is_not_read(stage):
     job = stage.job
     (job.folder / ".netrc").write_text("default login canary-login password canary-password\n")
     (job.folder / ".netrc").chmod(0o600)
-    fine = Bad(lambda good: [http(good)], None, KEEP)
-    with serving(lambda *_: (fine, GOOD)) as server:
+    with serving(lambda *_: (FINE, GOOD)) as server:
         job.environment |= {"HOME": str(job.folder), "HIGHLEVEL_BASE_URL": server.url, "RECOVERY_RETRY__ATTEMPTS": "1"}
         stage.run(job.manifest(listing(1)), job.output)
         assert server.requests
         assert b"authorization:" not in b"".join(server.requests).lower()
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
 
 
 @pytest.fixture
@@ -85,18 +75,17 @@ def tunnel(authority):
 def api_through(port, authority_file, proxy_variable="HTTPS_PROXY", authority_variable="SSL_CERT_FILE", **more):
     environment = {proxy_variable: f"http://someone:canary-of-the-proxy@127.0.0.1:{port}"} | more
     if authority_file:
-        environment[authority_variable] = str(authority_file)
+        environment[authority_variable] = authority_file
     return client(f"https://{HOST}", environment=environment)
 
 
 @pytest.mark.parametrize("proxy_variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("authority_variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])
 def test_a_proxy_is_gone_through_by_connect_alone_and_the_named_authority_is_trusted(
-    tunnel, authority, tmp_path, proxy_variable, authority_variable
+    tunnel, authority, proxy_variable, authority_variable
 ):
     port, heard, _ = tunnel
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    api = api_through(port, tmp_path / "authority.pem", proxy_variable, authority_variable)
+    api = api_through(port, authority.file, proxy_variable, authority_variable)
     assert api.reconnect(APP, INSTALL).value.reveal() == "the-code-1"
     api.close()
     (head,) = heard

@@ -17,7 +17,7 @@ from jobs.sandbox.behaviours import BEHAVIOURS, RECONNECT, TOKEN
 from jobs.sandbox.world import Limit, Place
 from tests.helpers.job import CLIENT_ID, SECRET
 from tests.helpers.lists import listing
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import line_with, wait_until
 
 EXPECTED = {
     "recovered": "",
@@ -261,7 +261,7 @@ def test_a_second_signal_ends_the_run_at_once_and_the_reports_are_there(play, se
     wait_until(lambda: any(seen.account_id == "LocB" for seen in job.sandbox.seen))
     job.slow_down(60)
     process.send_signal(signal.SIGTERM)
-    assert any("stopping" in line for line in process.stderr)
+    line_with("stopping", process.stderr)
     sent = len(job.sandbox.seen)
     process.send_signal(second)
     out, err = process.communicate(timeout=30)

@@ -26,6 +26,26 @@ def test_only_a_refresh_token_gets_a_connection_of_its_own(play):
     assert len(spends) <= len(job.sandbox.connections) <= len(spends) + WORKERS
 
 
+def test_a_night_of_faults_opens_new_connections_only_for_those_that_were_lost(play):
+    job = play(faults={"server_error": 0.05, "drop_after": 0.05}, seed=3)
+    ended = job.run(job.manifest(listing(60)), "--workers", WORKERS)
+    assert ended.returncode == 0, ended.stderr
+    lost = [seen.status for seen in job.sandbox.seen].count(0)
+    assert lost > 1
+    # The second exchange of a lost code has a connection of its own.
+    assert lost < len(job.sandbox.connections) <= WORKERS + 2 * lost
+
+
+def test_a_run_that_is_killed_and_the_one_after_it_reuse_their_connections(stage):
+    job = stage.job
+    moment = ("a reconnect was answered, its code leaves", 12)
+    assert stage.run(job.manifest(listing(LOCATIONS)), job.output, kill_at=moment)["code"] == -9
+    assert len(job.sandbox.connections) <= WORKERS  # as many as the stage starts
+    assert stage.run(job.manifest(listing(LOCATIONS)), job.output)["code"] == 0
+    assert len(job.sandbox.connections) <= 2 * WORKERS
+    assert len(job.sandbox.seen) >= 2 * len(LOCATIONS)
+
+
 def test_a_connection_that_the_server_closed_while_it_idled_costs_no_try(play):
     job = play({"Loc01": Place("server_error", heals_after=1)}, keep_alive_seconds=0.5)
     job.environment |= {"RECOVERY_RETRY__MIN_WAIT_SECONDS": "1.5", "RECOVERY_RETRY__MAX_WAIT_SECONDS": "2"}

@@ -18,14 +18,13 @@ import pytest
 
 from jobs.sandbox.world import Place
 from tests.helpers import lists
-from tests.helpers.bad_server import KEEP, RESET, Bad, http, serving
+from tests.helpers.bad_server import FINE, KEEP, RESET, Bad, http, serving
 from tests.helpers.job import PROJECT
 from tests.helpers.waiting import wait_until
 
 listing = partial(lists.listing, width=3)
 
 GONE_AWAY = Bad(lambda good: [], None, RESET)
-FINE = Bad(lambda good: [http(good)], None, KEEP)
 DENIED = Bad(lambda good: [http(b"error code: 1010", "403 Forbidden")], None, KEEP)
 
 

@@ -23,7 +23,7 @@ from jobs.system.signals import Interrupted, Signals, on_signals
 from tests.helpers import lists
 from tests.helpers.job import PROJECT
 from tests.helpers.mail import Mail
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import line_with, wait_until
 
 listing = partial(lists.listing, width=7)
 
@@ -155,9 +155,7 @@ def test_whoever_asked_for_it_hears_of_a_second_signals_end_too(play):
     wait_until(lambda: any(seen.account_id == "Loc0000001" for seen in job.sandbox.seen))
     job.slow_down(60)
     process.send_signal(signal.SIGTERM)
-    line = process.stderr.readline()
-    while "stopping" not in line:
-        line = process.stderr.readline()
+    line_with("stopping", process.stderr)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 143

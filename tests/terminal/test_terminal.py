@@ -43,7 +43,7 @@ from jobs.terminal.voice import Voice
 from jobs.terminal.watch import Watch
 from tests.helpers import lists
 from tests.helpers.job import CLIENT_ID, PROJECT, SECRET
-from tests.helpers.waiting import wait_until
+from tests.helpers.waiting import line_with, wait_until
 
 listing = partial(lists.listing, width=4)
 
@@ -439,9 +439,7 @@ def test_sigusr1_asks_for_a_line_of_progress_even_of_a_quiet_run(play, manner):
     process = job.start("run", job.manifest(listing(500)), "--output", job.output, "--workers", "1", *manner)
     wait_until(lambda: len(job.sandbox.seen) >= 4)
     process.send_signal(signal.SIGUSR1)
-    line = process.stderr.readline()
-    while "progress" not in line:
-        line = process.stderr.readline()
+    line = line_with("progress", process.stderr)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert "total=500" in line
