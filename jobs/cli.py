@@ -1,4 +1,4 @@
-"""The commands and their options. A user's error becomes one line and an exit code; no logic is here."""
+"""The commands and their options. A user's mistake becomes one line and an exit code. There is no logic here."""
 
 from __future__ import annotations
 
@@ -43,17 +43,21 @@ def cli() -> None:
 @INPUT
 @OUTPUT
 @click.option("--rate", type=float, help="Requests a second.")
-@click.option("--workers", type=int, help="Requests under way at once, at most.")
+@click.option("--workers", type=int, help="How many requests may be under way at once.")
 @click.option("--limit", type=click.IntRange(1, _MOST_INSTALLS), help="Stop after that many installs.")
 @click.option("--max-duration", type=Duration(), help="Stop after that time: 2h, 1h30m, 90m, 30s.")
 @click.option(
-    "--cause", "causes", multiple=True, type=click.Choice([c.value for c in Cause]), help="Only what failed so."
+    "--cause",
+    "causes",
+    multiple=True,
+    type=click.Choice([c.value for c in Cause]),
+    help="Only installs that failed with this cause.",
 )
 @ROUTES
 @COLUMNS
-@click.option("--force", is_flag=True, help="Also what is recovered: a new pair may end the one in use.")
+@click.option("--force", is_flag=True, help="Also recovered installs. A new pair may end the one in use.")
 @BEFORE
-@click.option("--quiet", is_flag=True, help="Say nothing where all is well.")
+@click.option("--quiet", is_flag=True, help="Say nothing if all is well.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.pass_obj
 def run(
@@ -78,7 +82,7 @@ def run(
 
     del quiet, log_format  # `_terminal` has read them.
     if force and before:
-        raise click.UsageError("--force means now, and --recovered-before another moment; give one of them")
+        raise click.UsageError("--force means now, and --recovered-before means another moment: give only one of them")
     terminal.begins(manifest, given_options())
     start = _start(manifest, rate, workers, columns)
     secrets = [app.client_secret for app in start.apps.known.values()]
@@ -121,7 +125,7 @@ def plan(
     for line in lines:
         click.echo(line)
     if getattr(sys.stdout, "failed", False):
-        raise refuse("cannot be written", "the answer", "give plan a standard output that works")
+        raise refuse("cannot be written", "the answer", "give plan a standard output that can be written")
     return Exit.OK
 
 
@@ -131,7 +135,7 @@ def plan(
 @click.option("--then", "command", default="", hidden=True)
 @click.pass_obj
 def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> int:
-    """Render the reports of DIR again, also while a run is under way."""
+    """Render the reports of DIR again. A run may be under way."""
     from jobs.report import report_again
     from jobs.start import PROJECT
 
@@ -145,23 +149,23 @@ def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> 
         terminal.knows(run, folder, command, changed=changed)
     if code is not None:
         _notify(terminal, code)
-        raise SystemExit(code)  # The run has had the last word.
+        raise SystemExit(code)  # The run has already said its last line.
     click.echo(f"the reports in {folder} are rendered again")
     return Exit.OK
 
 
 @cli.command()
 @click.option("--company", "companies", multiple=True, required=True, help="Id of an agency; may be repeated.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Output folder in which it is recovered.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Output folder of the run that recovered it.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default="installs.csv",
     show_default=True,
-    help="The list; what is there is kept.",
+    help="The list to add to. What it holds is kept.",
 )
 def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> int:
-    """Make the list of installs from what agencies list."""
+    """Make a list of installs from the locations that agencies list."""
     from jobs.discover import discover as ask
     from jobs.discover import prepare
     from jobs.start import PROJECT
@@ -181,7 +185,7 @@ def sandbox(port: int, world: Path | None) -> int:
     try:
         serve(world or PROJECT / "data" / "sandbox.example.json", port, sys.stdout)
     except ValueError as error:
-        raise UserError(Problem(str(error), "", "mend it and start again")) from None
+        raise UserError(Problem(str(error), "", "correct it and start again")) from None
     return Exit.OK
 
 
@@ -196,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *open_streams())
     try:
-        # What says how it ended may have to be loaded: hence the descriptor.
+        # The code that says how it ended may still have to be loaded, which needs a descriptor.
         with signals.raised(earlier=True), one_descriptor_kept():
             code = cli.main(given, prog_name="recover", standalone_mode=False, obj=terminal) or 0
     except Interrupted:
@@ -217,7 +221,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _notify(terminal: Terminal, code: int) -> None:
-    """Tell those who asked for it how the run ended, also where it could not start."""
+    """Tell those who asked for it how the run ended, also when it could not start."""
     from jobs.config.settings import load_notify
     from jobs.start import PROJECT, environment_of
 
@@ -236,7 +240,7 @@ def _notify(terminal: Terminal, code: int) -> None:
 
 
 def _terminal(arguments: list[str], out: Stream, err: Stream) -> Terminal:
-    """What the command speaks through. It is needed before the arguments are parsed, since they may not be right."""
+    """The terminal that the command writes to. It is made before the arguments are parsed, since these may be wrong."""
     from jobs.terminal.terminal import Terminal, draws
 
     def screen() -> LiveScreen:

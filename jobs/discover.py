@@ -1,4 +1,4 @@
-"""`recover discover`: a manifest made from the API, of the locations that agencies list. What is there already is kept."""
+"""`recover discover` makes a manifest of the locations that agencies list. Lines that it already has are kept."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _LOOK_UP_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that is known before the first request. `manifest` is the one that is there already, if there is one."""
+    """Everything that is known before the first request. `manifest` is the existing list, if there is one."""
 
     settings: Settings
     apps: Apps
@@ -67,7 +67,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an agency listed: the names of its locations by id, or None and why."""
+    """What an agency listed: the names of its locations by id, or None and the reason."""
 
     agency: AgencyKey
     locations: dict[str, str] | None
@@ -77,19 +77,21 @@ class Reply:
 def prepare(
     project: Path, environment: Mapping[str, str], companies: Sequence[str], source: Path | None, output: Path
 ) -> Question:
-    """Read all that is needed. Raises UserError with what keeps it from starting."""
+    """Everything that is needed to ask. Raises UserError with all that prevents it."""
     known = environment_of(project, environment)
     settings = load_settings(project / "config" / "recovery.toml", known, {})
     apps, url = load_apps(project, known), base_url(known)
     manifest = open_manifest(output) if output.exists() else None
     noticed = ListWarnings()
-    deque(manifest.rows(noticed) if manifest else (), maxlen=0)  # What cannot be read is met before anything is sent.
-    if noticed.fault:  # What is added must not end up within its quotes.
+    deque(
+        manifest.rows(noticed) if manifest else (), maxlen=0
+    )  # A list that cannot be read is refused before anything is sent.
+    if noticed.fault:  # New lines must not end up inside an open quote.
         raise refuse(noticed.fault, str(output), "close or remove it")
     if not os.access(output.absolute().parent, os.W_OK | os.X_OK):
-        raise refuse("cannot be written to", str(output.absolute().parent), "make the folder, or mend its rights")
+        raise refuse("cannot be written to", str(output.absolute().parent), "make the folder, or correct its rights")
     if manifest is not None and manifest.layout.location_id < 0:
-        raise refuse("has no column location_id to add to", str(output), "name one of its columns so, in line 1")
+        raise refuse("has no column location_id to add to", str(output), "give one of its columns that name, in line 1")
     if manifest is not None and not apps.only and manifest.layout.client_id < 0:
         raise refuse("has no column client_id, and several apps are configured", str(output), "add the column")
     found = _of_ledger(source, url, apps, companies) if source is not None else {}
@@ -108,7 +110,7 @@ def prepare(
 
 
 def _of_ledger(source: Path, url: str, apps: Apps, companies: Sequence[str]) -> dict[AgencyKey, Secret]:
-    """The living tokens of these agencies in an output folder."""
+    """The valid tokens of these agencies in an output folder."""
     path = must_hold_ledger(source)
     with reading(path) as ledger:
         with ledger.engine.connect() as connection:
@@ -124,26 +126,25 @@ def _of_ledger(source: Path, url: str, apps: Apps, companies: Sequence[str]) -> 
 
 
 def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[AgencyKey, Secret], Problem | None]:
-    """The token of the environment, where it can be that of this company."""
+    """The token from the environment, if it can belong to this company."""
     if not is_id(company):
-        return {}, Problem("is no id of a company", f"--company {company}", "correct it")
+        return {}, Problem("is not a company id", f"--company {company}", "correct it")
     if not token.reveal():
         todo = f"recover its row first and give --from, or set {TOKEN}"
-        return {}, Problem("no living token of this agency is known", f"--company {company}", todo)
+        return {}, Problem("no valid token of this agency is known", f"--company {company}", todo)
     claims = read_claims(token)
     client_id = claims.client_id if claims and claims.client_id in apps.known else apps.only
     if not client_id:
-        return {}, Problem("does not name one of the configured apps", TOKEN, "configure the app that it belongs to")
+        return {}, Problem("does not name one of the configured apps", TOKEN, "configure the app it belongs to")
     why = why_useless(token, InstallKey(client_id, Level.AGENCY, company), time.time())
     if why:
-        return {}, Problem(f"cannot serve for {company} ({why})", TOKEN, "set it to a living token of that agency")
+        return {}, Problem(f"cannot serve for {company} ({why})", TOKEN, "set it to a valid token of that agency")
     return {AgencyKey(client_id, company): token}, None
 
 
 def discover(question: Question, output: Path, say: Callable[[str], None], complain: Callable[[str], None]) -> Exit:
-    """Ask each agency and add to `output` what it lacks; `complain` of an agency that would not list its locations.
-
-    Raises UserError where the app is in use, or `output` is not to be written.
+    """Ask each agency, and add to `output` the installs that it does not have. `complain` tells of agencies that
+    would not list their locations. Raises UserError if the app is in use, or if `output` cannot be written.
     """
     stop = Stop(time.monotonic)
     holder = f"recover discover that began {utc_now()}"
@@ -169,7 +170,7 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
 
 
 def _ask_all(question: Question, stop: Stop) -> list[Reply]:
-    """The replies of all agencies, one after the other; a signal cuts the waits short."""
+    """The replies of all agencies, in order. A signal cuts waits short."""
     retry_policy = retry_policy_of(question.settings)
     pace = make_gate(question.settings.pace, retry_policy)
     stopping = threading.Event()
@@ -188,7 +189,9 @@ def _ask_all(question: Question, stop: Stop) -> list[Reply]:
 def _ask(
     api: HighLevel, retry_policy: RetryPolicy, stopping: threading.Event, agency: AgencyKey, token: Secret
 ) -> Reply:
-    """An agency's whole listing; each page is tried again while that may help, and what was read is kept."""
+    """An agency's whole list. A page that fails is tried again while that may help, and pages that were read are
+    kept.
+    """
     tries, pages = 0, Pages(agency.client_id, agency.company_id)
     while not pages.whole:
         try:
@@ -196,11 +199,11 @@ def _ask(
             tries = 0
             continue
         except Stopped:
-            return Reply(agency, None, "was not asked to the end")
+            return Reply(agency, None, "was not asked for its whole list")
         except CallFailed as failed:
             answer = failed.answer
         if is_refused_by_pace(answer) and (answer.retry_after or 0.0) <= retry_policy.patience:
-            stopping.wait(answer.retry_after or 0.0)  # The gate holds everybody back, or this agency alone waits.
+            stopping.wait(answer.retry_after or 0.0)  # The gate holds all requests back, or only this agency waits.
             continue
         tries += 1
         wait = retry_policy.wait_after(tries, answer)
@@ -210,7 +213,7 @@ def _ask(
 
 
 def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:
-    """Add the locations that `output` lacks, and leave the rest of it as it is. Returns how many were added."""
+    """Add the locations that `output` does not have yet, and leave the rest as it is. Returns how many were added."""
     manifest, apps = question.manifest, question.apps
     rows = with_apps(manifest.rows(), apps) if manifest else ()
     known = {(row.client_id, row.account_id) for row in rows if isinstance(row, Row) and row.level is Level.SUB_ACCOUNT}
@@ -232,7 +235,7 @@ def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:
 
 
 def _lines(manifest: Manifest | None, apps: Apps, fresh: Iterable[tuple[AgencyKey, str, str]]) -> str:
-    """The new lines as CSV, under the columns that are there, or with a header of their own."""
+    """The new lines as CSV, under the existing columns, or with a header of their own."""
     text = io.StringIO()
     if manifest is None:
         header = ["location_id", "company_id", *([] if apps.only else ["client_id"]), "name"]

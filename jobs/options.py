@@ -37,7 +37,7 @@ class Duration(click.ParamType[float]):
 
 
 class Moment(click.ParamType[str]):
-    """A moment in the past with its offset, as the ledger writes it."""
+    """A moment in the past with its offset, in the form that the ledger writes."""
 
     name = "time"
 
@@ -56,7 +56,7 @@ class Routes(click.ParamType[tuple[Route, ...]]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Route, ...]:
         named = {name.strip() for name in str(value).split(",")}
         if unknown := sorted(named - set(Route)):
-            self.fail(f"{unknown[0]!r} is no route; there are {', '.join(Route)}", param, ctx)
+            self.fail(f"{unknown[0]!r} is not a route; the routes are {', '.join(Route)}", param, ctx)
         return tuple(route for route in Route if route in named)
 
 
@@ -70,16 +70,16 @@ class Column(click.ParamType[str]):
 
         role, sign, name = str(value).partition("=")
         if not sign or role_of(role) not in ROLES:
-            self.fail(f"{value!r} does not say which column is one of {', '.join(ROLES)}, as ID=NAME", param, ctx)
+            self.fail(f"{value!r} must be ID=NAME, where ID is one of {', '.join(ROLES)}", param, ctx)
         return f"{role_of(role)}={name}"
 
 
 def chosen_columns(columns: Sequence[str]) -> dict[str, str]:
-    """Which column is which, by what it is."""
+    """The name of each chosen column, by the role it has."""
     pairs = [column.partition("=")[::2] for column in columns]
     chosen = dict(pairs)
     if len(chosen) < len(pairs):
-        raise click.UsageError("--column says twice which column one and the same id is")
+        raise click.UsageError("--column names two columns for one role: give only one of them")
     return chosen
 
 
@@ -109,14 +109,17 @@ OUTPUT = click.option(
     "--output", type=click.Path(path_type=Path), help="Folder of the results.  [data/<stem of INPUT>]"
 )
 BEFORE = click.option(
-    "--recovered-before", "before", type=Moment(), help="Also what was recovered before that: 2026-11-25T02:00Z."
+    "--recovered-before",
+    "before",
+    type=Moment(),
+    help="Also installs recovered before that time, such as 2026-11-25T02:00Z.",
 )
 ROUTES = click.option(
     "--routes",
     type=Routes(),
     default="reconnect,agency",
     show_default=True,
-    help="Ways back, tried in order; refresh ends the pair in use.",
+    help="Ways to recover, tried in this order. refresh ends the pair in use.",
 )
 COLUMNS = click.option(
     "--column",
@@ -124,5 +127,5 @@ COLUMNS = click.option(
     multiple=True,
     type=Column(),
     metavar="ID=NAME",
-    help="Which column is location_id (or another id or token), whatever its header; `location_id=`: there is none.",
+    help="The column that holds location_id (or another id or token), whatever its header. `location_id=` means there is none.",
 )

@@ -72,7 +72,7 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         except Exception:
             stop.ask("bug", Exit.BUG)
             raise
-        finally:  # Nothing of this raises for want of a disk: each step is taken whatever became of the one before.
+        finally:  # None of these steps raises because of a bad disk. Each is taken, whatever happened in the one before.
             make_room()
             terminal.reporting()
             beside.end()
@@ -87,18 +87,18 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
 
 
 def _stop_for(stop: Stop, error: OSError) -> None:
-    """Stop for what the system refused; what is not for a person to act on is a bug, and goes on its way."""
+    """Stop because the system refused something. An error that a person cannot act on is a bug, and is raised again."""
     refused = problem_of(error)
     if refused is None:
         stop.ask("bug", Exit.BUG)
         raise error
     because = error.because if isinstance(error, FileError) else FileError.because
-    if stop.because in {"", "bug"}:  # Whatever raises is taken for a bug until it is looked at.
+    if stop.because in {"", "bug"}:  # Any exception is taken for a bug until it has been examined.
         stop.must(because, Exit.STOPPED_EARLY, str(refused))
 
 
 def _bring_back(ledger: Ledger, folder: Path, stop: Stop) -> bool:
-    """Make the folder again that is gone. Returns False where that cannot be, which is said with what it held."""
+    """Make the missing folder again. Returns False if that is not possible, and then says what the folder held."""
     try:
         bring_back(ledger, folder)
     except OSError as error:
@@ -118,7 +118,7 @@ def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, code: Exi
 
 
 def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:
-    """Take hold of the folder, of its ledger, of room on its disk, and of the apps."""
+    """Lock the folder and the apps, open the ledger, and reserve room on the disk."""
     holder = f"the run on {start.manifest.path} that began {utc_now()}"
     held.enter_context(hold(folder / LOCK, str(folder), holder))
     refuse_folders(folder, REPORTS)
@@ -138,7 +138,7 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
 
 
 def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tuple[Plan, dict[str, int]]:
-    """Make the manifest the newest, and line up what is to do: how many installs of each app."""
+    """Enrol the manifest and line up the installs to try. Returns the plan, and how many installs each app has."""
     rows = ledger.stage(with_apps(start.manifest.rows(), start.apps))
     before = options.recovered_before
     duplicates, groups = ledger.duplicate_lines(), ledger.staged(before)
@@ -150,9 +150,9 @@ def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tup
 
 
 def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began: str) -> Run:
-    """The run as it begins, remembered: a report may be asked for before it ends."""
+    """The run as it begins. It is saved, since somebody may ask for a report before it ends."""
     this_run = ThisRun(already_recovered=plan.recovered)
-    # A file's name need not be UTF-8, but summary.json is.
+    # A file's name may not be UTF-8, but summary.json must be.
     manifest = os.fsencode(start.manifest.path).decode(errors="backslashreplace")
     before = options.recovered_before
     run = Run(uuid4().hex, manifest, start.base_url, began, this_run=this_run, recovered_before=before)
@@ -184,7 +184,7 @@ def _work(
     make_room: Callable[[], None],
 ) -> Iterator[Progress]:
     if todo:
-        from jobs.recovery.runner import work  # not needed where nothing is to do
+        from jobs.recovery.runner import work  # not needed if there is nothing to do
 
         yield from work(start, ledger, todo, options, stop, make_room)
 
@@ -203,7 +203,7 @@ def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
 
 
 def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
-    """The run with how the installs stand now; where the disk does not give that back, as they stood at its start."""
+    """The run with the installs counted as they stand now, or as they stood at its start if the disk cannot be read."""
     try:
         with ledger.engine.connect() as connection:
             return as_it_stands(connection, run, plan.rows)
@@ -216,7 +216,7 @@ def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
 
 
 def _finish(run: Run, stop: Stop, lined_up: int) -> Run:
-    """The run as it ended, which was to try so many installs."""
+    """The run with its end: when, with which exit code, and why."""
     left = remaining(run.this_run.attempted, lined_up, run.counts.pending)
     failed = bool(run.counts.failed or run.this_run.failed or run.kept)
     code = end_of(stop.because, stop.code, left, failed=failed)
@@ -231,7 +231,7 @@ def _finish(run: Run, stop: Stop, lined_up: int) -> Run:
 
 
 def _with_hints(run: Run, start: Start, say: Callable[[str], None]) -> Run:
-    """The run, where the credentials were refused with what may be wrong with them."""
+    """The run. If credentials were refused, it also says what may be wrong with them."""
     hints = "; ".join(hint for client_id, hint in start.apps.hints.items() if client_id in start.needed)
     if hints and run.stopped_because == Cause.CREDENTIALS_REJECTED:
         return replace(run, met=f"{run.met}; {hints}")
@@ -245,9 +245,8 @@ def _told(lacking: OSError | UserError) -> str:
 
 
 def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Terminal) -> Run:
-    """Leave the reports, and say in which columns they have stars.
-
-    Where the disk will not have one of them, that is why the run stopped.
+    """Write the reports, and say in which columns secrets are starred. If the disk refuses one of them, that is why
+    the run stopped.
     """
     try:
         with alone(folder, patience_for_reports(terminal.waits)):
@@ -268,5 +267,7 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Term
         with suppress(OSError):
             ledger.save_run(run)
         with suppress(OSError, UserError), alone(folder, replace(patience_for_reports(terminal.waits), seconds=0)):
-            render(folder, ledger, run, start.apps.known, start.messages)  # What can be written says so.
+            render(
+                folder, ledger, run, start.apps.known, start.messages
+            )  # Reports that can still be written say why the run stopped.
     return run

@@ -1,4 +1,4 @@
-"""What a run says at its end: how it stands, who acts, the files, what to run next. The exit code comes after."""
+"""What a run says at its end: the counts, who acts, the files, and what to run next. The exit code follows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Run
 
-# The file and who takes it; the failures are named only where there are some.
+# Each file and its reader. The files of failures are named only if there are failures.
 _RESULTS = ("results.csv", "the tokens, for the developer to load")
 _FAILURES = (
     ("failures.html", "for support staff, to read"),
@@ -25,7 +25,7 @@ _FAILURES = (
 
 
 def closing(run: Run, folder: Path, command: str, nothing: str) -> list[str]:
-    """The closing block, but for its last line. `nothing` says why there was nothing to do, where that was so."""
+    """The closing block without its last line. `nothing` says why there was nothing to do, if so."""
     return list(_lines(run, folder, command, nothing))
 
 
@@ -38,7 +38,7 @@ def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
         f"{counts.pending:,} are pending ({this_run.recovered:,} recovered in this run, {this_run.requests:,} requests)"
     )
     if run.kept:
-        yield f"{run.kept:,} of those that are back were tried again without success; they keep the pair they had"
+        yield f"{run.kept:,} of those that are back were tried again without success, and keep their pair"
     yield from causes(run)
     yield f"files in {shown(folder)}:"
     for name, purpose in (_RESULTS, *(_FAILURES if counts.failed else ())):
@@ -49,7 +49,7 @@ def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
 
 
 def causes(run: Run) -> Iterator[str]:
-    """A line for each cause: its identifier, how many, who acts, and the next step."""
+    """A line for each cause: its name, how many installs, who acts, and the next step."""
     found = sorted(run.failures_by_cause.items(), key=lambda item: (-item[1], item[0]))
     wide = max((len(cause) for cause, _ in found), default=0)
     much = max((len(f"{count:,}") for _, count in found), default=0)
@@ -59,22 +59,22 @@ def causes(run: Run) -> Iterator[str]:
 
 
 def broken(line: str, width: int | None) -> list[str]:
-    """A line between words for a terminal of that width; a path, a command and the last line stay whole."""
+    """The line, broken between words at `width`. Paths, commands and the last line stay whole."""
     if width is None or len(line) <= width or "/" in line or line.startswith("exit "):
         return [line]
     return textwrap.wrap(line, width, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False)
 
 
 def when_to_run_again(run: Run) -> str:
-    """When to run the next command, and what for."""
+    """When to run the next command, and why."""
     if run.retryable and run.stopped_because in {None, "time_limit", "install_limit", "signal"}:
-        return f"{run.retryable:,} may come back by running this again; what is recovered is left alone"
+        return f"{run.retryable:,} may come back if you run this again; recovered installs are left alone"
     if run.retryable:
-        return "when that is mended, go on with this; what is recovered is left alone"
-    return "when those who act have acted, run this; what is recovered is left alone"
+        return "when that is fixed, go on with this; recovered installs are left alone"
+    return "when those named above have acted, run this; recovered installs are left alone"
 
 
 def last_line(code: int, met: str = "", because: str | None = None) -> str:
-    """The exit code in words, and what was met."""
+    """The exit code in words, and what the run met."""
     found = f" ({because}: {met})" if met and because else ""
     return f"exit {code}: {EXIT_WORDS[Exit(code)]}{found}"

@@ -1,4 +1,4 @@
-"""What can happen in a run, as the log names it. The list is closed: a program that reads the log relies on it."""
+"""The events of a run, by the names in the log. Programs that read the log rely on this list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Of an event: how grave it is, and whether it is told whatever `log.level` says."""
+    """How severe an event is, and whether it is told whatever `log.level` says."""
 
     level: str
     always: bool = False

@@ -1,4 +1,4 @@
-"""How fast a run is, and how long it has still to go."""
+"""How fast a run is, and how long it will still take."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ if TYPE_CHECKING:
 _SAMPLE_SECONDS = 1.0
 _SHOWN_SECONDS = 10.0
 _JUDGED_SECONDS = 60.0
-# Until that many installs have ended, two requests each are assumed.
+# Until that many installs have ended, each is assumed to take two requests.
 _ASSUMED_INSTALLS = 10
 _REQUESTS_AN_INSTALL = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a run stands. `to_go` are seconds, None where nobody can tell; `held_until` is local time.
-
-    `waiting` are installs between two tries, `in_flight` those with a worker; `alone` is whether the first of an
-    app goes by itself. `lowered`: the pace is below the one that was set.
+    """How far a run is. `to_go` is in seconds, or None if it cannot be estimated. `held_until` is local time.
+    `waiting` counts installs between two tries, `in_flight` those that are being tried. `alone`: the first install of
+    an app goes by itself. `lowered`: the pace is below the one that was set.
     """
 
     done: int
@@ -49,7 +48,7 @@ class Standing:
 
 
 class Gauge:
-    """Measures. `limit` are requests a second; `clock` gives seconds."""
+    """Measures the pace. `limit` is in requests a second, and `clock` gives seconds."""
 
     def __init__(self, limit: float, clock: Callable[[], float]) -> None:
         self._limit = limit
@@ -57,7 +56,7 @@ class Gauge:
         self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def note(self, requests: int) -> None:
-        """So many requests were made up to now."""
+        """Note how many requests were made so far."""
         now = self._clock()
         if now - self._samples[-1][0] >= _SAMPLE_SECONDS:
             self._samples.append((now, requests))
@@ -65,14 +64,16 @@ class Gauge:
                 self._samples.popleft()
 
     def rate(self, requests: int, seconds: float = _SHOWN_SECONDS) -> float:
-        """Requests a second, of the last seconds."""
+        """Requests a second over the last `seconds`."""
         now = self._clock()
         first = next((sample for sample in self._samples if now - sample[0] <= seconds), self._samples[-1])
         past = now - first[0]
         return (requests - first[1]) / past if past > 0 else 0.0
 
     def to_go(self, requests: int, done: int, total: int) -> float | None:
-        """Seconds until all is done: the requests to do over the measured rate, or over the pace at the beginning."""
+        """Seconds until all is done: the requests left, divided by the measured rate, or by the set pace at the
+        beginning.
+        """
         assumed = _REQUESTS_AN_INSTALL * _ASSUMED_INSTALLS
         to_do = (total - done) * (requests + assumed) / (done + _ASSUMED_INSTALLS)
         just_begun = self._clock() - self._samples[0][0] < _SHOWN_SECONDS and requests < self._limit * _SHOWN_SECONDS

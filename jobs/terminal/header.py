@@ -22,8 +22,8 @@ _FEW = 5
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What is known when a run begins. `to_try` are installs, `ages` the oldest and newest recovery that is left alone
-    (UTC ISO 8601), `causes` those that the run is narrowed to, `before` the moment before which a recovery does not count.
+    """What is known when a run begins. `to_try` counts installs. `ages` are the oldest and newest recovery that is
+    left alone (UTC, ISO 8601). `causes` narrow the run. A recovery before the moment `before` does not count.
     """
 
     input: Path
@@ -38,7 +38,7 @@ class Opening:
 
     @property
     def seconds(self) -> int:
-        """How long it takes at the pace, if nothing fails."""
+        """How many seconds it takes at the set pace, if nothing fails."""
         return round(_REQUESTS_AN_INSTALL * self.to_try / self.requests_per_second)
 
 
@@ -48,7 +48,7 @@ def header(opening: Opening, now: datetime) -> list[str]:
         _to_do(opening),
         _left_alone(opening, now),
         _pace(opening),
-        f"files go to {shown(opening.folder)}; Ctrl-C stops gently",
+        f"files go to {shown(opening.folder)}; Ctrl-C stops gracefully",
     ]
 
 
@@ -76,23 +76,23 @@ def _to_do(opening: Opening) -> str:
 def _left_alone(opening: Opening, now: datetime) -> str:
     count = opening.plan.recovered
     if not count:
-        return "no install is left alone" if opening.before else "no install is recovered yet, so none is left alone"
+        return "every install is tried" if opening.before else "no install is recovered yet"
     what = "1 install that is recovered is" if count == 1 else f"{count:,} installs that are recovered are"
     return f"{what} left alone; it happened {_ages(opening, now)} ago"
 
 
 def nothing_to_do(opening: Opening, now: datetime) -> str:
-    """Why a run has nothing to do, and how old the recoveries are that it leaves alone; '' where it has something."""
+    """Why a run has nothing to do, and how old its recoveries are. Empty if it has something to do."""
     if opening.to_try:
         return ""
     if not opening.plan.installs:
         return "nothing to do: INPUT lists no installs"
     if opening.causes:
-        return f"nothing to do: no install of INPUT that may be tried failed with {' or '.join(opening.causes)}"
+        return f"nothing to do: no install of INPUT failed with {' or '.join(opening.causes)}"
     if not opening.plan.recovered:
         return "nothing to do: no install of INPUT can be tried"
     when = f"recovered {_ages(opening, now)} ago"
-    return f"nothing to do: what can be tried is {when}; a second incident needs --recovered-before TIME"
+    return f"nothing to do: every install that can be tried was {when}; a second incident needs --recovered-before TIME"
 
 
 def _ages(opening: Opening, now: datetime) -> str:

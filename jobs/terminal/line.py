@@ -1,4 +1,4 @@
-"""The live line in words: what of it is shown in a given width."""
+"""The live line in words, fitted to a width."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NARROWEST_BAR = 4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the line, in long and in short; where there is no room, the highest `leave` goes first."""
+    """A part of the line, long and short. If there is no room, the part with the highest `leave` is dropped first."""
 
     long: str
     short: str
@@ -58,9 +58,9 @@ def _parts(standing: Standing) -> Iterable[Part]:
 
 
 def tail(standing: Standing) -> tuple[str, str]:
-    """What matters most now, in words, with its style: else the time to go."""
+    """What matters most now in words, with its style: otherwise the time to go."""
     if standing.stopping:
-        return f"stopping gently: {standing.in_flight} in flight", "yellow"
+        return f"stopping gracefully: {standing.in_flight} in flight", "yellow"
     if standing.held_until is not None:
         return hold(standing), "yellow"
     if standing.alone:

@@ -20,7 +20,7 @@ _STYLES = {"warning": "yellow", "error": "red"}
 
 
 class _Console(Console):
-    """A console that leaves the cursor be: a killed run must not take it away."""
+    """A console that never hides the cursor: a killed run could not show it again."""
 
     def show_cursor(self, show: bool = True) -> bool:  # noqa: FBT002 - as rich has it
         del show
@@ -48,11 +48,11 @@ class LiveScreen:
         self._live: Live | None = None
 
     def say(self, text: str, level: str, *, whole: bool = False) -> None:
-        """Print a line above the live line, broken between words; `whole`: as it is, so that it can be copied."""
+        """Print a line above the live line, broken between words. `whole`: unbroken, so that it can be copied."""
         self._console.print(Text(text, style=_STYLES.get(level, "")), soft_wrap=whole)
 
     def show(self, standing: Standing) -> None:
-        """Draw the live line anew."""
+        """Draw the live line again."""
         if self._live is None:
             self._live = Live(
                 console=self._console,
@@ -65,12 +65,12 @@ class LiveScreen:
         self._live.update(self._drawn(standing), refresh=True)
 
     def wait(self, words: str) -> None:
-        """Say in place of the live line what goes on now."""
+        """Show what is happening now in place of the live line."""
         if self._live is not None:
             self._live.update(Text(words, no_wrap=True, overflow="crop"), refresh=True)
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -32,14 +32,14 @@ class Log:
                 renderer,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(0),
-        ).bind()  # Once for all: what is lazy would be bound anew for every line.
+        ).bind()  # Bound once, since a lazy logger would be bound for every line.
 
     def tell(self, event: Event, level: str, fields: Mapping[str, object]) -> None:
         """Write one event."""
         getattr(self._logger, level)(event.value, **fields)
 
     def _prepared(self, _logger: object, _method: str, told: Any) -> Any:
-        """What is told, clean, and in the order in which one reads it; a reader of lines needs no empty fields."""
+        """The fields without secrets, in reading order. A reader of lines does not need the empty ones."""
         first = {name: told.pop(name) for name in ("timestamp", "level", "event")}
         fields = {name: self._clean(value) for name, value in told.items()}
         return first | {name: value for name, value in fields.items() if self._with_empty or value not in ("", None)}
@@ -53,7 +53,7 @@ class Log:
 
 
 def _as_line(_logger: object, _method: str, told: Mapping[str, object]) -> str:
-    """An event as a line: when, how grave, what, and its fields; what could be read in two ways is in quotes."""
+    """An event as a line: when, how severe, what, and its fields. An ambiguous value is in quotes."""
     (_, timestamp), (_, level), (_, event), *fields = told.items()
     shown = " ".join(f"{name}={_shown(value)}" for name, value in fields)
     return f"{timestamp} [{level:<9}] {event:<18} {shown}".rstrip()

@@ -1,4 +1,4 @@
-"""Names and commands as a person can copy them into a shell."""
+"""Names and commands in a form that can be copied into a shell."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# An option that narrowed one run, or that only said how it speaks, is left out of what to run next.
+# Options that narrowed one run, or only changed its output, are left out of the next command.
 _NOT_AGAIN = {"--force", "--recovered-before", "--limit", "--cause", "--quiet", "--log-format", "--output"}
 
 
 def shown(path: object) -> str:
-    """A name for a person: as it is, or in the shell's own quotes where it holds what no terminal may be sent."""
+    """A name for a person. It is quoted for a shell if it holds characters that must not reach a terminal."""
     text = str(path)
     return text if text.isprintable() else quoted(text)
 
 
 def quoted(word: str) -> str:
-    """A word for a shell (bash, zsh, ksh), in which nothing unprintable is left."""
+    """A word quoted for a shell (bash, zsh, ksh), without unprintable characters."""
     if word.isprintable():
         return shlex.quote(word)
     escaped = "".join(_escaped(sign) for sign in word)
@@ -36,10 +36,9 @@ def _escaped(sign: str) -> str:
 
 
 def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]], before: str = "") -> str:
-    """The command that goes on with this run's work, from wherever it is typed.
-
-    `options` are those that were given, as (name, value); a flag's value is empty. What was recovered `before` is to be
-    recovered again: after `--force` that is the run's own beginning, so that the next one leaves alone what it recovered.
+    """The command that goes on with this run's work, from any folder. `options` are the given ones as (name, value),
+    and a flag's value is empty. Installs recovered `before` that moment are recovered again. After `--force` it is
+    the run's beginning, so that the next run leaves alone what this one recovered.
     """
     program = Path(sys.argv[0])
     words = [str(program.absolute())] if program.stem == "recover" else [sys.executable, "-m", "jobs"]

@@ -1,7 +1,7 @@
-"""The two streams that people and programs read. Nothing passes by: a traceback and a drawn line neither.
+"""Standard output and standard error, as people and programs read them. Everything goes through them.
 
-A net stars secrets out, keeps control characters away, and never fails: a terminal, pipe, socket or log that is gone or
-full costs messages only. In a run it never waits either: a thread of its own writes what a bounded queue holds.
+A stream replaces secrets by stars, drops control characters, and never fails: a terminal, pipe, socket or log that is gone
+or full costs only messages. In a run it never waits either, since a thread of its own writes what a bounded queue holds.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from jobs.core.secret import Secret, opaque_parts, scrub_own
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# How long a reader that lags behind is waited for at the end.
+# How long the end of a command waits for a slow reader.
 LATE_SECONDS = 2.0
-# What a reader that lags behind may still get; more than a pipe holds, less than memory minds.
+# How much is kept for a slow reader: more than a pipe holds, and little memory.
 _MOST_LATE_BYTES = 262_144
-# What a pipe or a socket that is ready surely takes at once.
+# A pipe or socket that is ready takes this much without blocking.
 _LEAST_TAKEN = 512
-# All control and direction characters but the tab and the newline.
+# All control and direction characters except the tab and the newline.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Stream:
-    """A text stream behind a net. What is written goes out by the line, or when it is flushed."""
+    """A text stream without secrets. Text goes out line by line, or when it is flushed."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -48,11 +48,11 @@ class Stream:
         self.lost = 0
 
     def guard(self, secrets: Iterable[Secret]) -> None:
-        """Star these out too, from now on."""
+        """Replace these by stars too, from now on."""
         self._secrets = (*self._secrets, *secrets)
 
     def spare(self, *names: object) -> None:
-        """Names of our own, such as paths, whose long parts only look like tokens."""
+        """Never star these: names such as paths, whose long parts only look like tokens."""
         self._spared |= opaque_parts(" ".join(map(str, names)))
 
     def scrub(self, text: str) -> str:
@@ -84,28 +84,30 @@ class Stream:
 
     @property
     def drawing(self) -> Drawing:
-        """The same net for what draws, with control characters of its own."""
+        """The same stream for a library that draws, with its control characters."""
         return Drawing(self)
 
     def unblock(self) -> None:
-        """Never wait for the reader from now on: what he does not take in time is lost, and counted in `lost`."""
+        """Never wait for the reader from now on. Text that he does not read in time is dropped, and counted in
+        `lost`.
+        """
         if self._queue is not None or self._stream is None:
             return
         try:
             self._stream.flush()
             file, waiting = self._stream.fileno(), queue.SimpleQueue[bytes | threading.Event]()
-            # A daemon: a reader that never reads must not keep the process from its end.
+            # A daemon, since a reader that never reads must not keep the process alive.
             threading.Thread(target=self._write_out, args=(file, waiting), name="stream", daemon=True).start()
-        except RuntimeError:  # No thread can be started: what the reader does not take at once is lost.
+        except RuntimeError:  # No thread can be started, so text that is not read at once is dropped.
             self._at_once = _that_never_waits(file)
             return
         except (OSError, ValueError):
-            return  # It is no file.
+            return  # The stream has no file descriptor.
         self._queue = waiting
-        atexit.register(self.drain, LATE_SECONDS)  # What the interpreter says last goes out too.
+        atexit.register(self.drain, LATE_SECONDS)  # The interpreter's last words go out too.
 
     def drain(self, seconds: float) -> None:
-        """Wait at most that long for a reader that lags behind, and never again for one that was waited for in vain."""
+        """Wait at most that long for a slow reader. A reader that was waited for in vain is not waited for again."""
         self.flush()
         if self._queue is not None and not self.failed and not self._stuck:
             reached = threading.Event()
@@ -135,7 +137,7 @@ class Stream:
             self.failed = True
 
     def _put(self, data: bytes) -> None:
-        # Without a lock, since a signal's handler writes too: each of the two numbers is counted by one thread.
+        # There is no lock, since a signal handler writes too. Each of the two numbers is counted by one thread.
         late = self._queued - self._written
         if late and late + len(data) > _MOST_LATE_BYTES:
             self.lost += 1
@@ -145,7 +147,7 @@ class Stream:
         self._queue.put(data)
 
     def _write_out(self, file: int, waiting: queue.SimpleQueue[bytes | threading.Event]) -> None:
-        """Write what waits, for ever: the one place in which a reader can keep us."""
+        """Write what waits, forever. Only here can a reader block."""
         while True:
             data = waiting.get()
             if isinstance(data, threading.Event):
@@ -162,14 +164,14 @@ def _write_all(file: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(file, data) :]
-        except BlockingIOError:  # Another program made it so; the mode is shared with it.
+        except BlockingIOError:  # Another program made it non-blocking, and shares that mode.
             poll = select.poll()
             poll.register(file, select.POLLOUT)
             poll.poll()
 
 
 def _that_never_waits(file: int) -> int:
-    """Another opening of a pipe or a terminal, since the mode of this one is shared with other programs; else `file` itself."""
+    """A pipe or a terminal opened again, since other programs share the mode of this one. Otherwise `file` itself."""
     mode = os.fstat(file).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         with suppress(OSError):
@@ -178,7 +180,7 @@ def _that_never_waits(file: int) -> int:
 
 
 def _write_what_fits(file: int, data: bytes) -> bool:
-    """Whether all of it was taken without a wait."""
+    """Whether all of it was written without waiting."""
     poll = select.poll()
     poll.register(file, select.POLLOUT)
     with suppress(BlockingIOError):
@@ -188,7 +190,7 @@ def _write_what_fits(file: int, data: bytes) -> bool:
 
 
 class Drawing:
-    """A net for a library that draws: its control characters pass, secrets do not."""
+    """A stream for a library that draws. Its control characters pass, and secrets do not."""
 
     def __init__(self, net: Stream) -> None:
         self._net = net
@@ -199,7 +201,7 @@ class Drawing:
         return len(text)
 
     def flush(self) -> None:
-        """Send what was written."""
+        """Send the text that was written."""
         self._net.flush()
 
     def isatty(self) -> bool:
@@ -213,7 +215,9 @@ class Drawing:
 
 
 def open_streams() -> tuple[Stream, Stream]:
-    """Put standard output and standard error behind nets; returns these. What a bug prints passes them too."""
+    """Standard output and standard error as streams, which also take their place in `sys`: a traceback passes them
+    too.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

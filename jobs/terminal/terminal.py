@@ -1,7 +1,8 @@
 """What a person or a program sees of a command: its start, what happens, its end.
 
-On a terminal: a header, one live line, of each cause the first failure, the closing block. Elsewhere: one line an
-event, a heartbeat each minute, the closing block. Quiet: nothing, or the closing block where all is not well.
+On a terminal: a header, one live line, the first failure of each cause, and the closing block. Elsewhere: one line
+for each event, a heartbeat each minute, and the closing block. Quiet: nothing, or the closing block if something is
+wrong.
 """
 
 from __future__ import annotations
@@ -42,14 +43,13 @@ _DUMB = {"", "dumb", "unknown"}
 
 
 def draws(err: Stream, environment: Mapping[str, str]) -> bool:
-    """Whether a person looks at standard error, on a terminal that can move its cursor."""
+    """Whether a person looks at standard error on a terminal that can move its cursor."""
     return err.isatty() and environment.get("TERM", "") not in _DUMB
 
 
 class Terminal:
-    """Says what goes on in a command; `for_run` in a run, whose log may be JSON. `clock` gives monotonic seconds.
-
-    A run waits for no reader from its first moment on, and SIGUSR1 asks it for a line of progress.
+    """Says what happens in a command. `for_run`: in a run, whose log may be JSON. `clock` gives monotonic seconds. A
+    run never waits for a reader, and SIGUSR1 asks it for a line of progress.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Terminal:
     # -- the start -----------------------------------------------------------------------------------------------
 
     def begins(self, manifest: Path, options: Iterable[tuple[str, str]]) -> None:
-        """A run was asked for, with these options."""
+        """Take note of a run that was asked for with these options."""
         self._input, self._options = str(manifest), list(options)
         for stream in (self._out, self._err):
             stream.spare(manifest, manifest.absolute())
@@ -97,7 +97,7 @@ class Terminal:
             sys.stderr = cast("TextIO", Stray(self.warn))
 
     def configured(self, level: str, secrets: Iterable[Secret], warnings: Iterable[str] = ()) -> None:
-        """Settings and apps are known: what is told at all, what is never shown, and what to warn of."""
+        """Take note of the settings: what is told at all, what is never shown, and the warnings."""
         self._voice.level = level
         secrets = tuple(secrets)
         self._out.guard(secrets)
@@ -140,14 +140,14 @@ class Terminal:
                 self.warn(warning)
 
     def warn(self, text: str, *, asked: bool = False) -> None:
-        """Say what is not as it should be, and stops nothing. `asked`: also when quiet. The start is told first."""
+        """Warn of something that stops nothing. `asked`: also when quiet. The start of the run is told first."""
         if not self._begun:
             self._warnings.append(text)
             return
         self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
 
     def waits(self, text: str) -> None:
-        """Say what the command waits for while it waits, also before its start is told, save in a log of objects."""
+        """Say what the command is waiting for. It is said before the start is told, except in a JSON log."""
         if self._begun or self._voice.as_json:
             self.warn(text)
         else:
@@ -156,7 +156,7 @@ class Terminal:
     # -- while it runs -------------------------------------------------------------------------------------------
 
     def ended(self, progress: Progress, this_run: ThisRun, *, signalled: bool) -> None:
-        """Say what has ended, often nothing, and how far the run is; `signalled`: it was told to stop."""
+        """Say what has ended, often nothing, and how far the run is. `signalled`: the run was told to stop."""
         assert self._watch is not None
         asked, self._asked = self._asked, False
         self._watch.see(progress, this_run, signalled=signalled, asked=asked)
@@ -165,14 +165,14 @@ class Terminal:
             self._voice.tell(Event.MESSAGES_LOST, {"count": lost}, f"{lost:,} messages were not read in time")
 
     def reporting(self) -> None:
-        """Say that the reports are written now."""
+        """Say that the reports are being written."""
         if self._voice.screen:
             self._voice.screen.wait("writing the reports ...")
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool) -> None:
-        """Say how the run ended, what stands, and what to do next; `exits` says the rest, `news` tells it to others."""
+        """Say how the run ended, the counts, and what to do next. `exits` says the rest, and `news` tells others."""
         self.knows(run, folder, self.next_command(manifest, folder, run.recovered_before), changed=changed)
         self._close()
         if self._voice.screen:
@@ -187,12 +187,12 @@ class Terminal:
         return next_command(manifest, folder, self._options, before)
 
     def knows(self, run: Run, folder: Path, command: str, *, changed: bool) -> None:
-        """How a run ended, for `news`; `changed`: other installs are failed than before."""
+        """Take note of how a run ended, for `news`. `changed`: other installs failed than before."""
         self._input, self._run, self._folder, self._changed = self._input or run.input, run, folder, changed
         self._lines = closing(run, folder, command, self._nothing)
 
     def broke(self, problems: Sequence[str], text: str = "") -> None:
-        """Say why the command could not go on: what a person is to mend, or a text as it is, such as a traceback."""
+        """Say why the command could not go on: what a person must correct, or a text such as a traceback."""
         self._close()
         self._begun, self._broke = self._begun or not self._voice.as_json, True
         self._problems += problems
@@ -206,7 +206,7 @@ class Terminal:
             self._write(self._err, [f"error: {problem}" for problem in problems] + text.splitlines())
 
     def news(self, code: int) -> News | None:
-        """How the run ended, for those who are not here; None where there was none."""
+        """How the run ended, for those who are not here. None if there was no run."""
         from jobs.outgoing.notify import News
 
         if self._run is None and not code:
@@ -249,7 +249,7 @@ class Terminal:
         self._voice.tell(Event.RUN_FINISHED, fields, asked=True)
 
     def cut_short(self, code: Exit) -> None:
-        """The last words where a second signal ends the run at once, from within the signal's handler."""
+        """Say the last words when a second signal ends the run at once. The signal's handler calls this."""
         what = f"stopped at once; what was in flight is pending, and the reports in {self._folder} follow"
         try:
             if self._voice.as_json:
@@ -257,7 +257,7 @@ class Terminal:
             else:
                 self._err.write(f"\nexit {int(code)}: {what}\n")
             self._err.drain(_LATE_AT_ONCE_SECONDS)
-        except RuntimeError:  # The signal came within a write of the very stream.
+        except RuntimeError:  # The signal interrupted a write to this stream.
             return
 
     def _close(self) -> None:
@@ -265,7 +265,7 @@ class Terminal:
             self._voice.screen.close()
 
     def _write(self, stream: Stream, lines: Iterable[str]) -> None:
-        # Both may be one terminal, and each is written by a thread of its own: what was said before comes before.
+        # Both may be the same terminal, and each has its own writing thread. Earlier text must come first.
         (self._out if stream is self._err else self._err).drain(LATE_SECONDS)
         width = shutil.get_terminal_size().columns if stream.isatty() else None
         for line in lines:

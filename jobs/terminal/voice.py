@@ -1,4 +1,4 @@
-"""Where what happens is told: on the screen, in the log, or, quietly, nowhere."""
+"""Where events are told: on the screen, in the log, or nowhere when quiet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Voice:
-    """Tells events on standard error. `screen` is there where a person looks at a terminal that can draw."""
+    """Tells events on standard error. `screen` is set if a person looks at a terminal that can draw."""
 
     def __init__(self, err: Stream, *, quiet: bool, as_json: bool, screen: LiveScreen | None) -> None:
         self._err = err
@@ -26,7 +26,7 @@ class Voice:
         self.level = "info"
 
     def tell(self, event: Event, fields: Mapping[str, object], words: str = "", *, asked: bool = False) -> None:
-        """Tell one event, by its `fields` in the log and in `words` on the screen. `asked`: also when quiet."""
+        """Tell one event: its `fields` in the log, or its `words` on the screen. `asked`: also when quiet."""
         kind = KINDS[event]
         if self._quiet and not asked:
             return
@@ -39,7 +39,7 @@ class Voice:
 
     @property
     def log(self) -> Log:
-        """The log, which is slow to import and not always needed."""
+        """The log. It is slow to import and not always needed."""
         if self._log is None:
             from jobs.terminal.log import Log
 
@@ -48,7 +48,7 @@ class Voice:
 
 
 class Stray:
-    """Standard error for whatever else prints, where every line must be an object: each becomes a warning."""
+    """Standard error for other code that prints while every line must be a JSON object. Each line becomes a warning."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 60.0
 _REFRESH_SECONDS = 0.25
-# Holds that follow each other closely are told as one.
+# Holds that follow closely on each other are told as one.
 _HOLD_SECONDS = 10.0
 
 
 class Watch:
-    """Watches one run. `limit` are requests a second; `clock` gives the seconds that a hold is measured in."""
+    """Watches one run. `limit` is in requests a second, and `clock` gives the seconds that holds are measured in."""
 
     def __init__(self, voice: Voice, limit: float, clock: Callable[[], float]) -> None:
         self._voice = voice
@@ -40,7 +40,7 @@ class Watch:
         self._lowered: Lowered | None = None
 
     def see(self, progress: Progress, this_run: ThisRun, *, signalled: bool, asked: bool) -> None:
-        """Tell what has ended, often nothing, and how far the run is, where it is time to or somebody `asked`."""
+        """Tell what has ended, often nothing. Tell how far the run is when it is time, or when somebody `asked`."""
         for note in progress.notes:
             self._voice.tell(Event.WARNING, {"message": note}, f"warning: {note}")
         for install, outcome in progress.ended:
@@ -48,10 +48,10 @@ class Watch:
         self._gauge.note(this_run.requests)
         if signalled and not self._acknowledged:
             self._acknowledged = True
-            words = f"stopping gently: {progress.in_flight:,} in flight; Ctrl-C again to stop now"
+            words = f"stopping gracefully: {progress.in_flight:,} in flight; Ctrl-C again to stop now"
             self._voice.tell(Event.STOPPING, {"in_flight": progress.in_flight}, words)
         if progress.alone and not self._was_alone:
-            self._voice.tell(Event.TRYING_ONE_FIRST, {})  # The screen shows it in its live line.
+            self._voice.tell(Event.TRYING_ONE_FIRST, {})  # The screen shows it in the live line.
         self._was_alone = progress.alone
         self._tell_pace(progress.lowered)
         now, screen = self._clock(), self._voice.screen
@@ -74,7 +74,7 @@ class Watch:
             screen.show(standing)
 
     def _tell_pace(self, lowered: Lowered | None) -> None:
-        """Tell that the pace is below the one that was set, or is it again; not with every step of it."""
+        """Tell when the pace falls below the one that was set, and when it is back, but not every small step."""
         before, now = self._lowered, self._clock()
         same = before is lowered or (before and lowered and before.why == lowered.why and _near(before, lowered))
         if same or now - self._pace_told < HEARTBEAT_SECONDS:

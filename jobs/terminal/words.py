@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobs.terminal.gauge import Standing
 
 
-# Why the pace is below the one that was set, in full and for the live line.
+# Why the pace is below the set one: in full, and for the live line.
 LOWERED: Mapping[str, tuple[str, str]] = {
     "too_many_requests": ("HighLevel answers 429 (too many requests)", "429s"),
     "told_limit": ("HighLevel tells of a lower limit (X-RateLimit)", "limit"),
@@ -23,7 +23,7 @@ LOWERED: Mapping[str, tuple[str, str]] = {
 
 
 def failure(install: Install, outcome: Failed) -> str:
-    """The first failure of a cause, in full; later ones are counted."""
+    """The first failure of a cause in full. Later ones are counted."""
     kind = "agency" if install.key.level is Level.AGENCY else "sub-account"
     answered = f"HTTP {outcome.http_status}" if outcome.http_status else "no answer"
     trace = f", trace {outcome.trace_id}" if outcome.trace_id else ""
@@ -37,7 +37,7 @@ def failure(install: Install, outcome: Failed) -> str:
 
 
 def hold(standing: Standing) -> str:
-    """Until when HighLevel holds everybody back, or an empty text."""
+    """Until when HighLevel holds all requests back. Empty if it does not."""
     if standing.held_until is None:
         return ""
     until = f"{standing.held_until:%H:%M:%S %Z}".strip()
@@ -45,7 +45,7 @@ def hold(standing: Standing) -> str:
 
 
 def pace(lowered: Lowered | None, limit: float) -> str:
-    """How fast the run may go, and why it is not as fast as was set."""
+    """How fast the run may go, and why it is slower than was set."""
     if lowered is None:
         return f"the pace is {limit:g} requests/s again"
     return f"the pace is lowered from {limit:g} to {lowered.rate:.3g} requests/s: {LOWERED[lowered.why][0]}"

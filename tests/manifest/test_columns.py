@@ -169,14 +169,14 @@ def test_an_option_that_names_no_id_is_refused(play, option):
     job = play()
     done = job.run(job.manifest("location_id\nLocA\n"), "--column", option)
     assert done.returncode == 2
-    assert "does not say which column is one of location_id, company_id" in done.stderr
+    assert "must be ID=NAME, where ID is one of location_id, company_id" in done.stderr
 
 
 def test_an_id_named_twice_is_refused(play):
     job = play()
     done = job.run(job.manifest("a,b\nLocA,x\n"), "--column", "location_id=a", "--column", "locationId=b")
     assert done.returncode == 2
-    assert "--column says twice" in done.stderr
+    assert "--column names two columns for one role" in done.stderr
 
 
 def test_a_run_and_a_plan_tell_what_is_odd_about_the_list_and_account_for_all_of_it(play):

@@ -145,8 +145,8 @@ def test_a_page_that_fails_is_asked_for_again_and_those_before_it_are_kept(agenc
     ("arguments", "words"),
     [
         ((), "--company"),
-        (("--company", "not an id"), "is no id of a company"),
-        (("--company", "CoA"), "no living token of this agency is known"),
+        (("--company", "not an id"), "is not a company id"),
+        (("--company", "CoA"), "no valid token of this agency is known"),
         (("--company", "CoA", "--from", "nowhere"), "has no ledger"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_rerun_touches_only_what_failed_and_nothing_to_do_is_said(play):
     assert (third.returncode, len(job.sandbox.seen)) == (0, calls)
     first, *_ = third.stdout.splitlines()
     assert re.fullmatch(
-        r"nothing to do: what can be tried is recovered \d+s( to \d+s)? ago; a second incident .*--recovered-before TIME",
+        r"nothing to do: every install that can be tried was recovered \d+s( to \d+s)? ago; a second incident .*--recovered-before TIME",
         first,
     )
 
@@ -95,7 +95,7 @@ def test_a_list_without_rows_or_without_the_asked_for_cause_has_nothing_to_do(pl
     other = job.run(manifest, "--cause", "server_error", "--cause", "rate_limited")
     assert (other.returncode, len(job.sandbox.seen)) == (1, calls)  # LocB is not back.
     assert other.stdout.startswith(
-        "nothing to do: no install of INPUT that may be tried failed with server_error or rate"
+        "nothing to do: no install of INPUT failed with server_error or rate"
     )
     assert job.run(manifest, "--cause", "not_installed", "--cause", "server_error").returncode == 1
     assert [seen.account_id for seen in job.sandbox.seen[calls:]] == ["LocB"]

@@ -133,9 +133,9 @@ def test_a_person_sees_a_header_a_live_line_and_the_end(play, columns):
     assert code == 1
     lines = text.splitlines()
     assert lines[0] == "40 of 40 installs to try, of 1 app; 1 repeated (line 42)"
-    assert lines[1] == "no install is recovered yet, so none is left alone"
+    assert lines[1] == "no install is recovered yet"
     assert lines[2] == "80 requests at 60 a second at most: about 1s, if nothing fails"
-    assert lines[3] == f"files go to {job.output}; Ctrl-C stops gently"
+    assert lines[3] == f"files go to {job.output}; Ctrl-C stops gracefully"
     drawn = {tuple(map(int, found)) for found in LIVE.findall(text)}
     assert len(drawn) > 1
     assert {total for _, total in drawn} == {40}
@@ -182,7 +182,7 @@ def test_ctrl_c_is_acknowledged_and_a_second_one_stops_at_once(play):
     with terminal(job, "run", job.manifest(listing(300)), "--output", job.output) as screen:
         screen.read(until=lambda text: "trying one first" in text)
         screen.type(b"\x03")
-        text = screen.read(until=lambda text: "stopping gently: 1 in flight" in text)
+        text = screen.read(until=lambda text: "stopping gracefully: 1 in flight" in text)
         assert "Ctrl-C again to stop now" in text
         screen.type(b"\x03")
         code, text = screen.end()
@@ -198,7 +198,7 @@ def test_ctrl_c_once_ends_with_what_was_in_flight_recorded(play):
         screen.type(b"\x03")
         code, text = screen.end()
     assert code == 130
-    assert "stopping gently" in text
+    assert "stopping gracefully" in text
     assert text.splitlines()[-1].startswith("exit 130: stopped by SIGINT")
 
 
@@ -242,7 +242,7 @@ def opening(**more):
 
 def test_the_header_tells_how_old_is_what_is_left_alone():
     now = datetime(2026, 11, 24, 12, tzinfo=UTC)
-    assert header(opening(), now)[1] == "no install is recovered yet, so none is left alone"
+    assert header(opening(), now)[1] == "no install is recovered yet"
     many = header(opening(recovered=4969), now)
     assert many[1] == "4,969 installs that are recovered are left alone; it happened 5m 30s to 4 days ago"
 
@@ -279,7 +279,7 @@ def test_a_hold_and_the_canary_stand_in_place_of_the_time_to_go():
     for width in (79, 119):
         assert line(held, width)[1].endswith("held back by HighLevel until 12:03:10 UTC (429)")
         assert line(replace(SOME, alone=True), width)[1].endswith("trying one first")
-        assert line(replace(held, stopping=True), width)[1].endswith("stopping gently: 8 in flight")
+        assert line(replace(held, stopping=True), width)[1].endswith("stopping gracefully: 8 in flight")
 
 
 def test_the_live_line_says_why_the_pace_is_lowered():
