@@ -1,7 +1,7 @@
-"""Agencies' pairs that came in answer to sub-accounts: whose they are, and when to stop asking for more of them.
+"""Agencies' pairs that came when a sub-account was asked for: whose they are, and when to stop asking.
 
-Such a pair is its agency's newest, and may have ended the one before. Where the agency is an install of this folder it
-is recorded there; where it is none, the pair is thrown away, and the failure says how to keep the next one.
+Such a pair is its agency's newest, and may have ended the one before. If the agency is an install of this folder, the
+pair is recorded there. Otherwise it is thrown away, and the failure says how to keep the next one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IN_A_ROW = 3
 
 
 class AgencyAnswers:
-    """The agencies' pairs of one run. `standing` gives how an agency stands in the ledger, or None where it is not in it;
+    """The agencies' pairs of one run. `standing` gives the status of an agency in the ledger, or None if it has none;
     `now` is UTC ISO 8601; `say` tells a person.
     """
 
@@ -37,7 +37,9 @@ class AgencyAnswers:
         self._back: dict[AgencyKey, Recovered] = {}
 
     def came(self, install: Install, route: Route, answer: Answer) -> tuple[Answer, tuple[Install, Recovered] | None]:
-        """What to report of an answer that brought an agency's pair for `install`, and the outcome that records the pair."""
+        """What to report about an answer that brought an agency's pair for `install`, and the outcome that records
+        the pair.
+        """
         assert answer.stray is not None
         pair, client_id = answer.stray, install.key.client_id
         agency = AgencyKey(client_id, pair.company_id)
@@ -63,28 +65,30 @@ class AgencyAnswers:
             self._say(f"reconnect is not asked for the sub-accounts of {agency.company_id} any more: {answer.message}")
 
     def failed(self, install: Install) -> None:
-        """No route brought an install back."""
+        """Take note that no route recovered an install."""
         if install.key.level is Level.AGENCY:
             self._failed.add(AgencyKey(install.key.client_id, install.key.account_id))
 
     def right_one_came(self, install: Install) -> None:
-        """Reconnect gave a sub-account its own pair."""
+        """Take note that Reconnect gave a sub-account its own pair."""
         agency = _agency_of(install)
         if agency is not None:
             self._in_a_row.pop(agency, None)
 
     def closed(self, install: Install) -> Answer | None:
-        """The answer after which Reconnect is not asked for the sub-accounts of this one's agency any more, if there was one."""
+        """The answer that closed Reconnect for the sub-accounts of this install's agency, or None."""
         agency = _agency_of(install)
         return self._closed.get(agency) if agency else None
 
     def back(self, install: Install) -> Recovered | None:
-        """How an agency is back whose pair came in answer to another, so that it need not be asked for; None for others."""
+        """The outcome of an agency whose pair came when another was asked for, so that it is not asked for itself.
+        None for others.
+        """
         key = install.key
         return self._back.get(AgencyKey(key.client_id, key.account_id)) if key.level is Level.AGENCY else None
 
 
 def _agency_of(install: Install) -> AgencyKey | None:
-    """The agency of a sub-account, as the list has it."""
+    """The agency that the list names for a sub-account."""
     is_known = install.key.level is Level.SUB_ACCOUNT and install.company_id
     return AgencyKey(install.key.client_id, install.company_id) if is_known else None

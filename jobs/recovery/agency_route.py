@@ -1,7 +1,7 @@
-"""The route by an agency's token: what comes next for a sub-account on it, and what an agency's answers mean for it.
+"""The route by an agency's token: what a sub-account does next on it, and what an agency's answers mean.
 
-One call at a time goes out for an agency until one has worked: its listing, then its first token. After that its calls
-leave evenly. An agency that answers 429 is held by itself.
+Until one call has worked for an agency, its calls go out one at a time: first its list of locations, then its first
+token. After that they leave evenly. An agency that answers 429 is held back by itself.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from jobs.recovery.notes import Notes
     from jobs.recovery.progress import InstallProgress, Step
 
-# Seconds between two calls for one agency, whatever the pace of all: it is one resource, and a resource is given
-# 100 requests in 10 seconds (API notes, 3).
+# Seconds between two calls for one agency, whatever the pace of the run. An agency is one resource, and HighLevel
+# gives each resource 100 requests in 10 seconds (API notes, 3).
 _SPACING = 0.1
 _LISTING_TRIES = 3
 
@@ -50,12 +50,14 @@ class AgencyRoute:
         self._under_way: set[AgencyKey] = set()
 
     def begin(self, install: Install) -> None:
-        """An install is handed out: an agency's sub-accounts wait for its own new pair."""
+        """Take note of an install that is handed out. The sub-accounts of an agency wait for its own new pair."""
         if install.key.level is Level.AGENCY:
             self._under_way.add(AgencyKey(install.key.client_id, install.key.account_id))
 
     def ended(self, install: Install) -> list[AgencyKey]:
-        """The outcome of an install is on disk. Returns the places where others may have waited for it."""
+        """Take note that the outcome of an install is on disk. Returns the agencies whose sub-accounts may have
+        waited for it.
+        """
         if install.key.level is not Level.AGENCY:
             return []
         key = AgencyKey(install.key.client_id, install.key.account_id)
@@ -89,7 +91,7 @@ class AgencyRoute:
             return WaitUntil(agency.held_until)
         account_id = progress.install.key.account_id
         if agency.lists and self._bearers.that_lists(agency.key.client_id, account_id) is not agency:
-            why = "the app is not installed there, as its agency lists it"
+            why = "its agency lists the locations with the app, and this one is missing"
             not_there = Answer(Stage.INSTALLED_LOCATIONS, message=why, cause=Cause.NOT_INSTALLED)
             progress.met.append(RouteResult(Route.AGENCY, not_there, asked=False))
             progress.left.clear()
@@ -103,7 +105,7 @@ class AgencyRoute:
         return RunNow()
 
     def claim(self, progress: InstallProgress) -> Task:
-        """The try that goes out now, for an install whose `step` was to run."""
+        """The try that goes out now, for an install whose `step` was RunNow."""
         agency = progress.agency
         assert agency is not None
         agency.busy, progress.slot = not (agency.listed and agency.proven), None
@@ -113,12 +115,12 @@ class AgencyRoute:
         return Task(progress.install, Route.AGENCY, progress.window, agency.key, bearer, agency.pages)
 
     def hear(self, progress: InstallProgress, task: Task, tried: Tried) -> list[AgencyKey]:
-        """Take note of how a try ended. Returns the places where others may have waited for it."""
+        """Take note of how a try ended. Returns the agencies whose sub-accounts may have waited for it."""
         agency, progress.agency = progress.agency, None
         assert agency is not None
         agency.busy = False
         if task.pages is not None and not task.pages.failures:
-            progress.tries_here = 0  # The tries are those of a page, not of all of them.
+            progress.tries_here = 0  # Tries are counted for each page.
         if isinstance(tried, Listing):
             self._bearers.keep_listing(agency, tried.locations, whole=tried.whole)
             if tried.locations is None:
@@ -146,7 +148,9 @@ class AgencyRoute:
             agency.proven = True
 
     def _hold(self, agency: Agency, answer: Answer) -> None:
-        """Ask nothing of an agency for a while; where that is longer than the run's patience, nothing more in this run."""
+        """Ask nothing of an agency for a while, or nothing more in this run if that is longer than the run's
+        patience.
+        """
         now, was_sent = self._clock(), bool(answer.status)
         agency.refusals += was_sent
         if agency.refused_since is None and was_sent:

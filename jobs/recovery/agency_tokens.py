@@ -1,7 +1,7 @@
-"""The agencies whose access tokens serve as bearers in a run, and which locations each of them lists.
+"""The access tokens of agencies that serve as bearers in a run, and the locations that each agency lists.
 
-Nothing here sends anything. One thread decides (`router`), and asks here for a token and gives back a listing. Both lie in
-temporary tables of the ledger: an agency has a token of 2 KB, and lists may name a million locations.
+Nothing here sends anything. One thread decides, takes a token from here and gives back a list of locations. Both are
+in temporary tables of the ledger: a token has 2 KB, and lists may name a million locations.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ class AgencyKey(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Agency:
-    """An agency, and how many living access tokens of it are left.
+    """An agency, and how many of its access tokens are still valid.
 
-    `busy`: a call that goes alone is under way (its listing, or its first call for a token, until it is `proven`).
-    `pages` is how far its listing has come; `listed`: its locations were asked for; `lists`: and it said which have the
-    app. `closed` is the answer that closed its route, `rests` the one after which nothing more is asked of it in this
-    run, since its limit lets nothing out for longer than the run's patience; `held_until` monotonic seconds until which its limit holds it back, `free_at` those from which its next call may leave, `refused_since`
-    those of the first 429 since it answered anything else.
+    `busy`: a call that goes alone is under way, which is its list, or its first call for a token until it is
+    `proven`. `pages` is how far its list was read. `listed`: its locations were asked for. `lists`: it said which
+    have the app. `closed` is the answer that closed its route. `rests` is the answer after which nothing more is
+    asked of it in this run, since its limit lasts longer than the run's patience. Monotonic seconds: its limit holds
+    it back until `held_until`, its next call may leave from `free_at` on, and `refused_since` is the first 429 since
+    any other answer.
     """
 
     key: AgencyKey
@@ -71,7 +72,7 @@ _ADD = text(
 
 
 class AgencyTokens:
-    """The agencies that are known to have a living pair. `ledger` holds the tables for the time of a run."""
+    """The agencies that have a valid pair. `ledger` holds the tables during a run."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -80,7 +81,7 @@ class AgencyTokens:
         ledger.keep(_make_tables)
 
     def add_all(self, known: Callable[[Connection], Iterable[tuple[str, str, Secret]]]) -> None:
-        """The tokens that are known at the start, the better ones last."""
+        """Add the tokens that are known at the start, the better ones last."""
 
         def keep(connection: Connection) -> None:
             for batch in in_batches(known(connection), 500):
@@ -89,22 +90,22 @@ class AgencyTokens:
         self._ledger.keep(keep)
 
     def add(self, client_id: str, company_id: str, token: Secret) -> None:
-        """A token that is better than those known before; it opens the agency's route again."""
+        """Add a token that is better than those before. It opens the agency's route again."""
         agency = self.of(client_id, company_id)
         if self._ledger.keep(partial(_count, statement=_ADD, values=_row(client_id, company_id, token))) and agency:
             agency.tokens += 1
             agency.closed = None
-            # What the token before was not told may be told to this one.
+            # This token may be told what the one before was not.
             agency.listed, agency.pages = agency.lists, None
 
     def token_of(self, agency: Agency) -> Secret | None:
-        """The token to use, if one is left."""
+        """The token to use, or None if none is left."""
         newest = select(bearers.c.token).where(_of(agency.key)).order_by(bearers.c.id.desc()).limit(1)
         found = self._ledger.ask(lambda connection: connection.scalar(newest))
         return None if found is None else Secret(found)
 
     def refused(self, agency: Agency, token: Secret, answer: Answer) -> bool:
-        """Use `token` no more. Returns whether that closed the agency's route."""
+        """Stop using `token`. Returns whether that closed the agency's route."""
         gone = delete(bearers).where(_of(agency.key), bearers.c.token == token.reveal())
         agency.tokens -= self._ledger.keep(partial(_count, statement=gone))
         if agency.tokens or agency.closed:
@@ -113,7 +114,7 @@ class AgencyTokens:
         return True
 
     def of(self, client_id: str, company_id: str) -> Agency | None:
-        """The agency, where it is known; it may be closed."""
+        """The agency, or None if it is not known. It may be closed."""
         key = AgencyKey(client_id, company_id)
         agency = self._agencies.get(key)
         if agency is None:
@@ -124,10 +125,10 @@ class AgencyTokens:
         return agency
 
     def unlisted(self, client_id: str) -> Agency | None:
-        """An agency of an app with a token left whose locations were not asked for."""
+        """An agency of the app that has a token left, and whose locations were not asked for yet."""
         query = select(bearers.c.id, bearers.c.company_id).where(bearers.c.client_id == client_id)
         while True:
-            # A token that makes an agency worth asking again stands behind all that were looked at.
+            # A token that makes an agency worth asking again comes after all those already seen.
             after = query.where(bearers.c.id > self._asked.get(client_id, 0)).order_by(bearers.c.id).limit(1)
             found = self._ledger.ask(partial(_first, query=after))
             if found is None:
@@ -138,11 +139,11 @@ class AgencyTokens:
             self._asked[client_id] = found.id
 
     def keep_listing(self, agency: Agency, listed: Iterable[str] | None, *, whole: bool = True) -> None:
-        """Locations of an agency that have the app, all there are where it is `whole`; None where it would not say."""
+        """Keep an agency's locations that have the app (None: it would not tell). `whole`: there are no more."""
         try:
             self._ledger.keep(partial(_keep_locations, key=agency.key, listed=listed or ()))
         except UnwritableError:
-            listed, whole = None, True  # Each is asked for then; what ends is where the disk's refusal is told.
+            listed, whole = None, True  # Then each location is asked for. The end of an install tells of the disk.
         if whole:
             agency.listed, agency.lists, agency.pages = True, listed is not None, None
 
@@ -179,7 +180,7 @@ def _make_tables(connection: Connection) -> None:
 
 
 def _count(connection: Connection, statement: Executable, values: dict[str, str] | None = None) -> int:
-    """Execute it. Returns how many rows it touched."""
+    """How many rows a statement changed."""
     return int(connection.execute(statement, values or {}).rowcount)
 
 
@@ -190,7 +191,7 @@ def _keep_locations(connection: Connection, key: AgencyKey, listed: Iterable[str
 
 
 def lives(tokens: Tokens, now: datetime) -> bool:
-    """Whether a recorded access token still lives, by what its answer said, or else by what it says itself."""
+    """Whether a recorded access token is still valid, by the expiry in its answer, or by its own claim."""
     if tokens.expires_at:
         return datetime.fromisoformat(tokens.expires_at) > now
     claims = read_claims(tokens.access_token)
@@ -198,5 +199,5 @@ def lives(tokens: Tokens, now: datetime) -> bool:
 
 
 def is_bearer(client_id: str, company_id: str, token: Secret, now: datetime) -> bool:
-    """Whether a token of the manifest may serve for an agency: nothing that can be seen of it speaks against it."""
+    """Whether a token of the manifest may serve for an agency: none of its claims speaks against it."""
     return not why_useless(token, InstallKey(client_id, Level.AGENCY, company_id), now.astimezone(UTC).timestamp())

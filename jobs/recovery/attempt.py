@@ -1,4 +1,4 @@
-"""One install: the steps of a try, and how long to wait before the next one, where one may help."""
+"""One try of an install, step by step, and how long to wait before the next try if one may help."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _RETRYING = Retrying()
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One try: the install, its route, and what that route needs. `pages`: read the agency's locations on instead."""
+    """One try: the install, its route, and what that route needs. `pages`: read on in the agency's list of locations
+    instead.
+    """
 
     install: Install
     route: Route
@@ -38,18 +40,18 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Locations of an agency that have the app, or None where it would not say; `whole`: there are no more."""
+    """Locations of an agency that have the app, or None if it would not tell. `whole`: there are no more."""
 
     locations: frozenset[str] | None
     whole: bool = True
 
 
 Tried = Tokens | Listing | Answer | None
-"""How a try ended: with a pair (or a listing), with an answer that gave none, or not at all, since the run stops."""
+"""How a try ended: with a pair or a list, with an answer that gave none, or (None) not at all, since the run stops."""
 
 
 def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
-    """A new pair by reconnect and exchange. The code is sent at most once: any retry starts from here again.
+    """A new pair by reconnect and exchange. The code is sent at most once: every retry starts here again.
 
     Where the token answer has no trace id, the one before it leads HighLevel's support to the same place.
     """
@@ -68,7 +70,7 @@ def _exchanged(api: HighLevel, app: App, install: Install, code: Code, *, fresh:
 
 
 def by_refresh(api: HighLevel, app: App, install: Install, window: Window, intend: Callable[[Install], bool]) -> Tokens:
-    """The pair that the old refresh token is spent for."""
+    """The pair that the old refresh token is exchanged for."""
     assert install.old is not None
     return api.refresh(app, install, install.old, window, intend)
 
@@ -79,7 +81,7 @@ def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secre
 
 
 def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
-    """Locations of an agency, from the page on that comes next; so many at once as are light to hold."""
+    """Locations of an agency, from the next page on, at most as many as are light to hold in memory."""
     try:
         while not pages.whole and len(pages.found) < _MOST_HELD:
             api.installed_locations(pages, bearer)
@@ -93,7 +95,7 @@ def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
 
 
 def attempt(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bool]) -> Tried:
-    """One try. It returns how it ended. Raises ThisMachineLacks; anything else is a bug.
+    """How one try ended. Raises ThisMachineLacks; any other exception is a bug.
 
     `intend` puts on disk that the install's old token will be spent, and returns whether that worked.
     """
@@ -114,7 +116,7 @@ def attempt(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bo
 
 
 def is_refused_by_pace(tried: Tried) -> bool:
-    """Whether the try met a 429, which is the pace's matter and uses up none of the install's tries."""
+    """Whether the try met a 429, which concerns the pace and uses up none of the install's tries."""
     return isinstance(tried, Answer) and diagnose(tried) is Cause.RATE_LIMITED
 
 
@@ -123,10 +125,10 @@ def _may_help(tried: Tried) -> bool:
 
 
 class RetryPolicy:
-    """How often and after which waits an install is tried: exponential, with full jitter between the two waits.
+    """How often an install is tried, and the waits between: exponential, with full jitter between the two waits.
 
-    `attempts` are tries in all; the waits are seconds, and so is `patience`, with what is refused with 429 alone. It holds
-    no state: whoever tries counts the tries.
+    `attempts` counts all tries, the first included. The waits are in seconds, and so is the `patience` with 429. It
+    holds no state: the caller counts the tries.
     """
 
     def __init__(self, attempts: int, min_wait: float, max_wait: float, patience: float = 600.0) -> None:
@@ -136,17 +138,17 @@ class RetryPolicy:
         self._stop = stop_after_attempt(attempts)
 
     def wait_after(self, tries: int, tried: Tried) -> float | None:
-        """Seconds until the next try after so many, the last of which ended so, or None where that was the last."""
+        """Seconds until the next try, after `tries` of which the last ended so. None if there is no next try."""
         state = _after(tries)
         return self._wait(state) if _may_help(tried) and not self._stop(state) else None
 
     def backoff(self, refusals: int) -> float:
-        """Seconds to hold everybody back after that many 429 in a row that named none."""
+        """Seconds to hold all requests back after that many 429s in a row that named no time."""
         return self._wait(_after(refusals))
 
 
 def _after(tries: int) -> RetryCallState:
-    """What tenacity's strategies look at: how many tries there were."""
+    """The state that tenacity's strategies look at: how many tries there were."""
     state = RetryCallState(_RETRYING, fn=None, args=(), kwargs={})
     state.attempt_number = tries
     return state

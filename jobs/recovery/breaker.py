@@ -1,10 +1,10 @@
-"""When going on makes no sense: the canary and the breaker of each app.
+"""When to stop an app: its canary and its circuit breaker.
 
-The first install of an app goes alone, and while it is refused the next does too. Answers count when they come,
-whatever their installs do next: three in a row that say that the API is gone, or that the credentials are wrong, close
-Reconnect for the app, and stop its rows where no other route is left for any of them; so does the same refusal,
-whatever it says, five times in a row. Many installs in a row that end transiently stop the app, and so does a network
-that stays away. What an answer tells stands in `causes.ADVICE`.
+The first install of an app goes alone, and while it is refused the next one does too. Answers count when they come,
+whatever their installs do next. Three in a row that say that the API is gone, or that the credentials are wrong,
+close Reconnect for the app; they stop its rows if no other route is left for any of them. The same refusal five times
+in a row, whatever it says, stops them too. So do many installs in a row that fail for a passing cause, and a network
+that stays away. `causes.ADVICE` says what an answer shows.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 REFUSALS_IN_A_ROW = 3
 SAME_IN_A_ROW = 5
-_LONGEST_WORD = 15  # Letters; what is longer is an id, not a word.
+_LONGEST_WORD = 15  # Letters; a longer run of letters is an id and not a word.
 _WORD = re.compile(r"[\w.:/-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """Why an app's rows are left pending: a `stopped_because` of the summary, and what was met, in words."""
+    """Why an app's rows are left pending: a `stopped_because` of the summary, and what the run met in words."""
 
     because: str
     met: str
@@ -39,7 +39,9 @@ Form = tuple["Stage", int, str]
 
 
 def form(answer: Answer) -> Form:
-    """What is the same in a refusal that several installs meet: the call, the status, the text without its ids and numbers."""
+    """The form of a refusal: the call, the status, and the text without ids and numbers. Several installs may meet
+    the same one.
+    """
     return answer.stage, answer.status, _WORD.sub(_unless_id, answer.says).lower()
 
 
@@ -50,7 +52,9 @@ def _unless_id(word: re.Match[str]) -> str:
 
 @dataclass(slots=True)
 class _Seen:
-    """Of one app. `worked_at`: so many tries had begun when an answer last showed it at work; `works`: Reconnect was so."""
+    """What was seen of one app. `worked_at`: how many tries had begun when an answer last showed it at work. `works`:
+    Reconnect was at work.
+    """
 
     gone: int = 0
     same: int = 0
@@ -64,9 +68,8 @@ class _Seen:
 
 
 class Breaker:
-    """Hears the answers and the outcomes of every app. `transient_installs` is how many in a row make an outage.
-
-    `route_left` tells whether another route than Reconnect may serve any install of an app.
+    """Hears the answers and outcomes of every app. `transient_installs` in a row are an outage. `route_left` tells
+    whether another route than Reconnect may serve any install of an app.
     """
 
     def __init__(self, transient_installs: int, route_left: Callable[[str], bool]) -> None:
@@ -77,7 +80,7 @@ class Breaker:
         self._of_all: Trip | None = None
 
     def hear(self, client_id: str, route: Route, tried: Tokens | Answer, tries: int) -> None:
-        """Take what came back of a try into account, at once; `tries` were begun by now."""
+        """Take account of a try's answer at once. `tries` have begun by now."""
         seen = self._apps.setdefault(client_id, _Seen())
         self._reached = self._reached or isinstance(tried, Tokens) or bool(tried.status)
         shows = Shows.AT_WORK if isinstance(tried, Tokens) else ADVICE[diagnose(tried)].shows
@@ -99,7 +102,7 @@ class Breaker:
                 self.look_again(client_id)
 
     def _refused(self, seen: _Seen, answer: Answer) -> None:
-        """A refusal that says nothing of other installs by itself; five times the same, and it does."""
+        """Count a refusal that says nothing about other installs. Five of the same form in a row do."""
         seen.first_is_back = True
         found = form(answer)
         seen.same, seen.same_form = (seen.same + 1 if found == seen.same_form else 1), found
@@ -107,13 +110,13 @@ class Breaker:
             seen.trip = seen.trip or Trip("refused", answer.message)
 
     def observe(self, client_id: str, outcome: Outcome, first_try: int) -> None:
-        """Take an outcome into account; `first_try` is the number of its install's first try."""
+        """Take account of an outcome. `first_try` is the number of its install's first try."""
         if isinstance(outcome, Unfinished):
             return
         seen = self._apps.setdefault(client_id, _Seen())
         seen.first_is_back = True
         if first_try <= seen.worked_at:
-            return  # A straggler: the app was seen at work since it was first tried.
+            return  # A straggler: the app has been at work since its first try.
         all_shows = {ADVICE[diagnose(met.answer)].shows for met in outcome.met if met.asked}
         if isinstance(outcome, Recovered) or Shows.TRANSIENT not in all_shows or Shows.AT_WORK in all_shows:
             seen.transient = 0
@@ -132,13 +135,13 @@ class Breaker:
         self._of_all = self._of_all or trip
 
     def look_again(self, client_id: str) -> None:
-        """A route was closed: stop the app's rows where Reconnect is closed and no other route is left for any."""
+        """Look again after a route was closed: stop the app's rows if Reconnect is closed and no other route is left."""
         seen = self._apps.get(client_id)
         if seen and seen.closed and not seen.trip and not self._route_left(client_id):
             seen.trip = Trip(diagnose(seen.closed).value, seen.closed.message)
 
     def reconnect_closed(self, client_id: str) -> Answer | None:
-        """The answer that closed Reconnect for an app, if one did."""
+        """The answer that closed Reconnect for an app, or None."""
         seen = self._apps.get(client_id)
         return seen.closed if seen else None
 
@@ -150,6 +153,6 @@ class Breaker:
         return bool(seen.gone or seen.same) and not seen.works and seen.closed is None
 
     def tripped(self, client_id: str) -> Trip | None:
-        """Why the app's rows are stopped, if they are."""
+        """Why the app's rows are stopped, or None."""
         seen = self._apps.get(client_id)
         return (seen.trip if seen else None) or self._of_all

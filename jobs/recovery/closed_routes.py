@@ -36,13 +36,13 @@ class ClosedRoutes:
         return self._for_run.get(route)
 
     def hear(self, client_id: str, route: Route, tried: Tried) -> None:
-        """Close the route for the run where the answer to a try says so."""
+        """Close the route for the run if the answer to a try says so."""
         if isinstance(tried, Answer) and closes(tried) is Closes.RUN and route not in self._for_run:
             self._for_run[route] = tried
             self._notes.add(f"the route {route} is closed for this run: {tried.message}")
             self._breaker.look_again(client_id)
 
     def agency_closed(self, client_id: str, company_id: str, answer: Answer) -> None:
-        """The route by one agency is closed, since none of its tokens is accepted."""
+        """Take note that the route by an agency is closed, since none of its tokens is accepted."""
         self._notes.add(f"the route agency is closed for {company_id}: {answer.message}")
         self._breaker.look_again(client_id)

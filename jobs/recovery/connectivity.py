@@ -1,7 +1,7 @@
 """Whether HighLevel can be reached at all. While it cannot, one install probes and the others wait.
 
-Tries that no answer came to, of several installs, and none that was answered in between: the network is away. Nobody's
-tries are used up by that. Values in, decisions out; times are monotonic seconds, tries are known by their number.
+The network is away if tries of several installs got no answer, and no other try was answered in between. That uses up
+nobody's tries. Values in, decisions out. Times are monotonic seconds, and a try is known by its number.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
     from jobs.core.model import InstallKey
 
-_INSTALLS = 3  # So many different ones without an answer: it is not the installs that are at fault.
-_LONGEST_BACKOFF = 3  # Probes cost nothing; a network that is back is to be noticed soon.
+_INSTALLS = 3  # If so many different installs get no answer, the installs are not at fault.
+_LONGEST_BACKOFF = 3  # Probes cost nothing, and a network that is back should be noticed soon.
 
 
 class Connectivity:
-    """What is known of the way to HighLevel. `patience` in seconds; `backoff(n)` gives the wait after the n-th probe."""
+    """What is known about the way to HighLevel. `patience` is in seconds, and `backoff(n)` gives the wait after the
+    n-th probe.
+    """
 
     def __init__(self, patience: float, backoff: Callable[[int], float]) -> None:
         self._patience = patience
@@ -37,13 +39,15 @@ class Connectivity:
         return len(self._without) >= _INSTALLS
 
     def answered(self, tries: int) -> None:
-        """An answer has come, whatever it says; `tries` were begun by now."""
+        """Take note of an answer, whatever it says. `tries` have begun by now."""
         self.reached, self._last_try = True, tries
         self._without.clear()
         self._since, self._probe, self._probes = math.inf, None, 0
 
     def unanswered(self, install: InstallKey, number: int, now: float) -> bool:
-        """No answer came to try `number`. Returns whether that may be nobody's fault: none came to any that began later."""
+        """Take note that try `number` got no answer. Returns whether that may be nobody's fault: no later try got one
+        either.
+        """
         if not self.reached or number <= self._last_try:
             return False
         self._since = min(self._since, now)
@@ -53,7 +57,7 @@ class Connectivity:
         return True
 
     def back(self, number: int, now: float) -> None:
-        """Try `number` is back, with whatever it brings."""
+        """Take note that try `number` is back, with any result."""
         if number == self._probe:
             self._probe = None
             self._wait(now)
@@ -63,16 +67,16 @@ class Connectivity:
         self._probe_at = now + self._backoff(min(self._probes, _LONGEST_BACKOFF))
 
     def not_before(self) -> float:
-        """When the next try may go out: at any time, or as a probe while nobody gets an answer."""
+        """When the next try may go out: at once, or as the next probe while nobody gets an answer."""
         if not self.away:
             return -math.inf
         return self._probe_at if self._probe is None else math.inf
 
     def goes(self, number: int) -> None:
-        """Try `number` goes out."""
+        """Take note that try `number` goes out."""
         if self.away:
             self._probe = number
 
     def over(self, now: float) -> bool:
-        """Whether that has lasted for longer than the run's patience."""
+        """Whether the network has been away for longer than the run's patience."""
         return self.away and now - self._since >= self._patience

@@ -1,4 +1,4 @@
-"""Which installs each route can serve, as manifest and ledger have it before anything is sent."""
+"""Which installs each route can serve, by the manifest and the ledger, before anything is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AT_ONCE = 500
 
 
 class Bearer(NamedTuple):
-    """A living access token of an agency."""
+    """A valid access token of an agency."""
 
     client_id: str
     company_id: str
@@ -33,7 +33,7 @@ class Bearer(NamedTuple):
 
 
 def known_bearers(connection: Connection, now: datetime) -> Iterator[Bearer]:
-    """The agencies' access tokens that still live: of the staged manifest, then (better) of the ledger."""
+    """The valid access tokens of agencies: those of the staged manifest, then the better ones of the ledger."""
     given = select(listed.c.client_id, listed.c.account_id, listed.c.access_token)
     given = given.where(listed.c.level == Level.AGENCY.value, listed.c.access_token != "").order_by(listed.c.position)
     for client_id, company_id, text in connection.execute(given):
@@ -71,11 +71,11 @@ def served(
     *,
     with_companies: bool,
 ) -> dict[str, int]:
-    """How many of the staged installs that a run would try each of `routes` can serve, as far as can be seen by now.
+    """For each of `routes`, how many of the staged installs that a run would try it can serve, as far as is known.
 
-    `with_companies`: the manifest has a column for them, so that an empty cell says that none is known; without one,
-    what an earlier manifest said holds, as for a run. What was recovered `before` would be tried too. `unplaced` are
-    sub-accounts whose company is not known: an agency may serve those that it lists.
+    `with_companies`: the manifest has a column for companies, so that an empty cell means that none is known. Without
+    the column, an earlier manifest's company counts, as in a run. Installs recovered `before` that moment would be
+    tried too. `unplaced` are sub-accounts of an unknown company: an agency may serve them if it lists them.
     """
     counts = {route.value: 0 for route in routes} | ({"unplaced": 0} if Route.AGENCY in routes else {})
     agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, now)}

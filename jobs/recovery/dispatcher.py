@@ -1,7 +1,7 @@
-"""Tries out to threads, and back: how many are out at once, and who does them.
+"""Tries out to threads and back: how many are out at once, and which thread does them.
 
-As many are out as the pace and the answers' time need. Without a fixed number of workers, so many installs stand ready at
-the gate that it can let one out whenever it may, also while the caller writes down what has ended.
+As many are out as the pace and the server's answer time need. Without a fixed number of workers, enough installs wait
+at the gate that it can let one out at any time, also while the caller writes outcomes down.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from jobs.recovery.attempt import Task, Tried
     from jobs.recovery.progress import InstallProgress
 
-# A disk that takes longer to sync is not one to run on. One program that holds the ledger for a minute does not make it slow.
+# Seconds. A slower disk is unusable, and a ledger that was held for a minute is not a slow disk.
 _LONGEST_AWAY = 5.0
 
 
 class FinishedTry(NamedTuple):
-    """What a worker brings back: how the try ended, or the bug that ended it."""
+    """A try that a worker has finished: how it ended, or the bug that ended it."""
 
     progress: InstallProgress
     task: Task
@@ -35,45 +35,44 @@ class FinishedTry(NamedTuple):
 
 
 class Inbox(Protocol):
-    """Where what workers bring back comes in, and None, where somebody wants the scheduler to look again."""
+    """A queue of finished tries. None in it asks the scheduler to look again."""
 
     def get(self, *, timeout: float) -> FinishedTry | None:
-        """Take the first one out, waiting for it. Raises queue.Empty after that many seconds."""
+        """The first item, waiting for it. Raises queue.Empty after that many seconds."""
 
     def get_nowait(self) -> FinishedTry | None:
-        """Take the first one out. Raises queue.Empty where there is none."""
+        """The first item. Raises queue.Empty if there is none."""
 
 
 class Workers(Protocol):
-    """The threads that tries are done by."""
+    """The threads that do the tries."""
 
     @property
-    def lacking(self) -> str:
-        """Why there are fewer than were asked for, if there are."""
+    def why_fewer(self) -> str:
+        """Why there are fewer threads than were asked for, or empty."""
 
     @property
     def busy(self) -> int:
-        """How many have a try that is not back."""
+        """How many threads have a try."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """How many threads there are."""
 
     def ready(self) -> bool:
-        """Whether one is there for one more try."""
+        """Whether a thread is free for one more try."""
 
     def do(self, job: Callable[[], FinishedTry]) -> None:
-        """Have one of them do that. What it gives comes into the inbox."""
+        """Have a thread do the job. Its result goes into the inbox."""
 
 
 def came_late(back: FinishedTry) -> bool:
-    """Whether the try ran into a time-out."""
+    """Whether the try timed out."""
     return isinstance(back.tried, Answer) and is_late(back.tried)
 
 
 class Sizes(NamedTuple):
-    """How many tries may be out: up to `slots`, just so many where they are `fixed`, else as many as needed.
-
-    `at_gate` installs at least stand ready for their turn, at a pace of `requests_per_second`.
+    """How many tries may be out: exactly `slots` if they are `fixed`, otherwise as many as needed, up to `slots`. At
+    least `at_gate` installs wait for their turn, at a pace of `requests_per_second`.
     """
 
     slots: int
@@ -83,10 +82,10 @@ class Sizes(NamedTuple):
 
 
 class Dispatcher:
-    """Hands tries to `threads` and takes from `inbox` what they bring back.
+    """Hands tries to `threads`, and takes their results from `inbox`.
 
-    `try_once` does a try. `under_way` gives how many requests have left and are not answered; where that grows, None
-    comes into `inbox`. `tries` were handed out so far, `out` of them are not back.
+    `try_once` does a try. `under_way` gives how many requests have left and are not answered; when it grows, None
+    comes into `inbox`. `tries` were handed out so far, and `out` of them are not back.
     """
 
     def __init__(
@@ -109,22 +108,22 @@ class Dispatcher:
 
     @property
     def slots(self) -> int:
-        """How many may be out at most."""
+        """The most tries that may be out."""
         return self._sizes.slots
 
     @property
     def is_full(self) -> bool:
-        """Whether enough are out."""
+        """Whether enough tries are out."""
         if self.out >= self._concurrency.most:
             return True
         return not self._sizes.fixed and self._threads.busy - self._under_way() >= self._ready()
 
     def _ready(self) -> int:
-        """How many installs are to stand at the gate, so that it lets one out whenever it may until the caller is back."""
+        """How many installs must wait at the gate, so that it always has one to let out until the caller is back."""
         return max(self._sizes.at_gate, math.ceil(self._away * self._sizes.requests_per_second))
 
     def has_thread(self) -> bool:
-        """Whether a thread is there for one more try; it is started if need be."""
+        """Whether a thread is free for one more try. It is started if needed."""
         return self._threads.ready()
 
     @property
@@ -133,19 +132,19 @@ class Dispatcher:
         return len(self._threads)
 
     @property
-    def lacking(self) -> str:
-        """Why this machine starts no more threads; empty while it does."""
-        return self._threads.lacking
+    def why_fewer(self) -> str:
+        """Why this machine starts no more threads. Empty while it does."""
+        return self._threads.why_fewer
 
     def send(self, progress: InstallProgress, task: Task) -> None:
-        """Hand a try to a thread that is there."""
+        """Hand a try to a free thread."""
         self.tries += 1
         self.out += 1
         progress.first_try, progress.last_try = progress.first_try or self.tries, self.tries
         self._threads.do(partial(_try, self._try_once, progress, task))
 
     def take(self, seconds: float) -> Iterator[FinishedTry]:
-        """What has come back; waits for the first so many seconds at most."""
+        """The finished tries. It waits for the first one, at most so many seconds."""
         try:
             finished = self._inbox.get(timeout=seconds)
             while True:
@@ -157,15 +156,15 @@ class Dispatcher:
             return
 
     def answered(self) -> None:
-        """A try was answered in time."""
+        """Take note that a try was answered in time."""
         self._concurrency.answered()
 
     def late(self, number: int) -> None:
-        """Try `number` ran into a time-out while others were answered."""
+        """Take note that try `number` timed out while others were answered."""
         self._concurrency.late(number, self.out + 1, self.tries)
 
     def caller_was_away(self, seconds: float) -> None:
-        """The caller took so long to write down a round: so long nobody hands out anything the next time, too."""
+        """Take note of how long the caller took to write a round down. The next round may take as long."""
         self._away = min(_LONGEST_AWAY, max(seconds, self._away / 2))
 
 

@@ -1,4 +1,4 @@
-"""What is reported of an install that no route brought back: the failure that a person can do most about."""
+"""What is reported about an install that no route recovered: the failure that a person can do most about."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def verdict(progress: InstallProgress, routes: Sequence[Route], at: str) -> Fail
     share = LONGEST_MESSAGE // len(told) - 2
     parts = [plain(f"{one.route}: {one.answer.message}", share) for one in met]
     message = "; ".join(parts) if len(parts) > 1 else answer.message
-    # What closed a route was said to another install, and its trace leads there.
+    # The answer that closed a route was given to another install, and its trace id leads there.
     trace_id = answer.trace_id if met[chosen].asked else ""
     status = answer.http_status or answer.status
     return Failed(
@@ -42,7 +42,7 @@ def verdict(progress: InstallProgress, routes: Sequence[Route], at: str) -> Fail
 
 
 def _in_doubt(progress: InstallProgress, met: RouteResult) -> Answer:
-    """A refresh that left its token in doubt is reported as that, whatever came back last."""
+    """A refresh that left its token in doubt is reported so, whatever the last answer was."""
     if met.route is Route.REFRESH and progress.refresh_state is RefreshState.UNKNOWN:
         return replace(met.answer, cause=Cause.REFRESH_UNKNOWN)
     return met.answer
@@ -52,4 +52,4 @@ def _not_served(routes: Sequence[Route]) -> Answer:
     """The failure of an install that none of the routes asked for can serve."""
     if Route.REFRESH in routes:
         return Answer(Stage.REFRESH, message="the list holds no refresh token for it", cause=Cause.REFRESH_INVALID)
-    return Answer(Stage.LOCATION_TOKEN, message="no living agency pair serves it", cause=Cause.AGENCY_REFUSED)
+    return Answer(Stage.LOCATION_TOKEN, message="no agency with a valid pair serves it", cause=Cause.AGENCY_REFUSED)

@@ -1,6 +1,7 @@
-"""What becomes of an install when a try is back: it goes on, waits, or ends.
+"""What happens to an install when its try is back: it goes on, waits, or ends.
 
-No answer may be nobody's fault: while nobody gets one, installs wait for the network and none of their tries is used up.
+If nobody gets an answer, that is nobody's fault: installs then wait for the network, and none of their tries is used
+up.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 
 def take_in(state: State, finished: FinishedTry, parts: Parts) -> BaseException | None:
-    """Judge what came finished. Returns the bug that its worker met, or the judge: its way ends with it, a new pair as such."""
+    """Judge a finished try. Returns the bug that its worker met, or that the judging met. The install ends with it; a
+    new pair is kept.
+    """
     bug = finished.bug
     if bug is None:
         try:
@@ -40,7 +43,7 @@ def take_in(state: State, finished: FinishedTry, parts: Parts) -> BaseException 
 
 
 def _judge(state: State, finished: FinishedTry, parts: Parts) -> None:
-    """Take note of what came back, then see where its way goes on."""
+    """Tell everybody who counts answers, then let the install go on."""
     progress, tried, now = finished.progress, finished.tried, parts.clock()
     state.release(parts.router.heard(progress, finished.task, tried), now)
     parts.connectivity.back(progress.last_try, now)
@@ -59,9 +62,10 @@ def _judge(state: State, finished: FinishedTry, parts: Parts) -> None:
 
 
 def _may_be_the_network(progress: InstallProgress, answer: Answer, parts: Parts) -> bool:
-    """Whether no answer came, for what may be nobody's fault.
+    """Whether no answer came for a reason that may be nobody's fault.
 
-    An exchange has an answer before it. A refresh whose token may be spent is asked for again in time, or never.
+    Not so for an exchange, since an answer came before it, nor for a refresh whose token may be spent: that is
+    repeated in time, or never.
     """
     if not is_unreachable(answer) or answer.stage is Stage.EXCHANGE or progress.window.opened is not None:
         return False
@@ -69,7 +73,7 @@ def _may_be_the_network(progress: InstallProgress, answer: Answer, parts: Parts)
 
 
 def _in_contact(state: State, parts: Parts) -> None:
-    """An answer came: who got none until now has met a fault of his own."""
+    """Take note of an answer: an install that got none until now was itself at fault."""
     if parts.connectivity.away:
         parts.notes.add("HighLevel answers again: going on")
     parts.connectivity.answered(parts.dispatcher.tries)
@@ -79,7 +83,7 @@ def _in_contact(state: State, parts: Parts) -> None:
 
 
 def _in_doubt(state: State, answer: Answer, parts: Parts, *, was_away: bool) -> None:
-    """One more got no answer: where nobody does, it is nobody's try, and they wait for the network."""
+    """One more install got no answer. If nobody gets one, no try is used up, and all wait for the network."""
     if not parts.connectivity.away:
         return
     if parts.connectivity.over(parts.clock()):
@@ -92,14 +96,14 @@ def _in_doubt(state: State, answer: Answer, parts: Parts, *, was_away: bool) -> 
 
 
 def settle_all(state: State, parts: Parts) -> None:
-    """Go on with all that got no answer while others did: it was their own try."""
+    """Go on with the installs that got no answer while others did: it counts as their try."""
     unsettled, state.unsettled = state.unsettled, []
     for progress, answer in unsettled:
         _go_on(state, progress, answer, parts)
 
 
 def _go_on(state: State, progress: InstallProgress, tried: Tried, parts: Parts) -> None:
-    """Where a way goes on after a try, or how it ends."""
+    """Let an install go on after a try, or end."""
     if tried is None:
         _cut_short(state, progress, parts)
     elif isinstance(tried, Listing):
@@ -134,7 +138,7 @@ def _failed(state: State, progress: InstallProgress, answer: Answer, parts: Part
 
 
 def _cut_short(state: State, progress: InstallProgress, parts: Parts) -> None:
-    """Where patience with 429 ran out, that is the failure of those which met it; else the install is as it was."""
+    """End an install that is cut short: as failed if it met 429 until patience ran out, otherwise as it was before."""
     if parts.stop.out_of_patience and is_refused_by_pace(progress.last) and progress.last is not None:
         progress.tries += 1
         progress.met.append(RouteResult(progress.left[0], progress.last))
@@ -144,7 +148,7 @@ def _cut_short(state: State, progress: InstallProgress, parts: Parts) -> None:
 
 
 def give_up_waiting(state: State, parts: Parts, *, everybody: bool) -> None:
-    """End the waits that make no sense any more: all of them, or those of an app that is stopped."""
+    """End waits that are pointless now: all of them, or those of an app that is stopped."""
     stopped = {client_id for client_id in state.queues if everybody or parts.breaker.tripped(client_id)}
     if stopped:
         for progress in state.take_waiting(lambda progress: progress.install.key.client_id in stopped):

@@ -1,10 +1,10 @@
-"""What a person should hear about a run while it goes on."""
+"""Notes that a person should hear while a run goes on."""
 
 from __future__ import annotations
 
 
 class Notes:
-    """Notes that nobody has taken yet, in order."""
+    """The notes that nobody has taken yet, in order."""
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
@@ -15,7 +15,7 @@ class Notes:
         self._waiting.append(words)
 
     def add_once(self, about: tuple[str, ...], words: str) -> None:
-        """Add a note, unless there was one about the same thing before."""
+        """Add a note, unless there was an earlier one about the same thing."""
         if about not in self._told:
             self._told.add(about)
             self.add(words)

@@ -1,4 +1,4 @@
-"""An install on its way: where it is on its routes, and what may come next for it; values only."""
+"""An install on its way: where it is on its routes, and what may come next. Only values."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ if TYPE_CHECKING:
     from jobs.recovery.agency_tokens import Agency, AgencyKey
 
 
-OWN_LIMIT = 3  # 429s in a row: from then on they are taken for a limit of the install's own. The gate takes as many.
+OWN_LIMIT = 3  # After this many 429s in a row, they are taken for the install's own limit. The gate counts as many.
 
 
 @dataclass(slots=True)
 class InstallProgress:
-    """One install in this run: the routes left, its tries in all, and what was met before.
+    """One install in this run: the routes left, all its tries, and the answers it met.
 
-    `tries_here` are those on the route it is on; while an agency's locations are listed, those of one page.
-
-    `slot` is when its next call for its agency may leave, so that these leave evenly (monotonic seconds).
-    `first_try` and `last_try` are the numbers of its tries among all of the run, from 1. `suspect`: it got no answer
-    while others did.
-    `company_id` is its agency: the list's, or the one that HighLevel named since. `refusals` are 429s in a row, the first of them at `refused_since` (monotonic seconds).
-    `refresh_state` is what is known of its old token, the worst while a try to spend it is out; `before`: before that try.
+    `tries_here` counts the tries on the current route, or those of one page while an agency's locations are listed.
+    `slot` is when its next call for its agency may leave (monotonic seconds), so that these calls leave evenly.
+    `first_try` and `last_try` number its tries among all tries of the run, from 1. `suspect`: it got no answer while
+    others did. `company_id` is its agency: the list's, or the one that HighLevel named since. `refusals` counts 429s
+    in a row, the first of them at `refused_since` (monotonic seconds). `refresh_state` is what is known about its old
+    token, and the worst case while a try to spend it is out; `before` is the state before that try.
     """
 
     install: Install
@@ -48,7 +47,9 @@ class InstallProgress:
     before: RefreshState = RefreshState.UNTOUCHED
 
     def not_served(self, why: Answer | None) -> Exhausted:
-        """The route that comes first cannot serve it; `why` was said before, to another install, if anybody said it."""
+        """Take note that the first route cannot serve it. `why` is the answer that another install got, if there was
+        one.
+        """
         if why is not None:
             self.met.append(RouteResult(self.left[0], why, asked=False))
         return Exhausted()
@@ -56,7 +57,7 @@ class InstallProgress:
 
 @dataclass(frozen=True, slots=True)
 class RunNow:
-    """The way's next try may go out."""
+    """The next try may go out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Outcomes onto the disk, also onto one that fills up."""
+"""Outcomes written to disk, also to a disk that fills up."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LAST_WAIT_SECONDS = 600.0
 
 @dataclass(slots=True)
 class Recorder:
-    """Writes outcomes down. Where the ledger refuses one, `let_nothing_out` is called and the run stops.
+    """Writes outcomes down. If the ledger refuses one, `let_nothing_out` is called and the run stops.
 
-    `held`: it did so since another program holds it. What was kept for a full disk is used then, and no outcome is given up before the end, where pairs in hand wait for
-    `last_wait` seconds for whoever holds the ledger.
+    Then the room that was kept on the disk is used, and no outcome is given up before the end. `held`: another
+    program holds the ledger. At the end, pairs in hand wait `last_wait` seconds for that program.
     """
 
     ledger: Ledger
@@ -36,7 +36,7 @@ class Recorder:
     held: bool = False
 
     def write(self, ended: list[tuple[Install, Outcome]]) -> list[tuple[Install, Outcome]]:
-        """Record what has ended, and what could not be recorded before. Returns what is on disk now."""
+        """Record outcomes, also those that could not be recorded before. Returns those that are on disk now."""
         self.unwritten += ended
         if not self.unwritten:
             return []
@@ -46,7 +46,7 @@ class Recorder:
             self.let_nothing_out()
             self.stop.ask(refused.because, Exit.STOPPED_EARLY, str(refused))
             self.held = isinstance(refused, HeldError)
-            self._be_patient(0.0)  # What else comes back is kept for the end, when there is time to wait.
+            self._be_patient(0.0)  # Outcomes that come back now are kept for the end, when there is time to wait.
         self.make_room()
         try:
             return self._record()
@@ -59,10 +59,10 @@ class Recorder:
         return written
 
     def close(self) -> None:
-        """Try what is left a last time, one by one, and wait for whoever holds the ledger; what is lost is said."""
+        """Try the rest a last time, one by one, and wait for the program that holds the ledger. Say what is lost."""
         pairs = self._pairs_in_hand()
-        if pairs and self.held:  # Whatever else stopped the run first.
-            words = f"new pairs in hand, not yet stored: {pairs}; let go of the ledger within {self.last_wait:.0f} s"
+        if pairs and self.held:  # Even if something else stopped the run first.
+            words = f"new pairs not yet stored: {pairs}; end the program that holds the ledger within {self.last_wait:.0f} s"
             self.ledger.wait.patience.say(words)
             self._be_patient(self.last_wait)
         refused: UnwritableError | None = None
@@ -77,7 +77,7 @@ class Recorder:
         if refused is None:
             return
         lost = self._pairs_in_hand()
-        met = f"{refused}; {lost} new pairs could not be stored, their installs stay as they were"
+        met = f"{refused}; {lost} new pairs could not be stored, and their installs stay as they were"
         self.stop.must(refused.because, Exit.STOPPED_EARLY, met if lost else str(refused))
 
     def _pairs_in_hand(self) -> int:

@@ -1,4 +1,4 @@
-"""The routes of a run, put together: which agencies have a living pair at its start, and whether any route is left."""
+"""The routes of a run, put together: which agencies have a valid pair at its start, and whether a route is left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> AgencyTokens:
-    """The agencies with a living pair, of the manifest and of the ledger, where the routes of the run may use them."""
+    """The agencies with a valid pair, from the manifest and the ledger, if the run's routes may use them."""
     bearers = AgencyTokens(ledger)
     if Route.AGENCY in routes:
         bearers.add_all(lambda connection: known_bearers(connection, utc()))
@@ -40,7 +40,7 @@ def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> AgencyTokens:
 
 
 def keep_bearers(bearers: AgencyTokens, recorded: Iterable[tuple[Install, Outcome]], routes: Sequence[Route]) -> None:
-    """The new pairs of agencies serve as bearers at once; they are on disk already."""
+    """Let new pairs of agencies serve as bearers at once. They are on disk already."""
     for install, outcome in recorded:
         if Route.AGENCY in routes and install.key.level is Level.AGENCY and isinstance(outcome, Recovered):
             bearers.add(install.key.client_id, install.key.account_id, outcome.tokens.access_token)
@@ -48,7 +48,7 @@ def keep_bearers(bearers: AgencyTokens, recorded: Iterable[tuple[Install, Outcom
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What walks the installs of a run along its routes, and what it goes by. `notes`: what a person should hear once."""
+    """The parts that walk a run's installs along its routes, and the notes for a person."""
 
     router: Router
     breaker: Breaker
@@ -64,7 +64,7 @@ def open_routes(
     stop: Stop,
     server_time: Callable[[], float],
 ) -> Routing:
-    """The routes of a run, as they stand at its start."""
+    """The routes of a run as they are at its start."""
     bearers, for_run, notes = bearers_at_start(ledger, routes), dict[Route, Answer](), Notes()
     breaker = Breaker(settings.transient_installs, partial(_route_left, ledger, routes, bearers, for_run))
     closed = ClosedRoutes(for_run, breaker, notes)
@@ -85,7 +85,7 @@ def _route_left(
 
 
 def _standing(ledger: Ledger, agency: AgencyKey) -> Status | None:
-    """How an agency stands in the ledger, or None where it is not in it."""
+    """The status of an agency in the ledger, or None if it is not an install there."""
     this = (installs.c.client_id == agency.client_id, installs.c.account_id == agency.company_id)
     query = select(installs.c.status).where(*this, installs.c.level == Level.AGENCY.value)
     found = ledger.ask(lambda connection: connection.scalar(query))

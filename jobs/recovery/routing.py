@@ -1,6 +1,6 @@
-"""The way of an install: which route it takes next, and what is reported where none brings it back.
+"""Which route an install takes next, and what is reported if no route recovers it.
 
-One thread walks all installs; nothing here sends or writes anything by itself. What an answer means stands in `causes`.
+One thread walks all installs. Nothing here sends or writes. What an answer means is in `core.causes`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jobs.recovery.progress import Step
 
 _SECOND = 1.0
-_NO_REFRESH_TOKEN = "HighLevel gave no refresh token with it: this access token is all there is"  # noqa: S105
+_NO_REFRESH_TOKEN = "HighLevel gave no refresh token with it, only this access token"  # noqa: S105
 
 
 class Router:
@@ -66,18 +66,20 @@ class Router:
         self._came: list[tuple[InstallProgress, Recovered]] = []
 
     def begin(self, install: Install) -> InstallProgress:
-        """The way of an install that is handed out now."""
+        """The progress of an install that is handed out now."""
         self._agency_route.begin(install)
         return InstallProgress(install, list(self._routes), install.company_id)
 
     def ended(self, install: Install) -> list[AgencyKey]:
-        """The outcome of an install is on disk. Returns the places where others may have waited for it."""
+        """Take note that the outcome of an install is on disk. Returns the agencies whose sub-accounts may have
+        waited for it.
+        """
         return self._agency_route.ended(install)
 
     # -- what comes next ---------------------------------------------------------------------------------------
 
     def step(self, progress: InstallProgress) -> Step:
-        """What comes next for an install. Routes that cannot serve it are left behind."""
+        """What comes next for an install. Routes that cannot serve it are skipped."""
         look = {
             Route.RECONNECT: self._at_reconnect,
             Route.AGENCY: self._agency_route.step,
@@ -103,7 +105,7 @@ class Router:
         if install.old is None or closed is not None:
             return progress.not_served(closed)
         if install.doubtful:
-            why = "the old token was sent in an earlier run and may be spent by it; only --force sends it again"
+            why = "an earlier run sent the old token, which may be spent; only --force sends it again"
             return progress.not_served(Answer(Stage.REFRESH, message=why, cause=Cause.REFRESH_UNKNOWN))
         if not progress.looked:
             why = why_useless(install.old, install.key, self._clocks.server())
@@ -124,7 +126,7 @@ class Router:
     # -- what came back ----------------------------------------------------------------------------------------
 
     def heard(self, progress: InstallProgress, task: Task, tried: Tried) -> list[AgencyKey]:
-        """Take note of how a try ended. Returns the places where others may have waited for it."""
+        """Take note of how a try ended. Returns the agencies whose sub-accounts may have waited for it."""
         self._closed.hear(progress.install.key.client_id, task.route, tried)
         if isinstance(tried, Tokens) and task.route is Route.RECONNECT:
             self._agency_answers.right_one_came(progress.install)
@@ -133,7 +135,7 @@ class Router:
         return self._agency_route.hear(progress, task, tried) if task.route is Route.AGENCY else []
 
     def _keep_stray(self, progress: InstallProgress, answer: Answer) -> Answer:
-        """What to report of an answer that may have brought an agency's pair, which `take_strays` gives then."""
+        """The answer to report. If it brought an agency's pair, `take_strays` returns that."""
         if answer.stray is None:
             return answer
         answer, found = self._agency_answers.came(progress.install, progress.left[0], answer)
@@ -144,14 +146,14 @@ class Router:
         return answer
 
     def take_strays(self) -> list[tuple[InstallProgress, Recovered]]:
-        """The agencies that came back in answer to other installs since the last time: to be recorded like any outcome."""
+        """The agencies whose pairs came for other installs since the last call. They are recorded like any outcome."""
         came, self._came = self._came, []
         return came
 
     def wait_refused(self, progress: InstallProgress, answer: Answer) -> float | None:
-        """Seconds until an install that was refused with 429 is tried again; None: patience with it alone has run out.
+        """Seconds until an install that got 429 is tried again, or None if patience with it has run out.
 
-        It waits by itself, so that others go before it; for the sake of its agency `step` lets it wait.
+        It waits by itself, so that others go first. On the route by its agency, `step` makes it wait.
         """
         if progress.left[0] is Route.AGENCY:
             return 0.0
@@ -173,7 +175,7 @@ class Router:
         return None
 
     def wait_after(self, progress: InstallProgress, answer: Answer) -> float | None:
-        """Seconds until the next try on the same route, or None where this route is over for the install."""
+        """Seconds until the next try on the same route, or None if the install is done with this route."""
         if closes(answer) is Closes.AGENCY and self._agency_route.has_another_bearer(progress):
             return 0.0
         progress.tries_here += 1
@@ -189,7 +191,7 @@ class Router:
     # -- how it ends -------------------------------------------------------------------------------------------
 
     def recovered(self, progress: InstallProgress, tokens: Tokens) -> Recovered:
-        """The outcome of an install that is back by the route it was on."""
+        """The outcome of an install that its route recovered."""
         notes = [] if tokens.refresh_token.reveal() else [_NO_REFRESH_TOKEN]
         listed = progress.install.company_id
         if listed and tokens.company_id and tokens.company_id != listed:
@@ -212,11 +214,13 @@ class Router:
         )
 
     def unfinished(self, progress: InstallProgress) -> Unfinished:
-        """The outcome of an install whose way was cut short."""
+        """The outcome of an install that is cut short."""
         return Unfinished(progress.tries, progress.refresh_state)
 
     def over(self, progress: InstallProgress) -> Failed | Recovered:
-        """The outcome of an install that no route brought back; an agency may be back by the pair that came for another."""
+        """The outcome of an install that no route recovered. An agency may be recovered by a pair that came for
+        another install.
+        """
         back = self._agency_answers.back(progress.install)
         if back is None:
             self._agency_answers.failed(progress.install)
@@ -232,7 +236,7 @@ class Router:
 
 
 def _refresh_state(before: RefreshState, tried: Tried) -> RefreshState:
-    """What is known of an old token after one more try to spend it."""
+    """What is known about an old token after one more try to spend it."""
     if tried is None:
         return before
     if isinstance(tried, Answer):

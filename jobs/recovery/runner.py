@@ -1,4 +1,4 @@
-"""The crew of a run: the parts that try installs, put together, and why they stop."""
+"""The parts of a run that try installs, put together, and why they stop."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ MOST_WORKERS = 256
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has just been written down (often nothing), and how the run stands.
+    """The outcomes that were just written down (often none), and how far the run is.
 
-    `requests` were made so far; `total` installs there are in all, `in_flight` of them with a worker, `waiting` between
-    two tries; `alone` is whether the first install of each app that is left goes by itself.
-    `notes` are what a person should hear once, of routes that are closed. `lowered`: the pace is below the one that was set.
+    `requests` were made so far. Of `total` installs, `in_flight` are being tried and `waiting` are between two tries.
+    `alone`: the first install of each app left goes by itself. `notes` are for a person. `lowered`: the pace is below
+    the one that was set.
     """
 
     ended: list[tuple[Install, Outcome]]
@@ -72,10 +72,11 @@ def work(
     stop: Stop,
     make_room: Callable[[], None],
 ) -> Iterator[Progress]:
-    """Try what is lined up. Every outcome is on disk before the next install is handed out, and before it is yielded.
+    """Try the installs that are lined up. Every outcome is on disk before the next install is handed out, and before
+    it is yielded.
 
-    `make_room` frees what was kept for a full disk. Whatever ends it, a bug of the caller's too, what is in flight is
-    written down before it ends. Raises UnwritableError where the ledger cannot be read.
+    `make_room` frees the room that was kept for a full disk. Whatever ends this, even a bug of the caller, writes
+    down what is in flight first. Raises UnwritableError if the ledger cannot be read.
     """
     pacing, retry_policy = start.settings.pace, retry_policy_of(start.settings)
     inbox: SimpleQueue[FinishedTry | None] = SimpleQueue()
@@ -100,14 +101,14 @@ def work(
                 alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
                 notes = routing.notes.take()
                 yield Progress(ended, gate.requests, total, gate.held, in_flight, waiting, alone, notes, gate.lowered)
-    if left:  # A run that has tried all has not stopped, whatever it met.
+    if left:  # A run that has tried every install was not stopped, whatever it met.
         _why_stopped(stop, routing.breaker, gate.enough, todo)
     if options.limit is not None and total < sum(todo.values()):
         stop.ask("install_limit", Exit.STOPPED_AS_ASKED)
 
 
 def _is_done(outcome: Outcome) -> bool:
-    """Whether an install that was handed out has ended with it."""
+    """Whether this outcome ends an install that was handed out."""
     return not isinstance(outcome, Unfinished) and not (isinstance(outcome, Recovered) and outcome.stray)
 
 
@@ -128,13 +129,15 @@ def _sizes(pacing: PaceSettings) -> Sizes:
 
 
 def _recorder(ledger: Ledger, stop: Stop, make_room: Callable[[], None], gate: Gate) -> Recorder:
-    """The book of a run. Nothing is sent while the ledger is waited for, nor once it has refused an outcome."""
+    """The recorder of a run. Nothing is sent while it waits for the ledger, nor after the ledger refused an outcome."""
     ledger.wait.pause, ledger.wait.go_on = gate.pause, gate.go_on
     return Recorder(ledger, stop, make_room, partial(gate.stop, also_codes=True))
 
 
 def _recorded(coming: Iterator[Round], recorder: Recorder, stop: Stop) -> Generator[Round]:
-    """Rounds whose outcomes are on disk. Whatever ends this early, what is in flight comes back and is written down."""
+    """The rounds, whose outcomes are on disk. If this ends early, what is in flight still comes back and is written
+    down.
+    """
     try:
         for now in coming:
             yield now._replace(ended=recorder.write(now.ended))
@@ -148,14 +151,14 @@ def _recorded(coming: Iterator[Round], recorder: Recorder, stop: Stop) -> Genera
 
 
 def retry_policy_of(settings: Settings) -> RetryPolicy:
-    """How often and after which waits an install is tried."""
+    """How often an install is tried, and the waits between."""
     retry = settings.retry
     patience = settings.pace.patience_seconds
     return RetryPolicy(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds, patience)
 
 
 def make_gate(pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[], None] = lambda: None) -> Gate:
-    """The gate that all requests of a run pass; `left` is called when one has."""
+    """The gate that all requests of a run pass. `left` is called when a request has left."""
     return Gate(
         pacing.requests_per_second,
         pacing.patience_seconds,
@@ -169,7 +172,7 @@ def make_gate(pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[]
 def _try_once(
     api: HighLevel, apps: Mapping[str, App], intend: Callable[[Install], bool], stop: Stop, task: Task
 ) -> Tried:
-    """One try; where this machine lacks what a connection needs, none at all, and the run stops."""
+    """How one try ended. If this machine cannot make a connection, there is no try and the run stops."""
     try:
         return attempt(api, apps[task.install.key.client_id], task, intend)
     except ThisMachineLacks as lacking:
@@ -178,11 +181,13 @@ def _try_once(
 
 
 def _intend(ledger: Ledger, stop: Stop, gate: Gate, install: Install) -> bool:
-    """Put on disk that a token will be spent; where that cannot be, the run stops and nothing is sent, codes in hand neither."""
+    """Put on disk that a token will be spent. If that fails, the run stops and nothing is sent, not even codes in
+    hand.
+    """
     try:
         ledger.intend(install, utc_now())
     except UnwritableError as full:
-        gate.stop(also_codes=True)  # Here, since the run may have another reason to stop by now.
+        gate.stop(also_codes=True)  # Said here, since the run may already have another reason to stop.
         stop.ask(full.because, Exit.STOPPED_EARLY, str(full))
         return False
     return True
@@ -195,7 +200,7 @@ def make_api(
     gate: Gate,
     connects: Callable[[], None] = lambda: None,
 ) -> HighLevel:
-    """The door to the API, behind the gate `pace`; `connects` is called when a connection begins to be made."""
+    """The client of the API, behind the gate `pace`. `connects` is called when a connection is about to be made."""
     http = settings.http
     limits = Limits(
         http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes

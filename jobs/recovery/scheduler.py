@@ -1,8 +1,8 @@
-"""Installs out to workers, outcomes back; who goes next.
+"""Installs out to workers, outcomes back, and who goes next.
 
-The caller's loop is the barrier: a worker takes another install only when the caller comes back for more, and by
-then it has written down what it was given. A wait between tries holds no worker. The loop turns when something has come
-back or may go out, and else once in a while for those who look on: waiting costs nothing.
+The caller's loop is the barrier: an install is handed out only when the caller comes back for more, and by then it
+has written down the outcomes it was given. A wait between tries holds no worker. The loop turns when a try is back or
+may go out, and otherwise once a second so that people can be told: waiting costs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _MOST_WAITING = 10_000
 
 
 class Round(NamedTuple):
-    """What has ended since the last round (often nothing), how many installs a worker has, how many wait between tries."""
+    """The outcomes since the last round (often none), how many installs are being tried, and how many wait between
+    tries.
+    """
 
     ended: list[tuple[Install, Outcome]]
     in_flight: int
@@ -34,9 +36,10 @@ class Round(NamedTuple):
 
 
 def outcomes(todo: Mapping[str, Iterator[Install]], parts: Parts) -> Iterator[Round]:
-    """Yields what has ended since the last time, until nothing is left to hand out and all that was is back.
+    """Yields the outcomes since the last round, until nothing is left to hand out and every try is back.
 
-    It comes back at least each `look_up`, so that a person can be told of a run in which nothing ends. `todo` are the installs of each app, in order. Raises what a worker raised, after the others have ended.
+    It yields at least every `look_up` seconds, so that a person can be told about a run in which nothing ends. `todo`
+    has the installs of each app, in order. Raises what a worker raised, after the others have ended.
     """
     state = State({client_id: Queue(installs) for client_id, installs in todo.items()})
     bug: BaseException | None = None
@@ -53,7 +56,7 @@ def outcomes(todo: Mapping[str, Iterator[Install]], parts: Parts) -> Iterator[Ro
             settle_all(state, parts)
         if not state.ended and not parts.dispatcher.out and not state.waits:
             break
-        # Where something has ended, it is written down first.
+        # Outcomes are written down first.
         patience = 0.0 if state.ended else min(parts.look_up, max(0.0, until - parts.clock()))
         for finished in parts.dispatcher.take(patience):
             met = take_in(state, finished, parts)
@@ -67,7 +70,7 @@ def _yield(state: State, parts: Parts) -> Iterator[Round]:
     ended, state.ended = state.ended, []
     for install, outcome, first_try in ended:
         if isinstance(outcome, Recovered) and outcome.stray:
-            continue  # It was not handed out, and says nothing that its answer has not said.
+            continue  # It was not handed out, and its answer has already been heard.
         state.queues[install.key.client_id].under_way -= 1
         parts.breaker.observe(install.key.client_id, outcome, first_try)
     left = parts.clock()
@@ -82,7 +85,7 @@ def _stops(parts: Parts) -> bool:
 
 
 def _hand_out(state: State, parts: Parts) -> float:
-    """Hand out what may go. Returns when more may go although nothing comes in by then."""
+    """Hand out installs. Returns when more may go out, even if nothing comes back by then."""
     while len(state.ended) < parts.dispatcher.slots and not _stops(parts):
         if parts.dispatcher.is_full:
             return math.inf
@@ -107,17 +110,17 @@ def _hand_out(state: State, parts: Parts) -> float:
 
 
 def _too_few(state: State, parts: Parts) -> None:
-    """No more threads: the run goes on with those there are; without any it stops."""
+    """No more threads can be started: the run goes on with those it has, or stops if it has none."""
     if not parts.dispatcher.started:
-        parts.stop.no_thread(parts.dispatcher.lacking)
-    elif parts.dispatcher.lacking and not state.told_of_threads:
+        parts.stop.no_thread(parts.dispatcher.why_fewer)
+    elif parts.dispatcher.why_fewer and not state.told_of_threads:
         state.told_of_threads = True
-        why = f"this machine starts no more threads ({parts.dispatcher.lacking})"
+        why = f"this machine starts no more threads ({parts.dispatcher.why_fewer})"
         parts.notes.add(f"{why}: going on with {parts.dispatcher.started}")
 
 
 def _may_go(state: State, progress: InstallProgress, parts: Parts) -> bool:
-    """Whether the way's next try goes out now; if not, it waits, or it is over."""
+    """Whether the install's next try goes out now. Otherwise the install waits or ends."""
     step = parts.router.step(progress)
     if isinstance(step, WaitFor):
         state.parked.setdefault(step.key, []).append(progress)
@@ -143,12 +146,12 @@ def _next(state: State, parts: Parts) -> InstallProgress | None:
             queued.empty = True
             continue
         queued.under_way += 1
-        state.queues[client_id] = state.queues.pop(client_id)  # The next app has the next turn.
+        state.queues[client_id] = state.queues.pop(client_id)  # The next app gets the next turn.
         return parts.router.begin(install)
     return None
 
 
 def _aside(state: State, client_id: str) -> int:
-    """How many installs of an app wait for a limit of their own: none of them is the first that the others wait for."""
+    """How many installs of an app wait for a limit of their own. The others do not wait for these."""
     waiting = (progress for _, _, progress in state.waiting if progress.refusals >= OWN_LIMIT)
     return sum(progress.install.key.client_id == client_id for progress in waiting)

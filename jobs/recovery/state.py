@@ -1,4 +1,4 @@
-"""Who is where in a run, and the parts that decide what comes next."""
+"""Where each install of a run is, and the parts that decide what comes next."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _LOOK_UP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the scheduler works with. `clock` gives monotonic seconds; it comes back to its caller at least each `look_up`."""
+    """The parts that the scheduler works with. `clock` gives monotonic seconds. It yields at least every `look_up`
+    seconds.
+    """
 
     dispatcher: Dispatcher
     router: Router
@@ -39,7 +41,7 @@ class Parts:
 
 
 class Ended(NamedTuple):
-    """An install whose way through the run is over; `first_try` is the number of its first try."""
+    """An install that has ended, and its outcome. `first_try` is the number of its first try."""
 
     install: Install
     outcome: Outcome
@@ -48,7 +50,7 @@ class Ended(NamedTuple):
 
 @dataclass(slots=True)
 class Queue:
-    """One app's installs: those to come, and how many are on their way."""
+    """One app's installs: those still to come, and how many are on their way."""
 
     todo: Iterator[Install]
     under_way: int = 0
@@ -57,7 +59,7 @@ class Queue:
 
 @dataclass(slots=True)
 class State:
-    """Who is where. `unsettled` got no answer, and it is not known yet whether anybody does."""
+    """Where each install is. `unsettled` installs got no answer, and it is not known yet whether anybody does."""
 
     queues: dict[str, Queue]
     waiting: list[tuple[float, int, InstallProgress]] = field(default_factory=list)
@@ -69,30 +71,30 @@ class State:
 
     @property
     def waits(self) -> int:
-        """How many installs wait: for a moment, for an agency, or for the network."""
+        """How many installs wait for a moment, an agency, or the network."""
         return len(self.waiting) + len(self.unsettled) + sum(map(len, self.parked.values()))
 
     @property
     def next_due(self) -> float:
-        """When the next one that waits is due."""
+        """When the next waiting install is due."""
         return self.waiting[0][0] if self.waiting else math.inf
 
     def wait_until(self, moment: float, progress: InstallProgress) -> None:
-        """Try it again then."""
+        """Try an install again at that moment."""
         heapq.heappush(self.waiting, (moment, next(self.order), progress))
 
     def release(self, keys: list[AgencyKey], now: float) -> None:
-        """What was waited for at these agencies has ended."""
+        """Wake the installs that waited for these agencies."""
         for key in keys:
             for progress in self.parked.pop(key, ()):
                 self.wait_until(now, progress)
 
     def end(self, progress: InstallProgress, outcome: Outcome) -> None:
-        """Its way through the run is over."""
+        """End an install with this outcome."""
         self.ended.append(Ended(progress.install, outcome, progress.first_try))
 
     def take_waiting(self, given_up: Callable[[InstallProgress], bool]) -> list[InstallProgress]:
-        """Take away those who wait and are given up."""
+        """The waiting installs that are given up. They no longer wait."""
         found = [entry[2] for entry in sorted(self.waiting) if given_up(entry[2])]
         found += [progress for progress, _ in self.unsettled if given_up(progress)]
         found += [progress for parked in self.parked.values() for progress in parked if given_up(progress)]

@@ -1,4 +1,4 @@
-"""Stopping gently: by a signal, by the time that was given, or because going on makes no sense."""
+"""Stopping gracefully: by a signal, by the given time, or because going on makes no sense."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _OF_THE_LEDGER = {UnwritableError.because, HeldError.because}
 
 
 class Left(Enum):
-    """What a run that has come to its end leaves untried."""
+    """What a run leaves untried when it has ended."""
 
     NOTHING = auto()
-    NOT_ASKED_FOR = auto()  # Pending, but `--cause` left it out.
+    NOT_ASKED_FOR = auto()  # Pending installs that `--cause` left out.
     SOME = auto()
 
 
@@ -41,9 +41,10 @@ _REASONS = {
     "refused": _Why.NO_SENSE,
     "outage": _Why.NO_SENSE,
 }
-# What stopped the run, what it leaves: its exit code. A reason that came when all was tried stopped nothing, and a run
-# that leaves something pending never ends with 0 or 1. Other reasons (a signal, the disk, a bug) keep their own code.
-_FINISHED = None  # 0, or 1 where some failed
+# The exit code, by why the run stopped and what it leaves. A reason that comes after everything was tried stops
+# nothing. A run that leaves something pending never ends with 0 or 1. Other reasons (a signal, the disk, a bug) keep
+# their own code.
+_FINISHED = None  # 0, or 1 if some failed
 _ENDS = {
     (_Why.NOTHING_DID, Left.NOTHING): _FINISHED,
     (_Why.NOTHING_DID, Left.NOT_ASKED_FOR): Exit.STOPPED_AS_ASKED,
@@ -58,14 +59,14 @@ _ENDS = {
 
 
 def remaining(attempted: int, lined_up: int, pending: int) -> Left:
-    """What is left where so many of those that were lined up have ended, and so many of INPUT's installs are pending."""
+    """What is left, when `attempted` of `lined_up` installs have ended and `pending` of INPUT's installs are pending."""
     if attempted < lined_up:
         return Left.SOME
     return Left.NOT_ASKED_FOR if pending else Left.NOTHING
 
 
 def end_of(because: str, code: Exit, left: Left, *, failed: bool) -> Exit:
-    """The exit code of a run that stopped for this reason (empty: for none), whose own code is `code`."""
+    """The exit code of a run that stopped for this reason (empty: none) with this code."""
     if because not in _REASONS:
         return code
     ends = _ENDS[_REASONS[because], left]
@@ -74,9 +75,8 @@ def end_of(because: str, code: Exit, left: Left, *, failed: bool) -> Exit:
 
 @dataclass(slots=True)
 class Stop:
-    """Whether the run is to stop, why, and the exit code of that; `clock` and `deadline` are monotonic seconds.
-
-    `asked_to` is called at the moment it is asked to stop, also from within a signal's handler.
+    """Whether the run must stop, why, and with which exit code. `clock` and `deadline` are monotonic seconds.
+    `asked_to` is called when it is asked to stop, also inside a signal handler.
     """
 
     clock: Callable[[], float]
@@ -88,7 +88,7 @@ class Stop:
     asked_to: Callable[[], None] = lambda: None
 
     def ask(self, because: str, code: Exit, met: str = "") -> None:
-        """Stop for this reason; the first one counts."""
+        """Stop for this reason. The first reason counts."""
         if not self.because:
             self.because, self.code, self.met = because, code, met
             self.asked_to()
@@ -99,7 +99,7 @@ class Stop:
         self.ask("signal", code)
 
     def must(self, because: str, code: Exit, met: str) -> None:
-        """Stop for this reason, whatever was asked before: more was lost than time."""
+        """Stop for this reason, whatever was asked before: something was lost."""
         self.because, self.code, self.met = because, code, met
 
     def asked(self) -> bool:
@@ -119,17 +119,17 @@ class StopConditions:
     def met(self) -> bool:
         """Whether to hand out no more. What waits at the gate is turned away then."""
         if self._stop.asked():
-            # A code that is sent when the ledger takes no more would be a pair that cannot be stored.
+            # If the ledger takes no more, a code must not be sent: its pair could not be stored.
             self._gate.stop(also_codes=self._stop.because in _OF_THE_LEDGER)
         return bool(self._stop.because or self._gate.enough)
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether HighLevel has answered 429 for longer than the patience of the run."""
+        """Whether HighLevel has answered 429 for longer than the run's patience."""
         return self._gate.out_of_patience
 
     def no_thread(self, why: str) -> None:
-        """Stop, since this machine starts not a single thread."""
+        """Stop because this machine cannot start a single thread."""
         limits = "raise its limit of processes (ulimit -u, or the container's), or free memory"
-        met = f"this machine does not start a single thread ({why}): {limits}"
+        met = f"this machine cannot start a single thread ({why}): {limits}"
         self._stop.ask("outage", Exit.STOPPED_EARLY, met)

@@ -1,4 +1,4 @@
-"""The threads of a run. A thread is there before anything is booked for it: a machine may have none left."""
+"""The threads of a run. Work is given only to a thread that has started, since a machine may have none left."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Result = TypeVar("Result")
 class WorkerThreads(Generic[Result]):
     """Up to `most` threads, started one by one as they are needed. `clock` gives monotonic seconds.
 
-    What a job gives is put where `deliver` puts it. Whoever was busy last is busy next, since its connection is fresh;
-    after a result that `failed` it is the last one that is asked again. `lacking` says why there are fewer threads than were asked
-    for; it is empty while there are not.
+    `deliver` takes the result of each job. The thread that was busy last gets the next job, since its connection is
+    fresh; after a result that `failed` it is asked last. `why_fewer` says why there are fewer threads than were asked
+    for, and is empty otherwise.
     """
 
     def __init__(
@@ -36,18 +36,18 @@ class WorkerThreads(Generic[Result]):
         self._jobs: list[SimpleQueue[Callable[[], Result] | None]] = []
         self._idle: list[SimpleQueue[Callable[[], Result] | None]] = []
         self._not_before = float("-inf")
-        self.lacking = ""
+        self.why_fewer = ""
 
     def __len__(self) -> int:
         return len(self._threads)
 
     @property
     def busy(self) -> int:
-        """How many have a job."""
+        """How many threads have a job."""
         return len(self._threads) - len(self._idle)
 
     def ready(self) -> bool:
-        """Whether a thread is there for one more job. It is started where need be."""
+        """Whether a thread is free for one more job. It is started if needed."""
         if self._idle:
             return True
         if len(self._threads) >= self._most or self._clock() < self._not_before:
@@ -56,9 +56,9 @@ class WorkerThreads(Generic[Result]):
         thread = threading.Thread(target=self._work, args=(jobs,), name=f"worker-{len(self._threads)}")
         try:
             thread.start()
-        except (RuntimeError, MemoryError) as error:  # Python's own words where the system refuses a thread.
+        except (RuntimeError, MemoryError) as error:  # Python's own words when the system refuses a thread.
             self._not_before = self._clock() + _ASK_AGAIN_SECONDS
-            self.lacking = str(error) or "no memory"
+            self.why_fewer = str(error) or "no memory"
             return False
         self._threads.append(thread)
         self._jobs.append(jobs)
@@ -66,7 +66,7 @@ class WorkerThreads(Generic[Result]):
         return True
 
     def do(self, job: Callable[[], Result]) -> None:
-        """Have a thread do `job`, which raises nothing. One is `ready` for it."""
+        """Have a free thread do `job`, which raises nothing."""
         self._idle.pop().put(job)
 
     def close(self) -> None:

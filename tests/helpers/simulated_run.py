@@ -63,7 +63,7 @@ class Night:
         self.asked = []
         self.said = []
         self.stopped = []
-        self.lacking = ""
+        self.why_fewer = ""
         self._threads, self._started = threads, 0
         self._coming = []
         self._order = itertools.count()
@@ -111,7 +111,7 @@ class Night:
         if self.out < self._started:
             return True
         if self._started >= self._threads:
-            self.lacking = "can't start new thread"
+            self.why_fewer = "can't start new thread"
             return False
         self._started += 1
         return True

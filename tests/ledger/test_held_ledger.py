@@ -145,7 +145,7 @@ def test_a_run_that_stops_anyway_waits_for_the_ledger_as_long_with_a_pair_in_han
     recorder.ledger.wait.patience.say = lambda words: (said.append(words), viewer.let_go())
     recorder.close()
     assert pairs(tmp_path) == {"LocA": "refresh-1"}
-    assert any("new pairs in hand, not yet stored: 1" in words for words in said)
+    assert any("new pairs not yet stored: 1" in words for words in said)
     assert recorder.stop.because == because
 
 
@@ -174,7 +174,7 @@ def test_where_it_is_never_let_go_of_what_is_lost_is_said_with_a_number(recorder
     recorder.last_wait = 0.2
     recorder.write([new_pair()])
     recorder.close()
-    assert any("new pairs in hand, not yet stored: 1" in words for words in said)
+    assert any("new pairs not yet stored: 1" in words for words in said)
     assert recorder.stop.because == "ledger"
     assert "1 new pairs could not be stored" in recorder.stop.met
 

@@ -103,7 +103,7 @@ class Never:
 class Waiting:
     """Ends what it was given when it is told to."""
 
-    lacking = ""
+    why_fewer = ""
 
     def __init__(self):
         self.given = []

@@ -172,7 +172,7 @@ def test_a_machine_without_any_thread_is_said_and_all_stays_pending(few_threads)
     job, start, output = few_threads
     out, _ = (process := start(1)).communicate(timeout=60)
     assert process.returncode == 3
-    assert "does not start a single thread" in out.splitlines()[-1]
+    assert "cannot start a single thread" in out.splitlines()[-1]
     assert json.loads((output / "summary.json").read_text())["counts"]["pending"] == 20
     assert not job.sandbox.seen
 
