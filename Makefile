@@ -83,4 +83,4 @@ lock: ## make the lock files again (needs uv)
 	@uv pip compile -q --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --python-version 3.11 pyproject.toml --group build --group dev -o config/requirements-dev.lock
 
 clean: ## remove the environment and the caches, but never data
-	@rm -rf $(VENV) .venvs .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) .venvs .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
