@@ -1,4 +1,4 @@
-"""The only door to the API. No request leaves but through `_call`: the gate is in it, and so is the scrubbing."""
+"""The calls of the API. Every request leaves through `_call`, which holds the gate and the scrubbing."""
 
 from __future__ import annotations
 
@@ -34,26 +34,28 @@ class Gate(Protocol):
     """Lets requests out, and hears of their answers."""
 
     def enter(self, *, urgent: bool, resource: Resource) -> int:
-        """Return when the request may leave, with its number. Raises Stopped, and Rests where only `resource` waits."""
+        """The number of the request, returned when it may leave. Raises Stopped, and Rests if only `resource` must
+        wait.
+        """
 
     def withdraw(self, number: int) -> None:
-        """Hear that a request which might leave did not."""
+        """Take note that a request which might leave did not."""
 
     def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
-        """Hear of the answer to a request that left; `status` 0 where none came."""
+        """Take note of the answer to a request that left. `status` 0 means that none came."""
 
 
 class ThisMachineLacks(CallFailed):
-    """No connection could be made for want of something on this machine: that is nobody's try, and no outage."""
+    """No connection could be made, because this machine lacks something. That uses up no try, and is not an outage."""
 
 
 class ConnectionLost(CallFailed):
-    """A code was sent on a kept connection that turned out to be closed: that is nobody's try, but the code is gone."""
+    """A code was sent on a kept connection that turned out to be closed. That uses up no try, but the code is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """An authorization code, whether it is past its time by the server's own clock, and the trace id of its answer."""
+    """An authorization code, whether it has expired by the server's own clock, and the trace id of its answer."""
 
     value: Secret
     expired: Callable[[], bool]
@@ -62,11 +64,11 @@ class Code:
 
 @dataclass(slots=True)
 class Window:
-    """When a refresh whose answer is not whole was first sent (monotonic seconds): it is repeated only within 30 seconds.
+    """When a refresh without a whole answer was first sent (monotonic seconds). It is repeated only within 30
+    seconds.
 
-    `intended`: that it will be sent is on disk.
-
-    Source: HighLevel changelog, "Smarter Refresh Token Handling" (API notes, 4). Five of them are for the way.
+    `seconds` leaves five of them for the network. `intended`: it is on disk that it will be sent. Source: HighLevel
+    changelog, "Smarter Refresh Token Handling" (API notes, 4).
     """
 
     opened: float | None = None
@@ -75,15 +77,14 @@ class Window:
     intended: bool = False
 
     def left(self, now: float) -> float:
-        """Seconds in which the same call may still be sent."""
+        """How many seconds the same call may still be sent for."""
         return self.seconds if self.opened is None else self.opened + self.seconds - now
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """How a request goes: its stage, whose limits it counts against, and its secrets.
-
-    With a code in hand it is `urgent`; it may go only `once`, or only on a `fresh` connection.
+    """How a request is sent: its stage, whose limits it counts against, and its secrets. A call with a code in hand
+    is `urgent`. Some calls go only `once`, or only on a `fresh` connection.
     """
 
     stage: Stage
@@ -95,14 +96,15 @@ class _Call:
 
 
 def _any_time() -> None:
-    """What is asked just before a request leaves, where nothing is to be asked."""
+    """Nothing needs to be asked just before the request leaves."""
 
 
 @dataclass(slots=True)
 class Pages:
-    """How far the list of an agency's locations has come: what is `found` (names by id), and which page comes next.
+    """How far an agency's list of locations was read: the names `found` by id, and which page comes next.
 
-    A page that fails is asked for again, and what was read before it is kept. `failures` are those of this page.
+    A page that fails is asked for again, and the pages before it are kept. `failures` counts those of the current
+    page.
     """
 
     client_id: str
@@ -147,7 +149,7 @@ class HighLevel:
 
     @property
     def connecting(self) -> int:
-        """How many requests wait for their connection."""
+        """How many requests are waiting for their connection."""
         return self._transport.connecting
 
     def server_time(self) -> float:
@@ -176,7 +178,8 @@ class HighLevel:
         return Code(value, expired, trace_id)
 
     def exchange(self, app: App, install: Install, code: Code, *, fresh: bool = False) -> Tokens:
-        """The token pair for a code, which is spent by it. Raises CallFailed, Stopped; ConnectionLost never where `fresh`.
+        """The token pair for a code, which is spent by it. Raises CallFailed, Stopped; and ConnectionLost unless
+        `fresh`.
 
         Source: OpenAPI description of `POST /oauth/token`; form fields in snake_case.
         """
@@ -186,7 +189,7 @@ class HighLevel:
 
         def unless_expired() -> None:
             if code.expired():
-                why = "the code was past its time by the server's clock and was not sent"
+                why = "the code had expired by the server's clock and was not sent"
                 raise CallFailed(Answer(Stage.EXCHANGE, message=why, cause=Cause.CODE_REJECTED))
 
         call = _Call(Stage.EXCHANGE, _of(install), (app.client_secret, code.value), urgent=True, once=True, fresh=fresh)
@@ -198,8 +201,8 @@ class HighLevel:
     ) -> Tokens:
         """The pair that `old` is spent for. Raises CallFailed, Stopped.
 
-        `intend` puts on disk that it will be sent, just before it is; where it cannot (False), nothing is sent.
-        Where no whole answer came, the same call within `window` answers the same pair; past it nothing is sent.
+        `intend` puts on disk that the token is about to be sent; if it cannot (False), nothing is sent. If no whole
+        answer came, the same call within `window` gives the same pair. After that nothing is sent.
         """
         form = _grant("refresh_token", app, install) | {"refresh_token": old.reveal()}
         is_first = window.opened is None
@@ -212,9 +215,10 @@ class HighLevel:
                 raise Stopped
             window.intended = True
             window.opened = window.opened if window.opened is not None else self._clock()
-            return window.left(self._clock()) / 2  # Half of the time, so that a call that hangs can be repeated.
+            return window.left(self._clock()) / 2  # Only half of the time, so that a call that hangs can be repeated.
 
-        # A connection that was idle may be forgotten on its way: what is sent over it is lost, and its fate unknown.
+        # A firewall may have forgotten an idle connection. A request sent over it would be lost, and its result
+        # unknown.
         call = _Call(Stage.REFRESH, _of(install), (app.client_secret, old), urgent=not is_first, once=True, fresh=True)
         try:
             heard, answer = self._call(_filled(self._token, urlencode(form)), call, in_time_and_on_disk)
@@ -227,8 +231,7 @@ class HighLevel:
     def location_token(self, install: Install, company_id: str, bearer: Secret) -> Tokens:
         """A pair for a sub-account by its agency's access token; its refresh token may be empty. Raises CallFailed, Stopped.
 
-        Source: OpenAPI description, v3 `POST /oauth/location-token`, and the older `/oauth/locationToken` where the
-        first is not known; which one is, is remembered.
+        Source: OpenAPI description, v3 `POST /oauth/location-token`, and the older `/oauth/locationToken` if the server does not know the first. It remembers which one works.
         """
         form = {"companyId": company_id, "locationId": install.key.account_id}
         call = _Call(Stage.LOCATION_TOKEN, Resource(install.key.client_id, company_id, bearer=True), (bearer,))
@@ -273,11 +276,11 @@ class HighLevel:
     def _call(
         self, request: PreparedRequest, call: _Call, about_to_leave: Callable[[], float | None] = _any_time
     ) -> tuple[Heard, dict[str, Any]]:
-        """What a request is answered: connected first, then let out by the gate, then sent.
+        """The answer to a request, which is first connected, then let out by the gate, then sent.
 
-        `about_to_leave` is asked when it may leave: within how many seconds the answer must be there. What it raises
-        keeps the request here. Where a kept connection turns out to be closed, it is sent once more, unless it may go
-        only once.
+        `about_to_leave` is called when it may leave, and gives the seconds within which the answer must come. If it
+        raises, the request is not sent. If a kept connection turns out to be closed, the request is sent once more,
+        unless it may go only once.
         """
         try:
             return self._sent(request, call, about_to_leave)
@@ -293,7 +296,7 @@ class HighLevel:
         try:
             raw = self._transport.send(request, within)
         except Exception as error:
-            self._gate.observe(number, 0, None, {})  # Whatever it was: others may be waiting for this one.
+            self._gate.observe(number, 0, None, {})  # Whatever happened, others may be waiting for this request.
             cause = Cause.NETWORK_ERROR if isinstance(error, Dropped) else judge(type(error))
             if cause is None:
                 raise
@@ -306,9 +309,9 @@ class HighLevel:
         return heard, read_body(heard)
 
     def _let_out(self, call: _Call, about_to_leave: Callable[[], float | None]) -> tuple[int, float | None]:
-        """The number under which a request leaves now, and within how many seconds its answer must be there."""
+        """The number of a request that leaves now, and within how many seconds its answer must come."""
         number, within = self._turn(call, about_to_leave)
-        if not self._transport.wire.is_fit:  # It was closed meanwhile, or was idle for too long.
+        if not self._transport.wire.is_fit:  # It was closed meanwhile, or idle for too long.
             self._gate.withdraw(number)
             number, within = self._turn(call, about_to_leave)
         return number, within
@@ -350,12 +353,12 @@ class HighLevel:
 
 
 def _of(install: Install) -> Resource:
-    """What a call with the app's credentials is for."""
+    """The resource of a call with the app's credentials."""
     return Resource(install.key.client_id, install.key.account_id)
 
 
 def _grant(grant_type: str, app: App, install: Install) -> dict[str, str]:
-    """What every token call says beside what it is granted for."""
+    """The form fields that every token call has."""
     return {
         "client_id": app.client_id,
         "client_secret": app.client_secret.reveal(),
@@ -369,7 +372,7 @@ def _blank(url: str, headers: Mapping[str, str], content_type: str) -> PreparedR
 
 
 def _filled(blank: PreparedRequest, body: str) -> PreparedRequest:
-    """A request with this body, which is ASCII. What all requests of a call share was worked out once, for the blank one."""
+    """A request with this ASCII body. The parts that all requests of a call share were prepared once, in `blank`."""
     request = PreparedRequest()
     request.method, request.url, request.headers = blank.method, blank.url, blank.headers.copy()
     request.headers["Content-Length"] = str(len(body))

@@ -1,7 +1,7 @@
-"""One connection to one address: opened as a step of its own, and every answer on it ends in time.
+"""One connection to one address. It is opened in a step of its own, and every answer on it ends in time.
 
-`urllib3` connects, writes and reads. What is added: a time limit on the whole answer, and whether the other side had
-already closed the connection before it said anything.
+`urllib3` connects, writes and reads. This adds a time limit on the whole answer, and tells whether the other side had
+closed the connection before it said anything.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
     from jobs.highlevel.proxy import Proxy
 
-# A connection that nothing came over for so long may be forgotten on its way, by a firewall or a router between two networks.
+# Seconds. A firewall or a router may have forgotten a connection that was silent for so long.
 _MOST_IDLE_SECONDS = 30.0
-# One that was opened so long ago, and not used, may be closed by the other side just as one that is kept.
+# Seconds. The other side may have closed a connection that was opened so long ago and never used.
 _FRESH_SECONDS = 1.0
-# How it shows that the other side has closed a connection.
+# The errors that show that the other side has closed a connection.
 _CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class Dropped(Exception):  # noqa: N818 - no error: it is nobody's try
-    """A connection that had been open for a while was closed by the other side, and not a byte of the answer came."""
+    """The other side closed a connection that had been open for a while, and not a byte of the answer came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a connection goes: with `context` where it is encrypted, through `proxy` where there is one."""
+    """The far end of a connection. `context` is set if it is encrypted, and `proxy` if there is a proxy."""
 
     host: str
     port: int
@@ -49,7 +49,9 @@ class Address:
 
 @dataclass(slots=True)
 class _Call:
-    """The call under way: when it must be over (monotonic seconds), what came of it, and what came behind its answer."""
+    """The current call: when it must be over (monotonic seconds), whether it was answered, and whether more came
+    after the answer.
+    """
 
     ends: float = float("inf")
     read_seconds: float = 0.0
@@ -61,7 +63,7 @@ class _Call:
         self.heard = self.rest = False
 
     def limit(self, sock: Any) -> None:
-        """Let `sock` wait no longer than the call may. Raises TimeoutError where its time is over."""
+        """Let `sock` wait no longer than the call may. Raises TimeoutError if its time is over."""
         left = self.ends - time.monotonic()
         if left <= 0:
             message = "the whole answer took too long"
@@ -70,7 +72,7 @@ class _Call:
 
 
 class _UntilDeadline(io.RawIOBase):
-    """The bytes of a socket until the call's time is over: a drip of bytes renews no time limit."""
+    """The bytes of a socket until the call's time is over. A slow drip of bytes does not extend the time."""
 
     def __init__(self, sock: Any, call: _Call) -> None:
         super().__init__()
@@ -91,7 +93,7 @@ class _UntilDeadline(io.RawIOBase):
         return count
 
     def has_more(self) -> bool:
-        """Whether bytes are decrypted already, where no `select` sees them."""
+        """Whether decrypted bytes are waiting, which `select` cannot see."""
         return bool(hasattr(self._sock, "pending") and self._sock.pending())
 
     def close(self) -> None:
@@ -100,7 +102,7 @@ class _UntilDeadline(io.RawIOBase):
 
 
 class _Reader(io.BufferedReader):
-    """Takes note, when an answer is over, of what came behind it."""
+    """Takes note, at the end of an answer, of bytes that came after it."""
 
     def __init__(self, source: _UntilDeadline, call: _Call) -> None:
         super().__init__(source)
@@ -116,7 +118,7 @@ class _Reader(io.BufferedReader):
 
 @dataclass(frozen=True, slots=True)
 class _Limited:
-    """A socket as `http.client` asks for one: something to make a file of."""
+    """A socket in the form that `http.client` needs, to make a file from."""
 
     sock: Any
     call: _Call
@@ -132,7 +134,7 @@ def _answer(call: _Call, sock: Any, *args: Any, **kwargs: Any) -> http.client.HT
 
 @dataclass(slots=True)
 class Wire:
-    """A connection to `address`, of one thread. `urlopen` makes it what an adapter of `requests` sends by."""
+    """A connection to `address` for one thread. `urlopen` is what an adapter of `requests` calls."""
 
     address: Address
     connect_seconds: float
@@ -145,20 +147,22 @@ class Wire:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
+        """Whether there is a connection, as far as this side knows."""
         return self._connection is not None and not self._connection.is_closed
 
     @property
     def is_fit(self) -> bool:
-        """Whether a request may go over it: it is open, and neither closed by the other side nor idle for too long."""
+        """Whether a request may go over it: it is open, the other side has not closed it, and it was not idle for too
+        long.
+        """
         if self._connection is None or self._connection.is_closed or self._idle() > _MOST_IDLE_SECONDS:
             return False
-        # Before its first answer, what can be read may be a part of the encryption.
+        # Before the first answer, readable bytes may belong to the encryption.
         return not self._has_served or self._connection.is_connected
 
     @property
     def reached_proxy(self) -> bool:
-        """Whether the connection to the proxy stood when `open` failed."""
+        """Whether the proxy was reached when `open` failed."""
         return self._connection is not None and self._connection.has_connected_to_proxy
 
     @property
@@ -170,7 +174,7 @@ class Wire:
         return time.monotonic() - self._used_at
 
     def open(self) -> None:
-        """Connect anew, through the proxy's tunnel where there is one. Raises what the libraries raise."""
+        """Make a new connection, through the proxy's tunnel if there is a proxy. Raises what the libraries raise."""
         self.close()
         self._call.begin(self.total_seconds, self.connect_seconds)
         self._has_served, self._connection = False, self._new()
@@ -199,14 +203,14 @@ class Wire:
         return connection
 
     def begin(self, within: float | None) -> None:
-        """The next answer must be whole `within` seconds, or the limit of all where that is less."""
+        """Begin a call: its answer must be whole `within` seconds, or within the general limit if that is less."""
         seconds = self.total_seconds if within is None else min(within, self.total_seconds)
         self._call.begin(seconds, self.read_seconds)
 
     def urlopen(
         self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None, **_how: Any
     ) -> BaseHTTPResponse:
-        """The answer to one request, its body still to be read. Raises Dropped, and what `HTTPAdapter.send` expects."""
+        """The answer to one request, with its body still unread. Raises Dropped, and what `HTTPAdapter.send` expects."""
         connection = self._connection
         assert connection is not None
         was_kept = self._has_served or self._idle() > _FRESH_SECONDS
@@ -231,11 +235,13 @@ class Wire:
         except (BrokenPipeError, ConnectionResetError):
             if connection.is_closed:
                 raise
-            # It may have answered before it hung up.
+            # The server may have answered before it hung up.
         return connection.getresponse()
 
     def end(self) -> None:
-        """The answer was read to its end. Where more came behind it, the connection is closed: it must not become the next answer."""
+        """End a call whose answer was read. If more bytes came after it, the connection is closed: they must not
+        become the next answer.
+        """
         self._used_at = time.monotonic()
         if self._call.rest:
             self.close()

@@ -1,6 +1,7 @@
-"""What a token says of itself. HighLevel's tokens are JWTs whose payload can be read without the key that signed them.
+"""The claims of a token. HighLevel's tokens are JWTs, whose payload can be read without the key that signed them.
 
-Source of the names: API notes, section 4 (`authClass`, `authClassId`, `sourceId`, `exp`); of the lengths: RFC 7518.
+Source of the names: API notes, section 4 (`authClass`, `authClassId`, `sourceId`, `exp`). Source of the lengths: RFC
+7518.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ _BEGINS_AS_JSON = "eyJ"
 _PARTS = 3
 _SHORTEST_SIGNATURE = 43
 _SIGNATURES = {"HS384": 64, "HS512": 86, "RS256": 342, "RS384": 342, "RS512": 342, "PS256": 342, "ES256": 86}
-# The year 9999 ends there: what is outside is not a moment, and fits into no date.
+# The end of the year 9999. A later time does not fit into a date.
 _LATEST = 253_402_300_799
 _SENDABLE = re.compile(r"[\x21-\x7e]{1,16384}")
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Of whom a token is; a text that is not there is empty. `expires` is seconds from 1970 to 9999, or None."""
+    """Whose token it is. A missing claim is empty. `expires` is in seconds since 1970, up to the year 9999, or None."""
 
     level: str
     account_id: str
@@ -36,7 +37,7 @@ class Claims:
 
 
 def read_claims(token: Secret) -> Claims | None:
-    """What the payload of `token` says, or None where it cannot be read."""
+    """The claims in the payload of `token`, or None if it cannot be read."""
     parts = token.reveal().split(".")
     payload = _part(parts[1]) if len(parts) == _PARTS else None
     if payload is None:
@@ -50,15 +51,14 @@ def read_claims(token: Secret) -> Claims | None:
 
 
 def why_useless(token: Secret, key: InstallKey, now: float) -> str:
-    """Why no server would take `token` for the install `key`, or an empty text where that cannot be seen.
-
-    `now` is seconds since 1970.
+    """Why no server would accept `token` for the install `key`. Empty if nothing speaks against it. `now` is in
+    seconds since 1970.
     """
     text = token.reveal()
     parts = text.split(".")
     claims = read_claims(token)
     if not _SENDABLE.fullmatch(text):
-        return "the token holds what no token holds"
+        return "the token holds characters that no token has"
     if claims is None:
         cut = text.startswith(_BEGINS_AS_JSON) and len(parts) < _PARTS
         return "the token is cut off: a part of it is missing" if cut else ""
@@ -90,6 +90,6 @@ def _text(payload: dict[str, Any], name: str) -> str:
 
 
 def _moment(value: Any) -> float | None:
-    """Seconds since 1970, or None where `value` is not a moment: not a number, not a number's value, or out of range."""
+    """Seconds since 1970, or None if `value` is not a finite number in range."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and 0 <= value <= _LATEST else None

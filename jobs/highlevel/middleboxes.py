@@ -1,7 +1,7 @@
-"""What stands between here and HighLevel and answers in its place: firewalls, proxies, captive portals.
+"""Software between here and HighLevel that answers in its place: firewalls, proxies, captive portals.
 
-HighLevel answers with JSON, or with one line of Express for a path that it does not have. Anything else is a page of
-other software, known here by its words.
+HighLevel answers with JSON, or with one line of Express for an unknown path. Anything else is a page of other
+software, which is recognised here by its words.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-_LONGEST_PAGE = 40_000  # Characters; what a page is can be seen from its beginning.
+_LONGEST_PAGE = 40_000  # Characters. The beginning of a page shows what it is.
 _HIDDEN = re.compile(r"(<script\b|</script\b|<style\b|</style\b)", re.IGNORECASE)
 _MARKED_UP = re.compile(r"<(?:[a-z!?]|/[a-z])", re.IGNORECASE)
 _HIGHLEVELS_OWN = re.compile(r"\bcannot (?:get|post|put|patch|delete) /", re.IGNORECASE)
 
 
 class Looks(NamedTuple):
-    """What an answer that is not in HighLevel's form looks like (`words`); `foreign`: other software gave it for sure."""
+    """What an answer looks like that is not in HighLevel's form (`words`). `foreign`: other software certainly gave
+    it.
+    """
 
     words: str
     foreign: bool
 
 
 _ITS_OWN = Looks("", foreign=False)
-# The first that a page names: a proxy or a portal may name the web server that it is made of.
+# The first match counts, since a proxy or a portal may also name its web server.
 _NAMES = (
     (
-        "a captive portal, where one logs in to a network",
+        "a captive portal, where you log in to a network",
         *("captive portal", "wi-?fi", "hotspot", "network (?:authentication|login)", "accept the terms"),
         r"(?:log|sign) ?in to (?:the|this|your|our) (?:\w{1,20} )?network",
     ),
@@ -57,14 +59,14 @@ def text_of(page: str) -> str:
     shown, hides = [parts[0]], False
     for mark, rest in zip(parts[1::2], parts[2::2], strict=True):
         hides = not mark.startswith("</")
-        # What is left of the tag itself ends with its first bracket.
+        # The rest of the tag itself ends at its first bracket.
         shown += [] if hides else [rest.partition(">")[2]]
     marked_up = Markup(" ".join(shown).replace("<", " <"))  # noqa: S704 - nothing shows it as HTML: it loses its tags here
     return str(marked_up.striptags())
 
 
 def looks(page: str, words: str) -> Looks:
-    """What a page that is no JSON looks like, where its `words` are known; nothing where they are HighLevel's own."""
+    """What a page that is not JSON looks like, by its `words`. Nothing if the words are HighLevel's own."""
     if not words or _HIGHLEVELS_OWN.search(words):
         return _ITS_OWN
     known = next((look for look, pattern in _LOOKS if pattern.search(words)), "")

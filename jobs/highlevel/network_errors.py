@@ -1,4 +1,4 @@
-"""What each exception of the HTTP libraries means: no answer came, or one that cannot be read.
+"""What each exception of the HTTP libraries means: no answer came, or it could not be read.
 
 Every exception of `requests` and `urllib3` has its own row; a test fails when one of them grows another.
 """
@@ -84,7 +84,7 @@ EXCEPTIONS: Mapping[type[BaseException], Cause] = {
 
 
 def judge(exception: type[BaseException]) -> Cause | None:
-    """The cause that the most specific row has for an exception class; None for one that is not of the network."""
+    """The cause in the most specific row for an exception class. None if it is not an error of the network."""
     return next((EXCEPTIONS[base] for base in exception.__mro__ if base in EXCEPTIONS), None)
 
 
@@ -92,7 +92,7 @@ _TIME_OUTS = (rq.Timeout, u3.TimeoutError, TimeoutError)
 
 
 def is_late(answer: Answer) -> bool:
-    """Whether no answer came since the time for it, or for the connection, was over."""
+    """Whether no answer came because the time for it, or for the connection, was over."""
     return not answer.status and answer.exception is not None and issubclass(answer.exception, _TIME_OUTS)
 
 

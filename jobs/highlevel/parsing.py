@@ -1,4 +1,4 @@
-"""Reading answers: what one must hold before it is believed. Whatever does not hold it is an `Answer`."""
+"""Answers read with suspicion: what each must hold to be believed. An answer without it becomes an `Answer`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _SECRET_FIELDS = (
     *("access_token", "accessToken", "refresh_token", "refreshToken"),
     *("authorizationCode", "authorization_code", "code"),
 )
-# What each call is asked for: an answer that holds none of these names, and says an error, is one, whatever its status.
+# The names that each call's good answer holds. An answer without them that tells an error is an error, whatever its
+# status.
 _ASKED_FOR = {
     Stage.RECONNECT: ("authorizationCode", "authorization_code"),
     Stage.EXCHANGE: ("access_token", "accessToken"),
@@ -41,17 +42,17 @@ _ASKED_FOR = {
 LONGEST_MESSAGE = 300  # Characters of a report's `message`.
 _SAYS = 2_000
 _TEN_YEARS = 315_360_000
-# No clock of a server and no expiry of a code is outside of these; what is cannot be reckoned with safely either.
+# A server's clock and a code's expiry are between these years. Other years cannot be calculated with safely.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200
 _LONGEST_DATE = 100  # Characters.
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_LONGEST_SECONDS = 300  # Characters: longer ones are no float.
+_LONGEST_SECONDS = 300  # Characters. A longer number does not fit into a float.
 _ERRORS = range(400, 600)
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class CallFailed(Exception):  # noqa: N818 - what failed is the call; the answer says why
-    """The call did not give what was asked for."""
+    """A call did not give what it was asked for."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.message)
@@ -60,9 +61,8 @@ class CallFailed(Exception):  # noqa: N818 - what failed is the call; the answer
 
 @dataclass(frozen=True)
 class Heard:
-    """A raw answer in the light of its call: what its stage is, which secrets it must not show, and when it came.
-
-    `hang_up` closes its connection.
+    """A raw answer together with its call: the stage, the secrets that must not be shown, and when it came. `hang_up`
+    closes its connection.
     """
 
     raw: Raw
@@ -78,7 +78,9 @@ class Heard:
 
     @cached_property
     def status(self) -> int:
-        """The status that the answer stands for: that of HTTP, but where a good one has an error for a body, the body's."""
+        """The status that the answer stands for: HTTP's, or the one in its body if a good answer tells an error
+        there.
+        """
         if self.raw.status not in range(200, 300) or not isinstance(self.body, dict):
             return self.raw.status
         return _status_in(self.body, self.stage) or self.raw.status
@@ -89,23 +91,27 @@ class Heard:
         return _date(_header(self.raw.headers, "date"))
 
     def hides(self, body: object) -> tuple[Secret, ...]:
-        """What must not be shown of this answer: what was sent, and what `body` brings, wherever else it says it too."""
+        """The secrets that must not be shown anywhere in this answer: those that were sent, and those that `body`
+        brings.
+        """
         brought = [body.get(name) for name in _SECRET_FIELDS] if isinstance(body, dict) else []
         return (*self.secrets, *(Secret(value) for value in brought if isinstance(value, str)))
 
     @property
     def _page(self) -> str:
-        """The body as a page to read. What was to be a good answer is one only where it is marked up: else it may hold a pair."""
+        """The body as a page to read. A good answer is read so only if it is marked up, since otherwise it may hold a
+        pair.
+        """
         page = self.raw.body.decode(errors="replace")
         return page if self.status not in range(200, 300) or page.lstrip().startswith("<") else ""
 
     def failed(
         self, body: object, cause: Cause | None = None, why: str = "", stray: Tokens | None = None
     ) -> CallFailed:
-        """The failure that this answer is: the server's own words where it has some, ours where it has not.
+        """The failure that this answer is, in the server's own words, or in ours if it has none.
 
-        `body` is None for one that is no JSON object. The connection is used no more where the answer is not an error
-        that says something: its rest may still come.
+        `body` is None if it is not a JSON object. The connection is closed unless the answer is an error with words,
+        since the rest of it may still come.
         """
         hidden = self.hides(body)
         page = scrub(self._page, hidden) if body is None else ""
@@ -133,7 +139,7 @@ class Heard:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks to wait, a date by the server's own clock; a year at most."""
+        """Seconds that the server asks to wait, at most a year. A date is taken by the server's own clock."""
         text = _header(self.raw.headers, "retry-after").strip()
         if _SECONDS.fullmatch(text):
             return min(float(text), A_YEAR) if len(text) < _LONGEST_SECONDS else A_YEAR
@@ -142,7 +148,9 @@ class Heard:
 
 
 def read_body(heard: Heard) -> dict[str, Any]:
-    """The JSON object of a good answer. Raises CallFailed for any other, a good status with an error in its body too."""
+    """The JSON object of a good answer. Raises CallFailed for any other, also for a good status with an error in its
+    body.
+    """
     status, body = heard.status, heard.body
     good = status in range(200, 300)
     if good and isinstance(body, dict):
@@ -158,7 +166,9 @@ def read_body(heard: Heard) -> dict[str, Any]:
 
 
 def read_code(heard: Heard, body: dict[str, Any]) -> tuple[Secret, datetime | None, str]:
-    """The authorization code of a reconnect answer, when it expires by the server's clock (None: not said), its trace id."""
+    """The authorization code of a reconnect answer, when it expires by the server's clock (None: unknown), and its
+    trace id.
+    """
     code = _field(body, "authorizationCode", "authorization_code")
     if not _is_opaque(code, _LONGEST_CODE):
         raise heard.failed(body, Cause.MALFORMED_ANSWER, "HighLevel's answer held no usable code")
@@ -167,10 +177,10 @@ def read_code(heard: Heard, body: dict[str, Any]) -> tuple[Secret, datetime | No
 
 
 def read_tokens(heard: Heard, body: dict[str, Any], install: Install, *, agency: str = "") -> Tokens:
-    """The pair of a token answer, for this very install. Raises CallFailed for any other.
+    """The pair of a token answer for this install. Raises CallFailed if the answer is for another, or not whole.
 
-    An answer to the token of an `agency` (its company id) may lack the refresh token and the user type: its schema
-    promises neither. Source of the fields: HighLevel's OpenAPI description, in snake_case and (v3) camelCase.
+    An answer to the token of an `agency` (its company id) may lack the refresh token and the user type, since its
+    schema promises neither. Source of the fields: HighLevel's OpenAPI description, in snake_case and (v3) camelCase.
     """
 
     def malformed(what: str) -> CallFailed:
@@ -204,9 +214,8 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install, *, agency:
 
 
 def read_page(heard: Heard, body: dict[str, Any]) -> tuple[dict[str, str], str]:
-    """A page of installed locations: the names of those that have the app by id, and the token of the next page, or ''.
-
-    Raises CallFailed for an answer that is no such page. Source of the fields: OpenAPI description, v3.
+    """A page of installed locations: the names of those that have the app by id, and the token of the next page, or
+    ''. Raises CallFailed for any other answer. Source of the fields: OpenAPI description, v3.
     """
     items, pagination = body.get("items"), _field(body, "pagination") or {}
     if not isinstance(items, list) or not isinstance(pagination, dict) or not all(isinstance(i, dict) for i in items):
@@ -220,9 +229,9 @@ def read_page(heard: Heard, body: dict[str, Any]) -> tuple[dict[str, str], str]:
 
 
 def _check_account(heard: Heard, body: dict[str, Any], install: Install, tokens: Tokens, agency: str) -> None:
-    """Raise CallFailed where the answer is for another install than the one that was asked for.
+    """Raise CallFailed if the answer is for another install than the one asked for.
 
-    A sub-account's company is HighLevel's to say: where it moved, the list is wrong, and the pair is good.
+    HighLevel decides the company of a sub-account. If it moved, the list is wrong and the pair is good.
     """
     level = install.key.level
     if tokens.user_type != level.value:
@@ -237,11 +246,13 @@ def _check_account(heard: Heard, body: dict[str, Any], install: Install, tokens:
 
 
 def _of_another_type(heard: Heard, body: dict[str, Any], level: Level, tokens: Tokens) -> CallFailed:
-    """The failure of a pair of the wrong kind. An agency's that came for a sub-account goes with it: it is that agency's."""
+    """The failure of a pair of the wrong kind. An agency's pair that came for a sub-account goes with it, since that
+    agency can use it.
+    """
     if level is Level.SUB_ACCOUNT and tokens.user_type == Level.AGENCY.value and is_id(tokens.company_id):
         why = (
             f"HighLevel answered with the connection of the agency {plain(tokens.company_id, 64)}; "
-            "add that agency to the list as a row of its own, with its company_id alone"
+            "add that agency to the list as a row of its own, with only its company_id"
         )
         return heard.failed(body, Cause.WRONG_USER_TYPE, why, tokens if tokens.refresh_token.reveal() else None)
     shown = plain(scrub(tokens.user_type, heard.hides(body)), 40)
@@ -268,7 +279,7 @@ def _text(body: Mapping[str, Any], *names: str) -> str:
 
 
 def _shown(text: str, secrets: Sequence[Secret]) -> str:
-    """`text` where it may be shown, and nothing where a secret is in it."""
+    """`text` if it may be shown, or an empty text if it holds a secret."""
     return text if scrub(text, secrets) == text else ""
 
 
@@ -289,7 +300,7 @@ def _as_date(text: str) -> datetime | None:
 
 
 def _date(text: str) -> datetime | None:
-    """A date of a header, or None where it is none, or one that no clock shows."""
+    """The date in a header, or None if it is not a date that a clock can show."""
     found = _as_date(text)
     return _within_reason(found) if found else None
 
@@ -317,13 +328,13 @@ def _expires_at(value: object, since: datetime) -> str:
 
 
 def _scope(value: object) -> str:
-    """The scopes of an answer, parted by spaces, as they come or as a list."""
+    """The scopes of an answer separated by spaces, whether they came so or as a list."""
     text = " ".join(one for one in value if isinstance(one, str)) if isinstance(value, list) else value
     return plain(text, _LONGEST_TOKEN) if isinstance(text, str) else ""
 
 
 def _status_in(body: Mapping[str, Any], stage: Stage) -> int | None:
-    """The status of an error that a good answer holds in its body, or None: an answer with what was asked for is one."""
+    """The status of an error in the body of a good answer. None if the answer holds what was asked for."""
     if any(body.get(name) for name in _ASKED_FOR.get(stage, ())):
         return None
     nested = body.get("error")
@@ -335,14 +346,14 @@ def _status_in(body: Mapping[str, Any], stage: Stage) -> int | None:
             return status
     if any(body.get(name) for name in ("error", "errors", "error_description")) or body.get("success") is False:
         return 400
-    # Words without any mark of an error are one where they name a cause of their own.
+    # Words without any other sign of an error are an error if they name a specific cause.
     says, _ = _words(body, ())
     named = diagnose(Answer(stage, 400, says)) is not Cause.REQUEST_REFUSED
     return 400 if named else None
 
 
 def _words(body: object, secrets: Sequence[Secret]) -> tuple[str, str]:
-    """All that a server said, and its own words for a person; both scrubbed before they are shortened."""
+    """Everything that a server said, and its own words for a person. Both are scrubbed before they are shortened."""
     if isinstance(body, dict):
         error = body.get("error")
         nested = error if isinstance(error, dict) else {}

@@ -1,4 +1,4 @@
-"""The way out of this machine, as the environment names it: the proxy, and the certificates to trust."""
+"""The way out of this machine, as the environment gives it: the proxy, and the certificates to trust."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TODO = "correct or unset it"
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """The proxy to go through, as `variable` of the environment names it; `login` is its user and password, or empty."""
+    """The proxy to go through, from the environment's `variable`. `login` is its user and password, or empty."""
 
     scheme: str
     host: str
@@ -31,16 +31,16 @@ class Proxy:
 
     @property
     def shown(self) -> str:
-        """Its address for a person, without its password."""
+        """Its address without the password, for a person."""
         return f"{self.host}:{self.port}"
 
 
 def check_way_out(base_url: str, environment: Mapping[str, str]) -> None:
-    """Raise UserError where the environment names a proxy or certificates that cannot be used."""
+    """Raise UserError if the environment names a proxy or certificates that cannot be used."""
     proxy_for(base_url, environment)
     named = trusted(environment)
     if isinstance(named, str):
-        import ssl  # slow to import, and mostly not needed
+        import ssl  # slow to import and seldom needed
 
         place = Path(named)
         try:
@@ -52,7 +52,9 @@ def check_way_out(base_url: str, environment: Mapping[str, str]) -> None:
 
 
 def proxy_for(base_url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy for `base_url`, if one is to be used; never for loopback. Raises UserError for what is not a proxy."""
+    """The proxy for `base_url`, or None. Loopback never goes through one. Raises UserError if a variable does not
+    name a proxy.
+    """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     lower = {name.lower(): (name, value) for name, value in sorted(environment.items()) if value}
@@ -79,9 +81,8 @@ def _is_direct(host: str, no_proxy: str) -> bool:
 
 
 def trusted(environment: Mapping[str, str]) -> bool | str:
-    """Where the certificates to trust are: what the environment names, else (True) those that `requests` brings.
-
-    Raises UserError where the named place cannot be read.
+    """Where the certificates to trust are: the place that the environment names, or True for those that `requests`
+    brings. Raises UserError if that place cannot be read.
     """
     variable = _names_trusted(environment)
     if not variable:
@@ -93,7 +94,7 @@ def trusted(environment: Mapping[str, str]) -> bool | str:
 
 
 def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """What an encrypted connection is made by: the certificates to trust, and every check of them."""
+    """The TLS context of connections: the certificates to trust, and every check of them."""
     from requests.certs import where  # type: ignore[attr-defined]  # its types leave it out
     from urllib3.util import create_urllib3_context
 

@@ -1,6 +1,6 @@
-"""Why no answer came, in our words: those of the libraries may hold what was sent.
+"""Why no answer came, in our own words, since those of the libraries may hold what was sent.
 
-Who is at fault comes first: this machine, the proxy, or whoever should have answered.
+Each reason begins with who is at fault: this machine, the proxy, or the server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """How far a connection to `address` came: `proxy` is what it goes through, if anything; whether that was reached, and spoke."""
+    """How far a connection to `address` got: through which `proxy`, if any, and whether that was reached and
+    answered.
+    """
 
     address: str
     proxy: Proxy | None = None
@@ -33,19 +35,19 @@ class Attempted:
 
 
 def of_this_machine(error: BaseException, address: str) -> str:
-    """What this machine lacks for a connection, and what to do about it; an empty text where it is not at fault."""
+    """What this machine lacks for a connection, and what to do. Empty if this machine is not at fault."""
     chain = _chain(error)
-    # Those of TLS and of names have numbers of their own.
+    # Errors of TLS and of host names have error numbers of their own.
     met = {
         one.errno for one in chain if isinstance(one, OSError) and not isinstance(one, ssl.SSLError | socket.gaierror)
     }
     if any(isinstance(one, socket.gaierror) for one in chain):
-        met.add(_why_no_socket())  # The look-up of a name does not say that it had no descriptor.
+        met.add(_why_no_socket())  # A failed name look-up does not say that it had no descriptor.
     return next((words.format(address=address) for number, words in _LACKING.items() if number in met), "")
 
 
 def why_unreachable(error: BaseException, way: Attempted) -> str:
-    """What kept a connection from being made, and where to look."""
+    """Why a connection could not be made, and where to look."""
     chain = _chain(error)
     proxy = way.proxy
     if proxy is None:
@@ -64,7 +66,7 @@ def why_unreachable(error: BaseException, way: Attempted) -> str:
 
 
 def reason(error: BaseException, address: str) -> str:
-    """Why no answer came from `address` to what was sent."""
+    """Why `address` gave no answer to a request."""
     return _met(_chain(error), _ANSWERING, address, "HIGHLEVEL_BASE_URL")
 
 
@@ -73,7 +75,7 @@ def _met(chain: list[BaseException], table: _Table, who: str, variable: str) -> 
     words = _of_tls(tls) if tls is not None else ""
     if any(isinstance(one, OSError) and one.errno in _NO_WAY for one in chain):
         words = "this machine's network has no way to {who}: check that it is online"
-    # `urllib3` counts a connection that could not be made among its timeouts; what it was made from says more.
+    # `urllib3` reports a failed connection as a timeout; the error behind it says more.
     chain = [one for one in chain if not isinstance(one, u3.NewConnectionError)] or chain
     for kinds, said in table:
         if not words and any(isinstance(one, kinds) for one in chain):
@@ -97,7 +99,7 @@ def _why_no_socket() -> int | None:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An exception and all that it was made from."""
+    """An exception and the exceptions behind it."""
     chain: list[BaseException] = []
     more: list[object] = [error]
     while more:
@@ -114,16 +116,14 @@ _DESCRIPTORS = (
     "this machine has no file descriptor left for a connection: raise its limit (ulimit -n), or lower --workers"
 )
 _MEMORY = "this machine has no memory left for a connection: close other programs, or lower --workers"
-_NOT_PERMITTED = (
-    "this machine does not permit a connection to {address}: allow it in its firewall, or in what confines the job"
-)
+_NOT_PERMITTED = "this machine does not permit a connection to {address}: allow it in its firewall, or in the sandbox that confines the job"
 _LACKING: Mapping[int | None, str] = {
     errno.EMFILE: _DESCRIPTORS,
     errno.ENFILE: _DESCRIPTORS,
     errno.ENOBUFS: _MEMORY,
     errno.ENOMEM: _MEMORY,
     errno.EADDRNOTAVAIL: "this machine has no local port left for a connection to {address}: close other programs' "
-    "connections, or wait some minutes until theirs are forgotten",
+    "connections, or wait some minutes",
     errno.EPERM: _NOT_PERMITTED,
     errno.EACCES: _NOT_PERMITTED,
 }
@@ -163,10 +163,10 @@ _ANSWERING: _Table = (
 )
 
 # By OpenSSL's own numbers, X509_V_ERR_*.
-_EXPIRED = "{who} showed a certificate that has expired: check this machine's clock; else it must be renewed there"
+_EXPIRED = "{who} showed a certificate that has expired: check this machine's clock; if it is right, the certificate must be renewed there"
 _ANOTHER_NAME = "{who} showed a certificate for another name: check {variable}, and what answers in its place"
 _UNKNOWN_AUTHORITY = (
-    "{who} showed a certificate of an unknown authority: where a firewall or a proxy looks into TLS, "
+    "{who} showed a certificate of an unknown authority: if a firewall or a proxy inspects TLS, "
     "name its certificate's file in REQUESTS_CA_BUNDLE"
 )
 _CERTIFICATE = "{who} showed a certificate that is not accepted: check {variable}, and what answers in its place"
@@ -187,6 +187,6 @@ _TLS: tuple[tuple[frozenset[str], str], ...] = (
     ),
     (
         frozenset({"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"}),
-        "{who} speaks only a TLS that is too old (1.2 is needed): check {variable}; else it must be updated there",
+        "{who} speaks only a TLS that is too old (1.2 is needed): check {variable}; if it is right, the server must be updated",
     ),
 )

@@ -1,4 +1,4 @@
-"""One HTTP request with limits that hold: on the time of the whole answer, and on its size. It retries nothing."""
+"""One HTTP request, with firm limits on the time of the whole answer and on its size. It never retries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one request, in seconds and bytes."""
+    """The limits of one request, in seconds and bytes."""
 
     connect_seconds: float
     read_seconds: float
@@ -35,7 +35,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """What came back: `whole` is False for a body that was cut off, too large, or could not be read (`fault`)."""
+    """What came back. `whole` is False if the body was cut off, too large, or could not be read (`fault`)."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,7 +45,7 @@ class Raw:
 
 
 class _Adapter(HTTPAdapter):
-    """Sends by one wire, of one thread; what `requests` adds to a request, and makes of an answer, stays its own."""
+    """Sends by the wire of one thread. `requests` still prepares the request and builds the response."""
 
     def __init__(self, wire: Wire) -> None:
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
@@ -55,7 +55,7 @@ class _Adapter(HTTPAdapter):
         return self.wire
 
     def cert_verify(self, *_args: Any, **_kwargs: Any) -> None:
-        """The wire verifies: its context was made with the certificates to trust."""
+        """The wire verifies certificates: its context was made with those to trust."""
 
     def close(self) -> None:
         self.wire.close()
@@ -63,10 +63,10 @@ class _Adapter(HTTPAdapter):
 
 
 class Transport:
-    """Sends prepared requests to one address; each thread keeps a connection of its own.
+    """Sends prepared requests to one address. Each thread keeps its own connection.
 
-    To connect is a step of its own (`open`), so that its caller may wait for its turn with a connection in hand. `connects`
-    is called where one begins to be made; it must not wait.
+    Connecting is a separate step (`open`), so that a caller can wait for its turn with a connection in hand.
+    `connects` is called when a connection is about to be made, and must not wait.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Transport:
 
     @property
     def connecting(self) -> int:
-        """How many threads are about to be connected."""
+        """How many threads are connecting."""
         return len(self._connecting)
 
     @property
@@ -102,9 +102,8 @@ class Transport:
         return self._adapter().wire
 
     def open(self, *, fresh: bool = False) -> None:
-        """Connect where this thread has no connection that can be used, or is to have a `fresh` one.
-
-        Raises what the libraries raise.
+        """Connect if this thread has no usable connection, or if a `fresh` one is wanted. Raises what the libraries
+        raise.
         """
         wire = self.wire
         if wire.is_fit and not fresh:
@@ -118,9 +117,9 @@ class Transport:
             self._connecting.discard(me)
 
     def send(self, request: PreparedRequest, within: float | None = None) -> Raw:
-        """The answer to `request`, however bad, `within` seconds where that is less than the limit of all.
+        """The answer to `request`, however bad it is, `within` seconds if that is less than the general limit.
 
-        Raises what the libraries raise where none came, and Dropped where that was nobody's fault.
+        If no answer came, raises what the libraries raise, or Dropped if that was nobody's fault.
         """
         adapter = self._adapter()
         wire = adapter.wire
@@ -151,7 +150,7 @@ class Transport:
         return Raw(response.status_code, response.headers, body if whole else b"", whole, fault)
 
     def close_mine(self) -> None:
-        """Close this thread's connection: after an answer that was not whole and expected, its rest may still come."""
+        """Close this thread's connection. After an unexpected or cut answer, the rest of it may still come."""
         self.wire.close()
 
     def close(self) -> None:
