@@ -195,8 +195,8 @@ def main(arguments: list[str] | None = None) -> None:
     from jobs.system.descriptors import one_descriptor_kept
     from jobs.terminal.streams import open_streams
 
-    no_core_dumps()
     fill_streams()
+    no_core_dumps()
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *open_streams())
     try:

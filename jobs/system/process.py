@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 
@@ -20,6 +19,8 @@ def fill_streams() -> None:
 
 def no_core_dumps() -> None:
     """Keep secrets out of core dumps, also if the system pipes them to a program."""
+    import ctypes  # Not before the streams are filled: libffi keeps a file of its own open.
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "prctl"):

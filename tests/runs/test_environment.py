@@ -246,15 +246,19 @@ def test_only_a_plan_whose_answer_cannot_be_written_fails(play, where):
 def test_a_terminal_that_hangs_up_ends_the_run_gracefully(play):
     job = play(latency_seconds=0.05)
     manifest = job.manifest(listing(300))
-    child, terminal = pty.fork()
-    if not child:
-        os.chdir(PROJECT)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # These tests may run under nohup.
-        command = [sys.executable, "-m", "jobs", "run", str(manifest), "--output", str(job.output), "--workers", "2"]
-        os.execve(sys.executable, command, job.environment)
+    terminal, other_end = pty.openpty()
+    process = subprocess.Popen(
+        [
+            # These tests may run under nohup.
+            "env", "--default-signal=HUP", "setsid", "--ctty",
+            sys.executable, "-m", "jobs", "run", manifest, "--output", job.output, "--workers", "2",
+        ],
+        cwd=PROJECT, env=job.environment, stdin=other_end, stdout=other_end, stderr=other_end,
+    )  # fmt: skip
+    os.close(other_end)
     wait_until(lambda: len(job.sandbox.codes.issued) > 3)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert process.wait(60) == 129
     counts = job.summary()["counts"]
     assert job.summary()["stopped_because"] == "signal"
     assert counts["recovered"] == len(job.sandbox.codes.issued)
