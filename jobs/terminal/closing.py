@@ -1,4 +1,4 @@
-"""What a run says at its end: the counts, who acts, the files, and what to run next. The exit code follows."""
+"""What a run says at its end: the counts, who acts next, the files, and what to run next. The exit code follows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from jobs.core.model import Run
 
 # Each file and its reader. The files of failures are named only if there are failures.
-_RESULTS = ("results.csv", "the tokens, for the developer to load")
+_RESULTS = ("results.csv", "the tokens, for the developer to load into the app")
 _FAILURES = (
     ("failures.html", "for support staff, to read"),
-    ("failures.csv", "the same as a table, and a list to run"),
+    ("failures.csv", "the same as a table, and as a list for another run"),
 )
 
 
@@ -38,7 +38,7 @@ def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
         f"{counts.pending:,} are pending ({this_run.recovered:,} recovered in this run, {this_run.requests:,} requests)"
     )
     if run.kept:
-        yield f"{run.kept:,} of those that are back were tried again without success, and keep their pair"
+        yield f"{run.kept:,} of those that are back were tried again without success; they keep the pair they had"
     yield from causes(run)
     yield f"files in {shown(folder)}:"
     for name, purpose in (_RESULTS, *(_FAILURES if counts.failed else ())):
@@ -70,7 +70,7 @@ def when_to_run_again(run: Run) -> str:
     if run.retryable and run.stopped_because in {None, "time_limit", "install_limit", "signal"}:
         return f"{run.retryable:,} may come back if you run this again; recovered installs are left alone"
     if run.retryable:
-        return "when that is fixed, go on with this; recovered installs are left alone"
+        return "when that is fixed, continue with this; recovered installs are left alone"
     return "when those named above have acted, run this; recovered installs are left alone"
 
 

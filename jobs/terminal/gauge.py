@@ -1,4 +1,4 @@
-"""How fast a run is, and how long it will still take."""
+"""How fast a run is, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 _SAMPLE_SECONDS = 1.0
 _SHOWN_SECONDS = 10.0
 _JUDGED_SECONDS = 60.0
-# Until that many installs have ended, each is assumed to take two requests.
+# The estimate starts as if this many installs had already ended, with this many requests each.
 _ASSUMED_INSTALLS = 10
 _REQUESTS_AN_INSTALL = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a run is. `to_go` is in seconds, or None if it cannot be estimated. `held_until` is local time.
+    """How far a run is at one moment. `to_go` is in seconds, or None if it cannot be estimated. `held_until` is local time.
     `waiting` counts installs between two tries, `in_flight` those that are being tried. `alone`: the first install of
-    an app goes by itself. `lowered`: the pace is below the one that was set.
+    an app goes by itself. `lowered`: why the pace is below the one that was set, or None.
     """
 
     done: int
@@ -56,7 +56,7 @@ class Gauge:
         self._samples: deque[tuple[float, int]] = deque([(clock(), 0)])
 
     def note(self, requests: int) -> None:
-        """Note how many requests were made so far."""
+        """Record how many requests were made so far."""
         now = self._clock()
         if now - self._samples[-1][0] >= _SAMPLE_SECONDS:
             self._samples.append((now, requests))
@@ -71,8 +71,8 @@ class Gauge:
         return (requests - first[1]) / past if past > 0 else 0.0
 
     def to_go(self, requests: int, done: int, total: int) -> float | None:
-        """Seconds until all is done: the requests left, divided by the measured rate, or by the set pace at the
-        beginning.
+        """Seconds until all is done, or None if that is more than a year. It is the number of requests left, divided by
+        the measured rate, or by the set pace at the beginning.
         """
         assumed = _REQUESTS_AN_INSTALL * _ASSUMED_INSTALLS
         to_do = (total - done) * (requests + assumed) / (done + _ASSUMED_INSTALLS)

@@ -61,13 +61,13 @@ def _to_do(opening: Opening) -> str:
     more = [f"{plan.recovered_again:,} recovered before {opening.before}"] if plan.recovered_again else []
     more += [f"{count:,} failed before as {cause}" for cause, count in sorted(plan.failed_before.items())]
     if plan.unknown_app:
-        more.append(f"{plan.unknown_app:,} of an app without a secret: {ADVICE[Cause.UNKNOWN_APP].owner} acts")
+        more.append(f"{plan.unknown_app:,} belong to an app without a secret (next: {ADVICE[Cause.UNKNOWN_APP].owner})")
     if plan.broken_lines:
         more.append(f"{plan.broken_lines:,} lines cannot be used")
     if plan.duplicates:
         lines = ", ".join(map(str, plan.duplicate_lines[:_FEW]))
         lines += ", ..." if plan.duplicates > _FEW else ""
-        more.append(f"{plan.duplicates:,} repeated (line {lines})")
+        more.append(f"{plan.duplicates:,} repeated ({'line' if plan.duplicates == 1 else 'lines'} {lines})")
     else:
         more.append("no duplicates")
     return "; ".join([words, *more])
@@ -77,8 +77,8 @@ def _left_alone(opening: Opening, now: datetime) -> str:
     count = opening.plan.recovered
     if not count:
         return "every install is tried" if opening.before else "no install is recovered yet"
-    what = "1 install that is recovered is" if count == 1 else f"{count:,} installs that are recovered are"
-    return f"{what} left alone; it happened {_ages(opening, now)} ago"
+    what = "1 recovered install is" if count == 1 else f"{count:,} recovered installs are"
+    return f"{what} left alone (recovered {_ages(opening, now)} ago)"
 
 
 def nothing_to_do(opening: Opening, now: datetime) -> str:
@@ -88,9 +88,9 @@ def nothing_to_do(opening: Opening, now: datetime) -> str:
     if not opening.plan.installs:
         return "nothing to do: INPUT lists no installs"
     if opening.causes:
-        return f"nothing to do: no install of INPUT failed with {' or '.join(opening.causes)}"
+        return f"nothing to do: no install in INPUT failed with {' or '.join(opening.causes)}"
     if not opening.plan.recovered:
-        return "nothing to do: no install of INPUT can be tried"
+        return "nothing to do: no install in INPUT can be tried"
     when = f"recovered {_ages(opening, now)} ago"
     return f"nothing to do: every install that can be tried was {when}; a second incident needs --recovered-before TIME"
 

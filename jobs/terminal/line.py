@@ -58,7 +58,7 @@ def _parts(standing: Standing) -> Iterable[Part]:
 
 
 def tail(standing: Standing) -> tuple[str, str]:
-    """What matters most now in words, with its style: otherwise the time to go."""
+    """What matters most now, with its style. If nothing special happens, that is the time to go."""
     if standing.stopping:
         return f"stopping gracefully: {standing.in_flight} in flight", "yellow"
     if standing.held_until is not None:

@@ -1,4 +1,4 @@
-"""The terminal that a person looks at: one live line, drawn by rich, and what is said above it."""
+"""The screen of a person: one live line, drawn by rich, and the messages above it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Console(Console):
 
 
 def console(stream: Stream, *, recorded: bool = False) -> Console:
-    """A console on a terminal that reads no markup in what it is given."""
+    """A console that prints text as it is, without looking for markup in it."""
     return _Console(
         file=cast("TextIO", stream.drawing),
         force_terminal=True,
@@ -41,7 +41,7 @@ def console(stream: Stream, *, recorded: bool = False) -> Console:
 
 
 class LiveScreen:
-    """Says things above one live line, which is there from the first `show` on."""
+    """Prints messages above one live line, which appears with the first `show`."""
 
     def __init__(self, on: Console) -> None:
         self._console = on

@@ -1,4 +1,4 @@
-"""The log that programs, files and mails get: structlog, in readable lines or as JSON objects."""
+"""The log for programs, files and mails: structlog, in readable lines or as JSON objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNCLEAR = re.compile(r"[\s=\"']")
 
 
 class Log:
-    """One line an event, written to `stream`. Each text goes without secrets and control characters."""
+    """Writes one line for each event to `stream`, without secrets and control characters."""
 
     def __init__(self, stream: Stream, *, as_json: bool) -> None:
         self._stream = stream
@@ -39,7 +39,7 @@ class Log:
         getattr(self._logger, level)(event.value, **fields)
 
     def _prepared(self, _logger: object, _method: str, told: Any) -> Any:
-        """The fields without secrets, in reading order. A reader of lines does not need the empty ones."""
+        """The fields without secrets, in reading order. Readable lines leave out the empty ones."""
         first = {name: told.pop(name) for name in ("timestamp", "level", "event")}
         fields = {name: self._clean(value) for name, value in told.items()}
         return first | {name: value for name, value in fields.items() if self._with_empty or value not in ("", None)}

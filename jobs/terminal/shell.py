@@ -36,9 +36,9 @@ def _escaped(sign: str) -> str:
 
 
 def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]], before: str = "") -> str:
-    """The command that goes on with this run's work, from any folder. `options` are the given ones as (name, value),
-    and a flag's value is empty. Installs recovered `before` that moment are recovered again. After `--force` it is
-    the run's beginning, so that the next run leaves alone what this one recovered.
+    """The command that continues a run, from any folder. `options` are those that the run was given, as (name, value);
+    the value of a flag is empty. Installs recovered `before` that moment are recovered again. After `--force` that is
+    the moment when the run began, so the next run leaves alone what this one recovered.
     """
     program = Path(sys.argv[0])
     words = [str(program.absolute())] if program.stem == "recover" else [sys.executable, "-m", "jobs"]

@@ -1,7 +1,7 @@
-"""Standard output and standard error, as people and programs read them. Everything goes through them.
+"""Standard output and standard error, as people and programs read them. All output passes through them.
 
-A stream replaces secrets by stars, drops control characters, and never fails: a terminal, pipe, socket or log that is gone
-or full costs only messages. In a run it never waits either, since a thread of its own writes what a bounded queue holds.
+A stream replaces secrets with stars and drops control characters. It never fails: if the terminal, pipe, socket or log is
+gone or full, only messages are lost. In a run it never waits either: its own thread writes from a bounded queue.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Stream:
         self.lost = 0
 
     def guard(self, secrets: Iterable[Secret]) -> None:
-        """Replace these by stars too, from now on."""
+        """Hide these secrets too, from now on."""
         self._secrets = (*self._secrets, *secrets)
 
     def spare(self, *names: object) -> None:
-        """Never star these: names such as paths, whose long parts only look like tokens."""
+        """Never hide these names. A long part of a path, for example, only looks like a token."""
         self._spared |= opaque_parts(" ".join(map(str, names)))
 
     def scrub(self, text: str) -> str:
@@ -71,7 +71,7 @@ class Stream:
             self._send(whole)
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
+        """Whether it is a terminal."""
         try:
             return self._stream is not None and self._stream.isatty()
         except ValueError:
@@ -79,7 +79,7 @@ class Stream:
 
     @property
     def encoding(self) -> str:
-        """The encoding of the stream behind."""
+        """The encoding of the text stream that it writes to."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     @property
@@ -88,9 +88,7 @@ class Stream:
         return Drawing(self)
 
     def unblock(self) -> None:
-        """Never wait for the reader from now on. Text that he does not read in time is dropped, and counted in
-        `lost`.
-        """
+        """Never wait for the reader from now on. Messages that are not read in time are dropped and counted in `lost`."""
         if self._queue is not None or self._stream is None:
             return
         try:
@@ -104,10 +102,10 @@ class Stream:
         except (OSError, ValueError):
             return  # The stream has no file descriptor.
         self._queue = waiting
-        atexit.register(self.drain, LATE_SECONDS)  # The interpreter's last words go out too.
+        atexit.register(self.drain, LATE_SECONDS)  # What the interpreter prints last goes out too.
 
     def drain(self, seconds: float) -> None:
-        """Wait at most that long for a slow reader. A reader that was waited for in vain is not waited for again."""
+        """Wait for a slow reader, at most this many `seconds`. If it does not catch up, later calls do not wait for it."""
         self.flush()
         if self._queue is not None and not self.failed and not self._stuck:
             reached = threading.Event()
@@ -137,7 +135,7 @@ class Stream:
             self.failed = True
 
     def _put(self, data: bytes) -> None:
-        # There is no lock, since a signal handler writes too. Each of the two numbers is counted by one thread.
+        # No lock: a signal handler writes too, and could wait forever for one. Only one thread changes each number.
         late = self._queued - self._written
         if late and late + len(data) > _MOST_LATE_BYTES:
             self.lost += 1
@@ -147,7 +145,7 @@ class Stream:
         self._queue.put(data)
 
     def _write_out(self, file: int, waiting: queue.SimpleQueue[bytes | threading.Event]) -> None:
-        """Write what waits, forever. Only here can a reader block."""
+        """Write the queued text, forever. A slow reader blocks only this thread."""
         while True:
             data = waiting.get()
             if isinstance(data, threading.Event):
@@ -164,14 +162,14 @@ def _write_all(file: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(file, data) :]
-        except BlockingIOError:  # Another program made it non-blocking, and shares that mode.
+        except BlockingIOError:  # Another program that has it open made it non-blocking.
             poll = select.poll()
             poll.register(file, select.POLLOUT)
             poll.poll()
 
 
 def _that_never_waits(file: int) -> int:
-    """A pipe or a terminal opened again, since other programs share the mode of this one. Otherwise `file` itself."""
+    """A descriptor that never blocks: `file` opened again, since other programs share its mode. Otherwise `file` itself."""
     mode = os.fstat(file).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         with suppress(OSError):
@@ -192,32 +190,30 @@ def _write_what_fits(file: int, data: bytes) -> bool:
 class Drawing:
     """A stream for a library that draws. Its control characters pass, and secrets do not."""
 
-    def __init__(self, net: Stream) -> None:
-        self._net = net
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
 
     def write(self, text: str) -> int:
         """Write `text` without its secrets."""
-        self._net._take(text)  # noqa: SLF001 - the other half of the net
+        self._stream._take(text)  # noqa: SLF001 - this class is a part of Stream
         return len(text)
 
     def flush(self) -> None:
         """Send the text that was written."""
-        self._net.flush()
+        self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
-        return self._net.isatty()
+        """Whether it is a terminal."""
+        return self._stream.isatty()
 
     @property
     def encoding(self) -> str:
-        """The encoding of the stream behind."""
-        return self._net.encoding
+        """The encoding of the stream."""
+        return self._stream.encoding
 
 
 def open_streams() -> tuple[Stream, Stream]:
-    """Standard output and standard error as streams, which also take their place in `sys`: a traceback passes them
-    too.
-    """
+    """Standard output and standard error as streams. They replace those in `sys`, so a traceback passes through too."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

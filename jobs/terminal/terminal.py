@@ -43,13 +43,15 @@ _DUMB = {"", "dumb", "unknown"}
 
 
 def draws(err: Stream, environment: Mapping[str, str]) -> bool:
-    """Whether a person looks at standard error on a terminal that can move its cursor."""
+    """Whether standard error is a terminal that can move its cursor."""
     return err.isatty() and environment.get("TERM", "") not in _DUMB
 
 
 class Terminal:
-    """Says what happens in a command. `for_run`: in a run, whose log may be JSON. `clock` gives monotonic seconds. A
-    run never waits for a reader, and SIGUSR1 asks it for a line of progress.
+    """Tells people and programs what a command does. `clock` gives monotonic seconds.
+
+    `for_run`: the command is a run. Its log may be JSON, it never waits for a reader, and SIGUSR1 makes it print its
+    progress.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Terminal:
     # -- the start -----------------------------------------------------------------------------------------------
 
     def begins(self, manifest: Path, options: Iterable[tuple[str, str]]) -> None:
-        """Take note of a run that was asked for with these options."""
+        """Remember the list and the options that the run was started with."""
         self._input, self._options = str(manifest), list(options)
         for stream in (self._out, self._err):
             stream.spare(manifest, manifest.absolute())
@@ -97,7 +99,7 @@ class Terminal:
             sys.stderr = cast("TextIO", Stray(self.warn))
 
     def configured(self, level: str, secrets: Iterable[Secret], warnings: Iterable[str] = ()) -> None:
-        """Take note of the settings: what is told at all, what is never shown, and the warnings."""
+        """Apply the settings: the log level, the secrets to hide, and the warnings to show at the start."""
         self._voice.level = level
         secrets = tuple(secrets)
         self._out.guard(secrets)
@@ -140,14 +142,14 @@ class Terminal:
                 self.warn(warning)
 
     def warn(self, text: str, *, asked: bool = False) -> None:
-        """Warn of something that stops nothing. `asked`: also when quiet. The start of the run is told first."""
+        """Show a warning. It waits until the start of the run has been told. `asked`: show it even when quiet."""
         if not self._begun:
             self._warnings.append(text)
             return
         self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
 
     def waits(self, text: str) -> None:
-        """Say what the command is waiting for. It is said before the start is told, except in a JSON log."""
+        """Say at once what the command is waiting for. Only in a JSON log does the start of the run come first."""
         if self._begun or self._voice.as_json:
             self.warn(text)
         else:
@@ -156,13 +158,17 @@ class Terminal:
     # -- while it runs -------------------------------------------------------------------------------------------
 
     def ended(self, progress: Progress, this_run: ThisRun, *, signalled: bool) -> None:
-        """Say what has ended, often nothing, and how far the run is. `signalled`: the run was told to stop."""
+        """Report the installs that have ended (often none) and the progress. `signalled`: a signal stops the run."""
         assert self._watch is not None
         asked, self._asked = self._asked, False
         self._watch.see(progress, this_run, signalled=signalled, asked=asked)
         if self._err.lost > self._lost:
             lost, self._lost = self._err.lost - self._lost, self._err.lost
-            self._voice.tell(Event.MESSAGES_LOST, {"count": lost}, f"{lost:,} messages were not read in time")
+            self._voice.tell(
+                Event.MESSAGES_LOST,
+                {"count": lost},
+                f"{lost:,} messages were dropped, because they were not read in time; no install is affected",
+            )
 
     def reporting(self) -> None:
         """Say that the reports are being written."""
@@ -172,7 +178,7 @@ class Terminal:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool) -> None:
-        """Say how the run ended, the counts, and what to do next. `exits` says the rest, and `news` tells others."""
+        """Print the closing block: the counts, the causes, the files, and what to do next. `exits` adds the last line."""
         self.knows(run, folder, self.next_command(manifest, folder, run.recovered_before), changed=changed)
         self._close()
         if self._voice.screen:
@@ -183,11 +189,11 @@ class Terminal:
             self._write(self._err, self._lines)
 
     def next_command(self, manifest: Path, folder: Path, before: str) -> str:
-        """The command that goes on with this run's work (see `shell`)."""
+        """The command that continues this run (see `shell`)."""
         return next_command(manifest, folder, self._options, before)
 
     def knows(self, run: Run, folder: Path, command: str, *, changed: bool) -> None:
-        """Take note of how a run ended, for `news`. `changed`: other installs failed than before."""
+        """Remember how the run ended, for `news`. `changed`: other installs failed than in the run before."""
         self._input, self._run, self._folder, self._changed = self._input or run.input, run, folder, changed
         self._lines = closing(run, folder, command, self._nothing)
 
@@ -206,7 +212,7 @@ class Terminal:
             self._write(self._err, [f"error: {problem}" for problem in problems] + text.splitlines())
 
     def news(self, code: int) -> News | None:
-        """How the run ended, for those who are not here. None if there was no run."""
+        """How the run ended, for those who are notified. None if nothing ran and nothing went wrong."""
         from jobs.outgoing.notify import News
 
         if self._run is None and not code:
@@ -214,7 +220,7 @@ class Terminal:
         return News(Exit(code), self._input, self._run, self._folder, self._lines, self._problems, self._changed)
 
     def exits(self, code: int) -> None:
-        """Say the exit code in words, last of all."""
+        """Print the last line: the exit code in words."""
         self._close()
         run = self._run
         said = run is not None and code == run.exit_code
@@ -249,8 +255,8 @@ class Terminal:
         self._voice.tell(Event.RUN_FINISHED, fields, asked=True)
 
     def cut_short(self, code: Exit) -> None:
-        """Say the last words when a second signal ends the run at once. The signal's handler calls this."""
-        what = f"stopped at once; what was in flight is pending, and the reports in {self._folder} follow"
+        """Print the last line when a second signal ends the run at once. The signal handler calls this."""
+        what = f"stopped at once; what was in flight is pending; the reports in {self._folder} are being written"
         try:
             if self._voice.as_json:
                 self._finish_log(code, f"exit {int(code)}: {what}")

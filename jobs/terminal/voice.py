@@ -48,7 +48,7 @@ class Voice:
 
 
 class Stray:
-    """Standard error for other code that prints while every line must be a JSON object. Each line becomes a warning."""
+    """Standard error while every line must be a JSON object. Each line that other code prints becomes a warning."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -62,8 +62,8 @@ class Stray:
         return len(text)
 
     def flush(self) -> None:
-        """A line goes out when it is whole."""
+        """Do nothing: a line goes out when it is complete."""
 
     def isatty(self) -> bool:
-        """No person looks at it."""
+        """False, since it is not a terminal."""
         return False

@@ -1,4 +1,4 @@
-"""What is told while installs are tried: how they end, and how far the run is."""
+"""What is told while installs are tried: how each one ended, and how far the run is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 60.0
 _REFRESH_SECONDS = 0.25
-# Holds that follow closely on each other are told as one.
+# Holds that follow each other closely are told as one.
 _HOLD_SECONDS = 10.0
 
 
@@ -40,7 +40,7 @@ class Watch:
         self._lowered: Lowered | None = None
 
     def see(self, progress: Progress, this_run: ThisRun, *, signalled: bool, asked: bool) -> None:
-        """Tell what has ended, often nothing. Tell how far the run is when it is time, or when somebody `asked`."""
+        """Report the installs that have ended (often none), and the progress when it is due or when somebody `asked`."""
         for note in progress.notes:
             self._voice.tell(Event.WARNING, {"message": note}, f"warning: {note}")
         for install, outcome in progress.ended:
@@ -74,7 +74,7 @@ class Watch:
             screen.show(standing)
 
     def _tell_pace(self, lowered: Lowered | None) -> None:
-        """Tell when the pace falls below the one that was set, and when it is back, but not every small step."""
+        """Report that the pace falls below the one that was set, and that it is back, but not every small step."""
         before, now = self._lowered, self._clock()
         same = before is lowered or (before and lowered and before.why == lowered.why and _near(before, lowered))
         if same or now - self._pace_told < HEARTBEAT_SECONDS:

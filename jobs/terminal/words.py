@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 # Why the pace is below the set one: in full, and for the live line.
 LOWERED: Mapping[str, tuple[str, str]] = {
     "too_many_requests": ("HighLevel answers 429 (too many requests)", "429s"),
-    "told_limit": ("HighLevel tells of a lower limit (X-RateLimit)", "limit"),
+    "told_limit": ("HighLevel announces a lower limit (X-RateLimit)", "limit"),
 }
 
 
 def failure(install: Install, outcome: Failed) -> str:
-    """The first failure of a cause in full. Later ones are counted."""
+    """The line for the first failure with a cause. Later ones are only counted."""
     kind = "agency" if install.key.level is Level.AGENCY else "sub-account"
     answered = f"HTTP {outcome.http_status}" if outcome.http_status else "no answer"
     trace = f", trace {outcome.trace_id}" if outcome.trace_id else ""
@@ -32,7 +32,7 @@ def failure(install: Install, outcome: Failed) -> str:
     said = f'"{outcome.message}" ' if outcome.message else ""
     return (
         f"{outcome.cause.value}: {kind} {install.key.account_id}: {said}({where}); next: {owner}. "
-        "The first of its cause; the rest are counted."
+        "Later failures with this cause are only counted."
     )
 
 

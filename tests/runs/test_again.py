@@ -227,7 +227,7 @@ def test_a_moment_is_read_with_its_offset_and_force_is_another_moment(play):
     assert past_moment("2026-11-25T03:30:01.5+01:00", now) == "2026-11-25T02:30:01.500Z"
     job = play()
     manifest = job.manifest(listing(["LocA"]))
-    assert "give one of them" in job.run(manifest, "--force", "--recovered-before", "2026-11-25T02:00Z").stderr
+    assert "give only one of them" in job.run(manifest, "--force", "--recovered-before", "2026-11-25T02:00Z").stderr
 
 
 # -- what is new -------------------------------------------------------------------------------------------------

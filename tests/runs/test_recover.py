@@ -94,7 +94,7 @@ def test_a_list_without_rows_or_without_the_asked_for_cause_has_nothing_to_do(pl
     calls = len(job.sandbox.seen)
     other = job.run(manifest, "--cause", "server_error", "--cause", "rate_limited")
     assert (other.returncode, len(job.sandbox.seen)) == (1, calls)  # LocB is not back.
-    assert other.stdout.startswith("nothing to do: no install of INPUT failed with server_error or rate")
+    assert other.stdout.startswith("nothing to do: no install in INPUT failed with server_error or rate")
     assert job.run(manifest, "--cause", "not_installed", "--cause", "server_error").returncode == 1
     assert [seen.account_id for seen in job.sandbox.seen[calls:]] == ["LocB"]
 

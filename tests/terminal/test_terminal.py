@@ -244,7 +244,7 @@ def test_the_header_tells_how_old_is_what_is_left_alone():
     now = datetime(2026, 11, 24, 12, tzinfo=UTC)
     assert header(opening(), now)[1] == "no install is recovered yet"
     many = header(opening(recovered=4969), now)
-    assert many[1] == "4,969 installs that are recovered are left alone; it happened 5m 30s to 4 days ago"
+    assert many[1] == "4,969 recovered installs are left alone (recovered 5m 30s to 4 days ago)"
 
 
 def test_the_time_in_the_header_is_that_of_what_is_tried_at_the_pace():
