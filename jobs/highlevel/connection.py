@@ -19,8 +19,7 @@ from urllib3.exceptions import ProtocolError
 from urllib3.util import Url, make_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from requests import PreparedRequest
     from urllib3 import BaseHTTPResponse
 
     from jobs.highlevel.proxy import Proxy
@@ -134,7 +133,7 @@ def _answer(call: _Call, sock: Any, *args: Any, **kwargs: Any) -> http.client.HT
 
 @dataclass(slots=True)
 class Wire:
-    """A connection to `address` for one thread. `urlopen` is what an adapter of `requests` calls."""
+    """A connection to `address` for one thread."""
 
     address: Address
     connect_seconds: float
@@ -207,16 +206,14 @@ class Wire:
         seconds = self.total_seconds if within is None else min(within, self.total_seconds)
         self._call.begin(seconds, self.read_seconds)
 
-    def urlopen(
-        self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None, **_how: Any
-    ) -> BaseHTTPResponse:
-        """The answer to one request, with its body still unread. Raises Dropped, and what `HTTPAdapter.send` expects."""
+    def ask(self, request: PreparedRequest) -> BaseHTTPResponse:
+        """The answer to a request, with its body still unread. Raises Dropped, and what the libraries raise."""
         connection = self._connection
         assert connection is not None
         was_kept = self._has_served or self._idle() > _FRESH_SECONDS
         self._has_served = True
         try:
-            return self._asked(connection, method, url, body, headers)
+            return self._asked(connection, request)
         except BaseException as error:
             connection.close()
             if was_kept and isinstance(error, _CLOSED) and not self._call.heard:
@@ -226,12 +223,11 @@ class Wire:
                 raise ProtocolError(message, error) from error
             raise
 
-    def _asked(
-        self, connection: HTTPConnection, method: str, url: str, body: Any, headers: Mapping[str, str] | None
-    ) -> BaseHTTPResponse:
+    def _asked(self, connection: HTTPConnection, request: PreparedRequest) -> BaseHTTPResponse:
         connection.timeout = self.read_seconds
+        method, headers = str(request.method), request.headers
         try:
-            connection.request(method, url, body, headers, preload_content=False)
+            connection.request(method, request.path_url, request.body, headers, preload_content=False)
         except (BrokenPipeError, ConnectionResetError):
             if connection.is_closed:
                 raise

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from requests import Request, Response
-from requests.adapters import HTTPAdapter
+from requests import Request
 
 from jobs.highlevel.connection import Address, Dropped, Wire
 from jobs.highlevel.proxy import certificates, proxy_for
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from requests import PreparedRequest
+    from urllib3 import BaseHTTPResponse
 
 __all__ = ["Dropped", "Limits", "Raw", "Transport"]
 
@@ -44,24 +44,6 @@ class Raw:
     fault: type[BaseException] | None = None
 
 
-class _Adapter(HTTPAdapter):
-    """Sends by the wire of one thread. `requests` still prepares the request and builds the response."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-        self.wire = wire
-
-    def get_connection_with_tls_context(self, *_args: Any, **_kwargs: Any) -> Any:
-        return self.wire
-
-    def cert_verify(self, *_args: Any, **_kwargs: Any) -> None:
-        """The wire verifies certificates: its context was made with those to trust."""
-
-    def close(self) -> None:
-        self.wire.close()
-        super().close()
-
-
 class Transport:
     """Sends prepared requests to one address. Each thread keeps its own connection.
 
@@ -87,7 +69,7 @@ class Transport:
             proxy,
         )
         self._mine = threading.local()
-        self._adapters: list[_Adapter] = []
+        self._wires: list[Wire] = []
         self._connecting: set[int] = set()
         self._connects = connects
 
@@ -99,7 +81,13 @@ class Transport:
     @property
     def wire(self) -> Wire:
         """This thread's connection."""
-        return self._adapter().wire
+        wire: Wire | None = getattr(self._mine, "wire", None)
+        if wire is None:
+            limits = self._limits
+            total = limits.total_seconds
+            wire = self._mine.wire = Wire(self._address, min(limits.connect_seconds, total), limits.read_seconds, total)
+            self._wires.append(wire)
+        return wire
 
     def open(self, *, fresh: bool = False) -> None:
         """Connect if this thread has no usable connection, or if a `fresh` one is wanted. Raises what the libraries
@@ -121,33 +109,32 @@ class Transport:
 
         If no answer came, raises what the libraries raise, or Dropped if that was nobody's fault.
         """
-        adapter = self._adapter()
-        wire = adapter.wire
+        wire = self.wire
         if not wire.is_open:
             self.open()
         wire.begin(within)
         try:
-            response = adapter.send(request, stream=True)
+            response = wire.ask(request)
             raw = self._read(response)
         except BaseException:
             wire.close()
             raise
         wire.end()
         if not raw.whole or raw.status not in range(200, 600) or raw.status in range(202, 400):
-            response.raw.close()
+            response.close()
             wire.close()
         return raw
 
-    def _read(self, response: Response) -> Raw:
+    def _read(self, response: BaseHTTPResponse) -> Raw:
         most = self._limits.max_answer_bytes
         body, whole, fault = b"", True, None
         try:
-            while len(body) <= most and (chunk := response.raw.read(_CHUNK, decode_content=True)):
+            while len(body) <= most and (chunk := response.read(_CHUNK, decode_content=True)):
                 body += chunk
             whole = len(body) <= most
         except Exception as error:  # noqa: BLE001 - whatever ends a body early, its caller judges it by class
             whole, fault = False, type(error)
-        return Raw(response.status_code, response.headers, body if whole else b"", whole, fault)
+        return Raw(response.status, response.headers, body if whole else b"", whole, fault)
 
     def close_mine(self) -> None:
         """Close this thread's connection. After an unexpected or cut answer, the rest of it may still come."""
@@ -155,15 +142,5 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections."""
-        for adapter in self._adapters:
-            adapter.close()
-
-    def _adapter(self) -> _Adapter:
-        adapter: _Adapter | None = getattr(self._mine, "adapter", None)
-        if adapter is None:
-            limits = self._limits
-            total = limits.total_seconds
-            wire = Wire(self._address, min(limits.connect_seconds, total), limits.read_seconds, total)
-            adapter = self._mine.adapter = _Adapter(wire)
-            self._adapters.append(adapter)
-        return adapter
+        for wire in self._wires:
+            wire.close()

@@ -13,6 +13,7 @@ import pytest
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.highlevel.api import CallFailed
+from jobs.highlevel.network_errors import is_late
 from tests.helpers.api import client
 from tests.helpers.bad_server import BAD, CLOSE, FINE, KEEP, STALL, Bad, http, serving
 from tests.helpers.calls import CALLS, SECRET
@@ -84,6 +85,17 @@ def test_every_answer_that_drips_or_never_comes_is_ended_by_the_limit_on_the_who
             (name, executor.submit(play, BAD[name], call, slow=True, after=after)) for name in SLOW for after in (0, 1)
         ]:
             assert played.exception(60) is None, name
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"], ids=["nothing", "half a head"])
+def test_an_answer_that_does_not_come_in_time_is_known_as_late(sent):
+    """Fewer tries go out at once then."""
+    with serving(lambda *_: (Bad(lambda _: [sent], None, STALL), b"")) as server:
+        api = client(server.url, seconds=SLOW_SECONDS)
+        with pytest.raises(CallFailed) as failed:
+            CALLS["reconnect"].make(api)
+        api.close()
+    assert is_late(failed.value.answer)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
