@@ -36,7 +36,7 @@ _MOST_INSTALLS = 1_000_000_000
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="recover")
 def cli() -> None:
-    """Bring the OAuth connections of a HighLevel app back."""
+    """Bring back the OAuth connections of a HighLevel app."""
 
 
 @cli.command()
@@ -44,8 +44,8 @@ def cli() -> None:
 @OUTPUT
 @click.option("--rate", type=float, help="Requests a second.")
 @click.option("--workers", type=int, help="How many requests may be under way at once.")
-@click.option("--limit", type=click.IntRange(1, _MOST_INSTALLS), help="Stop after that many installs.")
-@click.option("--max-duration", type=Duration(), help="Stop after that time: 2h, 1h30m, 90m, 30s.")
+@click.option("--limit", type=click.IntRange(1, _MOST_INSTALLS), help="Stop after this many installs.")
+@click.option("--max-duration", type=Duration(), help="Stop after this time: 2h, 1h30m, 90m, 30s.")
 @click.option(
     "--cause",
     "causes",
@@ -55,9 +55,9 @@ def cli() -> None:
 )
 @ROUTES
 @COLUMNS
-@click.option("--force", is_flag=True, help="Also recovered installs. A new pair may end the one in use.")
+@click.option("--force", is_flag=True, help="Try recovered installs too. A new pair may end the one in use.")
 @BEFORE
-@click.option("--quiet", is_flag=True, help="Say nothing if all is well.")
+@click.option("--quiet", is_flag=True, help="Print nothing if all is well.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
 @click.pass_obj
 def run(
@@ -115,7 +115,7 @@ def plan(
     columns: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Say what a run would do. Nothing is sent, nothing is written."""
+    """Show what a run would do. Nothing is sent, nothing is written."""
     from jobs.plan import preview, tell
     from jobs.start import PROJECT, output_for
 
@@ -135,7 +135,7 @@ def plan(
 @click.option("--then", "command", default="", hidden=True)
 @click.pass_obj
 def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> int:
-    """Render the reports of DIR again. A run may be under way."""
+    """Write the reports in DIR again from its ledger, even while a run is under way."""
     from jobs.report import report_again
     from jobs.start import PROJECT
 
@@ -155,17 +155,21 @@ def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> 
 
 
 @cli.command()
-@click.option("--company", "companies", multiple=True, required=True, help="Id of an agency; may be repeated.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Output folder of the run that recovered it.")
+@click.option(
+    "--company", "companies", multiple=True, required=True, help="Id of an agency. Repeat it for more agencies."
+)
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), help="Output folder of the run that recovered the agency."
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default="installs.csv",
     show_default=True,
-    help="The list to add to. What it holds is kept.",
+    help="The list to add to. Its lines are kept.",
 )
 def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> int:
-    """Make a list of installs from the locations that agencies list."""
+    """Make a list of installs from what agencies say about their locations."""
     from jobs.discover import discover as ask
     from jobs.discover import prepare
     from jobs.start import PROJECT
@@ -176,9 +180,9 @@ def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> i
 
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
-@click.option("--world", type=click.Path(path_type=Path), help="How clients and installs behave.")
+@click.option("--world", type=click.Path(path_type=Path), help="File that says how apps and installs behave.")
 def sandbox(port: int, world: Path | None) -> int:
-    """A local HighLevel to rehearse with."""
+    """Run a local HighLevel to rehearse with."""
     from jobs.sandbox.command import run as serve
     from jobs.start import PROJECT
 
@@ -200,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *open_streams())
     try:
-        # The code that says how it ended may still have to be loaded, which needs a descriptor.
+        # The code that says how the command ended may be loaded only then, which needs a file descriptor.
         with signals.raised(earlier=True), one_descriptor_kept():
             code = cli.main(given, prog_name="recover", standalone_mode=False, obj=terminal) or 0
     except Interrupted:
@@ -215,13 +219,13 @@ def main(arguments: list[str] | None = None) -> None:
             with signals.raised(earlier=False):
                 _notify(terminal, int(code))
         except Interrupted:
-            terminal.warn("the notification was cut short", asked=True)
+            terminal.warn("a signal cut the notification short: it may not have arrived", asked=True)
     terminal.exits(int(code))
     sys.exit(int(code))
 
 
 def _notify(terminal: Terminal, code: int) -> None:
-    """Tell those who asked for it how the run ended, also when it could not start."""
+    """Notify those who asked for it of how the run ended, even if it could not start."""
     from jobs.config.settings import load_notify
     from jobs.start import PROJECT, environment_of
 
@@ -240,7 +244,7 @@ def _notify(terminal: Terminal, code: int) -> None:
 
 
 def _terminal(arguments: list[str], out: Stream, err: Stream) -> Terminal:
-    """The terminal that the command writes to. It is made before the arguments are parsed, since these may be wrong."""
+    """The terminal that the command writes to. Parsing the arguments may fail, and that is told on it already."""
     from jobs.terminal.terminal import Terminal, draws
 
     def screen() -> LiveScreen:

@@ -1,4 +1,4 @@
-"""`recover discover` makes a manifest of the locations that agencies list. Lines that it already has are kept."""
+"""`recover discover`: a list of installs, made from the locations that agencies list. Its existing lines are kept."""
 
 from __future__ import annotations
 
@@ -77,15 +77,14 @@ class Reply:
 def prepare(
     project: Path, environment: Mapping[str, str], companies: Sequence[str], source: Path | None, output: Path
 ) -> Question:
-    """Everything that is needed to ask. Raises UserError with all that prevents it."""
+    """Everything that is needed to ask the agencies. Raises UserError with every problem that was found."""
     known = environment_of(project, environment)
     settings = load_settings(project / "config" / "recovery.toml", known, {})
     apps, url = load_apps(project, known), base_url(known)
     manifest = open_manifest(output) if output.exists() else None
     noticed = ListWarnings()
-    deque(
-        manifest.rows(noticed) if manifest else (), maxlen=0
-    )  # A list that cannot be read is refused before anything is sent.
+    # A list that cannot be read is refused before anything is sent.
+    deque(manifest.rows(noticed) if manifest else (), maxlen=0)
     if noticed.fault:  # New lines must not end up inside an open quote.
         raise refuse(noticed.fault, str(output), "close or remove it")
     if not os.access(output.absolute().parent, os.W_OK | os.X_OK):
@@ -143,8 +142,10 @@ def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[Agenc
 
 
 def discover(question: Question, output: Path, say: Callable[[str], None], complain: Callable[[str], None]) -> Exit:
-    """Ask each agency, and add to `output` the installs that it does not have. `complain` tells of agencies that
-    would not list their locations. Raises UserError if the app is in use, or if `output` cannot be written.
+    """The exit code after each agency was asked and new installs were added to `output`.
+
+    `complain` names the agencies that would not list their locations. Raises UserError if the app is in use, or if
+    `output` cannot be written.
     """
     stop = Stop(time.monotonic)
     holder = f"recover discover that began {utc_now()}"
@@ -189,9 +190,7 @@ def _ask_all(question: Question, stop: Stop) -> list[Reply]:
 def _ask(
     api: HighLevel, retry_policy: RetryPolicy, stopping: threading.Event, agency: AgencyKey, token: Secret
 ) -> Reply:
-    """An agency's whole list. A page that fails is tried again while that may help, and pages that were read are
-    kept.
-    """
+    """The whole list of an agency. A page that fails is asked for again while that may help; earlier pages are kept."""
     tries, pages = 0, Pages(agency.client_id, agency.company_id)
     while not pages.whole:
         try:
@@ -199,7 +198,7 @@ def _ask(
             tries = 0
             continue
         except Stopped:
-            return Reply(agency, None, "was not asked for its whole list")
+            return Reply(agency, None, "its list was not read to the end; run the command again")
         except CallFailed as failed:
             answer = failed.answer
         if is_refused_by_pace(answer) and (answer.retry_after or 0.0) <= retry_policy.patience:
@@ -213,7 +212,7 @@ def _ask(
 
 
 def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:
-    """Add the locations that `output` does not have yet, and leave the rest as it is. Returns how many were added."""
+    """How many locations were added to `output`: those that it did not have yet. The rest of it is unchanged."""
     manifest, apps = question.manifest, question.apps
     rows = with_apps(manifest.rows(), apps) if manifest else ()
     known = {(row.client_id, row.account_id) for row in rows if isinstance(row, Row) and row.level is Level.SUB_ACCOUNT}

@@ -79,12 +79,12 @@ def chosen_columns(columns: Sequence[str]) -> dict[str, str]:
     pairs = [column.partition("=")[::2] for column in columns]
     chosen = dict(pairs)
     if len(chosen) < len(pairs):
-        raise click.UsageError("--column names two columns for one role: give only one of them")
+        raise click.UsageError("--column names two columns for one id or token: give only one of them")
     return chosen
 
 
 def given_options() -> list[tuple[str, str]]:
-    """The options that were given, each with its value; a flag's is empty."""
+    """The options that were given, each with its value. The value of a flag is empty."""
     context = click.get_current_context()
     given = []
     for option in context.command.params:
@@ -112,7 +112,7 @@ BEFORE = click.option(
     "--recovered-before",
     "before",
     type=Moment(),
-    help="Also installs recovered before that time, such as 2026-11-25T02:00Z.",
+    help="Try installs recovered before this time too, such as 2026-11-25T02:00Z.",
 )
 ROUTES = click.option(
     "--routes",

@@ -1,4 +1,4 @@
-"""The story of a run."""
+"""One run, from the list of installs to the reports."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         except Exception:
             stop.ask("bug", Exit.BUG)
             raise
-        finally:  # None of these steps raises because of a bad disk. Each is taken, whatever happened in the one before.
+        finally:  # None of these steps raises because of a bad disk, so all of them are taken.
             make_room()
             terminal.reporting()
             beside.end()
@@ -98,14 +98,14 @@ def _stop_for(stop: Stop, error: OSError) -> None:
 
 
 def _bring_back(ledger: Ledger, folder: Path, stop: Stop) -> bool:
-    """Make the missing folder again. Returns False if that is not possible, and then says what the folder held."""
+    """Whether the missing folder could be made again. If not, the reason for the stop says what the folder held."""
     try:
         bring_back(ledger, folder)
     except OSError as error:
         pairs = "its"
         with suppress(OSError):
             pairs = f"its {ledger.ask(count_pairs)}"
-        left = f"{pairs} pairs are where it was moved to, or lost where it was removed"
+        left = f"{pairs} pairs are where the folder was moved to, or lost if it was removed"
         stop.must(FileError.because, Exit.STOPPED_EARLY, f"{stop.met}; it cannot be made again ({error}); {left}")
         return False
     return True
@@ -118,7 +118,7 @@ def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, code: Exi
 
 
 def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:
-    """Lock the folder and the apps, open the ledger, and reserve room on the disk."""
+    """The ledger, and what frees the disk space that was reserved. The folder and the apps are locked."""
     holder = f"the run on {start.manifest.path} that began {utc_now()}"
     held.enter_context(hold(folder / LOCK, str(folder), holder))
     refuse_folders(folder, REPORTS)
@@ -138,7 +138,7 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
 
 
 def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tuple[Plan, dict[str, int]]:
-    """Enrol the manifest and line up the installs to try. Returns the plan, and how many installs each app has."""
+    """The plan, and how many installs of each app are lined up to be tried. The manifest is enrolled."""
     rows = ledger.stage(with_apps(start.manifest.rows(), start.apps))
     before = options.recovered_before
     duplicates, groups = ledger.duplicate_lines(), ledger.staged(before)
@@ -165,7 +165,7 @@ def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began:
 def _opening(
     start: Start, folder: Path, plan: Plan, todo: dict[str, int], ledger: Ledger, options: RunOptions
 ) -> Opening:
-    """What is told before the first request."""
+    """What a person is told before the first request."""
     to_do = sum(todo.values())
     to_try = to_do if options.limit is None else min(to_do, options.limit)
     with ledger.engine.connect() as connection:
@@ -184,7 +184,7 @@ def _work(
     make_room: Callable[[], None],
 ) -> Iterator[Progress]:
     if todo:
-        from jobs.recovery.runner import work  # not needed if there is nothing to do
+        from jobs.recovery.runner import work  # slow to import, and not needed if there is nothing to do
 
         yield from work(start, ledger, todo, options, stop, make_room)
 
@@ -240,34 +240,31 @@ def _with_hints(run: Run, start: Start, say: Callable[[str], None]) -> Run:
     return run
 
 
-def _told(lacking: OSError | UserError) -> str:
-    return str(problem_of(lacking) if isinstance(lacking, OSError) else lacking)
+def _words(error: OSError | UserError) -> str:
+    return str(problem_of(error) if isinstance(error, OSError) else error)
 
 
 def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Terminal) -> Run:
-    """Write the reports, and say in which columns secrets are starred. If the disk refuses one of them, that is why
-    the run stopped.
-    """
+    """The run after its reports were written. If the disk refuses a report, that is why the run stopped."""
     try:
         with alone(folder, patience_for_reports(terminal.waits)):
             ledger.save_run(run)
             starred = render(folder, ledger, run, start.apps.known, start.messages)
         if starred:
             terminal.warn(
-                f"what looks like a token or a secret is starred in failures.csv and failures.html: {', '.join(starred)}"
+                f"values that look like tokens or secrets are starred in failures.csv and failures.html: {', '.join(starred)}"
             )
-    except (OSError, UserError) as lacking:
-        if isinstance(lacking, OSError) and problem_of(lacking) is None:
+    except (OSError, UserError) as error:
+        if isinstance(error, OSError) and problem_of(error) is None:
             raise
         before = run.met if run.stopped_because in _OF_A_DISK else ""
-        parts = [before, "" if _told(lacking) in before else _told(lacking), f"then run `recover report {folder}`"]
+        parts = [before, "" if _words(error) in before else _words(error), f"then run `recover report {folder}`"]
         met = "; ".join(filter(None, parts))
         because = run.stopped_because if before else FileError.because
         run = replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because=because, met=met)
         with suppress(OSError):
             ledger.save_run(run)
         with suppress(OSError, UserError), alone(folder, replace(patience_for_reports(terminal.waits), seconds=0)):
-            render(
-                folder, ledger, run, start.apps.known, start.messages
-            )  # Reports that can still be written say why the run stopped.
+            # Reports that can still be written say why the run stopped.
+            render(folder, ledger, run, start.apps.known, start.messages)
     return run

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.core.secret import Secret
 
-__all__ = ["CallFailed", "Code", "ConnectionLost", "Gate", "HighLevel", "Limits", "Pages", "ThisMachineLacks", "Window"]
+__all__ = ["CallFailed", "Code", "ConnectionLost", "Gate", "HighLevel", "Limits", "LocalFailure", "Pages", "Window"]
 
 
 _MOST_PAGES = 10_000
@@ -39,18 +39,21 @@ class Gate(Protocol):
         """
 
     def withdraw(self, number: int) -> None:
-        """Take note that a request which might leave did not."""
+        """Take note that a request which was let out did not leave."""
 
     def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
         """Take note of the answer to a request that left. `status` 0 means that none came."""
 
 
-class ThisMachineLacks(CallFailed):
-    """No connection could be made, because this machine lacks something. That uses up no try, and is not an outage."""
+class LocalFailure(CallFailed):
+    """No connection could be made, because this machine lacks something or forbids it.
+
+    That uses up no try, and is not an outage.
+    """
 
 
 class ConnectionLost(CallFailed):
-    """A code was sent on a kept connection that turned out to be closed. That uses up no try, but the code is gone."""
+    """A request was sent on a kept connection that turned out to be closed. That uses up no try, but a code is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class _Call:
 
 
 def _any_time() -> None:
-    """Nothing needs to be asked just before the request leaves."""
+    """Do nothing just before the request leaves. It may take any time."""
 
 
 @dataclass(slots=True)
@@ -229,9 +232,10 @@ class HighLevel:
             raise
 
     def location_token(self, install: Install, company_id: str, bearer: Secret) -> Tokens:
-        """A pair for a sub-account by its agency's access token; its refresh token may be empty. Raises CallFailed, Stopped.
+        """A pair for a sub-account by its agency's access token. Its refresh token may be empty. Raises CallFailed, Stopped.
 
-        Source: OpenAPI description, v3 `POST /oauth/location-token`, and the older `/oauth/locationToken` if the server does not know the first. It remembers which one works.
+        The older `/oauth/locationToken` is called if the server does not know `/oauth/location-token`. Which one works is
+        remembered. Source: OpenAPI description, v3 and 2021-07-28.
         """
         form = {"companyId": company_id, "locationId": install.key.account_id}
         call = _Call(Stage.LOCATION_TOKEN, Resource(install.key.client_id, company_id, bearer=True), (bearer,))
@@ -341,15 +345,15 @@ class HighLevel:
             wire = self._transport.wire
             way = Attempted(self._address, wire.address.proxy, wire.reached_proxy, wire.proxy_answered)
             wire.close()
-            lacking = of_this_machine(error, self._address)
+            local = of_this_machine(error, self._address)
             answer = Answer(
                 call.stage,
-                message=lacking or why_unreachable(error, way),
+                message=local or why_unreachable(error, way),
                 exception=type(error),
                 cause=Cause.NETWORK_ERROR,
                 never_left=True,
             )
-            raise ThisMachineLacks(answer) if lacking else CallFailed(answer) from None
+            raise LocalFailure(answer) if local else CallFailed(answer) from None
 
 
 def _of(install: Install) -> Resource:

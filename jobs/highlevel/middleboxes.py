@@ -73,6 +73,6 @@ def looks(page: str, words: str) -> Looks:
     marked_up = _MARKED_UP.search(page) is not None
     if known or marked_up:
         return Looks(
-            f"not HighLevel but something in between answered ({known or 'a page of other software'})", foreign=True
+            f"something else answered in place of HighLevel ({known or 'a page of other software'})", foreign=True
         )
     return Looks("the answer is not in HighLevel's form", foreign=False)

@@ -1,4 +1,4 @@
-"""Answers read with suspicion: what each must hold to be believed. An answer without it becomes an `Answer`."""
+"""Reads answers with suspicion: what each must hold to be believed. Any other is raised as `CallFailed`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ _SECRET_FIELDS = (
     *("access_token", "accessToken", "refresh_token", "refreshToken"),
     *("authorizationCode", "authorization_code", "code"),
 )
-# The names that each call's good answer holds. An answer without them that tells an error is an error, whatever its
-# status.
+# What the good answer to each call holds. An answer without it that tells of an error is an error, whatever its status.
 _ASKED_FOR = {
     Stage.RECONNECT: ("authorizationCode", "authorization_code"),
     Stage.EXCHANGE: ("access_token", "accessToken"),
@@ -42,7 +41,7 @@ _ASKED_FOR = {
 LONGEST_MESSAGE = 300  # Characters of a report's `message`.
 _SAYS = 2_000
 _TEN_YEARS = 315_360_000
-# A server's clock and a code's expiry are between these years. Other years cannot be calculated with safely.
+# The years that are believed of a server's clock and a code's expiry. Calculating with others may overflow.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200
 _LONGEST_DATE = 100  # Characters.
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
@@ -99,9 +98,7 @@ class Heard:
 
     @property
     def _page(self) -> str:
-        """The body as a page to read. A good answer is read so only if it is marked up, since otherwise it may hold a
-        pair.
-        """
+        """The body as a page to read. A good answer counts as a page only if it is marked up: otherwise it may hold a pair."""
         page = self.raw.body.decode(errors="replace")
         return page if self.status not in range(200, 300) or page.lstrip().startswith("<") else ""
 
@@ -126,7 +123,7 @@ class Heard:
                 self.stage,
                 self.status,
                 says,
-                why or message or f"HighLevel answered with status {self.raw.status} and no words",
+                why or message or f"HighLevel answered with status {self.raw.status} and without a message",
                 _trace_id(body, self.raw.headers, hidden),
                 self.retry_after,
                 self.raw.fault,

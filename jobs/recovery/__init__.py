@@ -1,4 +1,4 @@
-"""Installs tried, one after the other: which goes next, by which route, how often, and when going on makes no sense.
+"""Tries installs: which one goes next, by which route, how often, and when going on makes no sense.
 
 An install is handed out only after the outcomes before it are on disk. A pair in hand is never dropped, whatever ends the run.
 """

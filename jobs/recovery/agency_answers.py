@@ -62,7 +62,7 @@ class AgencyAnswers:
         self._in_a_row[agency] = self._in_a_row.get(agency, 0) + 1
         if self._in_a_row[agency] >= _IN_A_ROW and agency not in self._closed:
             self._closed[agency] = answer
-            self._say(f"reconnect is not asked for the sub-accounts of {agency.company_id} any more: {answer.message}")
+            self._say(f"reconnect is no longer tried for the sub-accounts of {agency.company_id}: {answer.message}")
 
     def failed(self, install: Install) -> None:
         """Take note that no route recovered an install."""
@@ -81,8 +81,8 @@ class AgencyAnswers:
         return self._closed.get(agency) if agency else None
 
     def back(self, install: Install) -> Recovered | None:
-        """The outcome of an agency whose pair came when another was asked for, so that it is not asked for itself.
-        None for others.
+        """The outcome of an agency whose pair came in answer to another install, so that it needs no request of its own.
+        None for other installs.
         """
         key = install.key
         return self._back.get(AgencyKey(key.client_id, key.account_id)) if key.level is Level.AGENCY else None

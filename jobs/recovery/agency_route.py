@@ -91,7 +91,7 @@ class AgencyRoute:
             return WaitUntil(agency.held_until)
         account_id = progress.install.key.account_id
         if agency.lists and self._bearers.that_lists(agency.key.client_id, account_id) is not agency:
-            why = "its agency lists the locations with the app, and this one is missing"
+            why = "its agency lists the locations that have the app, and this one is not among them"
             not_there = Answer(Stage.INSTALLED_LOCATIONS, message=why, cause=Cause.NOT_INSTALLED)
             progress.met.append(RouteResult(Route.AGENCY, not_there, asked=False))
             progress.left.clear()
@@ -124,7 +124,9 @@ class AgencyRoute:
         if isinstance(tried, Listing):
             self._bearers.keep_listing(agency, tried.locations, whole=tried.whole)
             if tried.locations is None:
-                self._notes.add(f"the agency {agency.key.company_id} does not list its locations: each is asked for")
+                self._notes.add(
+                    f"the agency {agency.key.company_id} does not list its locations: each one is asked for by itself"
+                )
         elif isinstance(tried, Answer):
             self._hear_refusal(agency, task, tried)
         elif isinstance(tried, Tokens):
@@ -148,9 +150,7 @@ class AgencyRoute:
             agency.proven = True
 
     def _hold(self, agency: Agency, answer: Answer) -> None:
-        """Ask nothing of an agency for a while, or nothing more in this run if that is longer than the run's
-        patience.
-        """
+        """Hold back the requests for an agency: for a while, or for the rest of the run if the run's patience is shorter."""
         now, was_sent = self._clock(), bool(answer.status)
         agency.refusals += was_sent
         if agency.refused_since is None and was_sent:
@@ -161,9 +161,7 @@ class AgencyRoute:
             agency.held_until = max(agency.held_until, now + wait)
         elif agency.rests is None:
             agency.rests = answer
-            self._notes.add(
-                f"nothing more is asked of the agency {agency.key.company_id} in this run: {answer.message}"
-            )
+            self._notes.add(f"no more requests for the agency {agency.key.company_id} in this run: {answer.message}")
 
     def has_another_bearer(self, progress: InstallProgress) -> bool:
         """Whether the agency of an install has a token left after one was refused."""

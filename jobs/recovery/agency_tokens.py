@@ -42,12 +42,12 @@ class AgencyKey(NamedTuple):
 class Agency:
     """An agency, and how many of its access tokens are still valid.
 
-    `busy`: a call that goes alone is under way, which is its list, or its first call for a token until it is
-    `proven`. `pages` is how far its list was read. `listed`: its locations were asked for. `lists`: it said which
-    have the app. `closed` is the answer that closed its route. `rests` is the answer after which nothing more is
-    asked of it in this run, since its limit lasts longer than the run's patience. Monotonic seconds: its limit holds
-    it back until `held_until`, its next call may leave from `free_at` on, and `refused_since` is the first 429 since
-    any other answer.
+    `busy`: a call that must go alone is under way: for its list, or for a token while the agency is not `proven`.
+    `pages` is how far its list was read. `listed`: its locations were asked for. `lists`: it said which have the app.
+    `closed` is the answer that closed its route. `rests` is the answer after which nothing more is asked of it in this
+    run, since its limit lasts longer than the run's patience. Monotonic seconds: its limit holds it back until
+    `held_until`, its next call may leave from `free_at` on, and `refused_since` is the first 429 since any other
+    answer.
     """
 
     key: AgencyKey
@@ -95,7 +95,7 @@ class AgencyTokens:
         if self._ledger.keep(partial(_count, statement=_ADD, values=_row(client_id, company_id, token))) and agency:
             agency.tokens += 1
             agency.closed = None
-            # This token may be told what the one before was not.
+            # HighLevel may show this token a list that it did not show the one before.
             agency.listed, agency.pages = agency.lists, None
 
     def token_of(self, agency: Agency) -> Secret | None:
@@ -143,7 +143,8 @@ class AgencyTokens:
         try:
             self._ledger.keep(partial(_keep_locations, key=agency.key, listed=listed or ()))
         except UnwritableError:
-            listed, whole = None, True  # Then each location is asked for. The end of an install tells of the disk.
+            # Each location is asked for instead. The next outcome to be recorded meets the disk again.
+            listed, whole = None, True
         if whole:
             agency.listed, agency.lists, agency.pages = True, listed is not None, None
 

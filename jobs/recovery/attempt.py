@@ -1,4 +1,4 @@
-"""One try of an install, step by step, and how long to wait before the next try if one may help."""
+"""One try of an install, step by step, and how long to wait before the next one if that may help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_e
 
 from jobs.core.causes import ADVICE, diagnose
 from jobs.core.model import Answer, App, Cause, Install, Route, Tokens
-from jobs.highlevel.api import CallFailed, ConnectionLost, ThisMachineLacks
+from jobs.highlevel.api import CallFailed, ConnectionLost, LocalFailure
 from jobs.pace.gate import Stopped
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _RETRYING = Retrying()
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One try: the install, its route, and what that route needs. `pages`: read on in the agency's list of locations
-    instead.
+    """One try: the install, its route, and what that route needs. If there are `pages`, the try reads the next ones of
+    the agency's list of locations instead.
     """
 
     install: Install
@@ -53,7 +53,8 @@ Tried = Tokens | Listing | Answer | None
 def by_reconnect(api: HighLevel, app: App, install: Install) -> Tokens:
     """A new pair by reconnect and exchange. The code is sent at most once: every retry starts here again.
 
-    Where the token answer has no trace id, the one before it leads HighLevel's support to the same place.
+    If the token answer has no trace id, the pair gets that of the reconnect answer, which helps HighLevel's support
+    as well.
     """
     with suppress(ConnectionLost):
         return _exchanged(api, app, install, api.reconnect(app, install))
@@ -81,7 +82,7 @@ def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secre
 
 
 def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
-    """Locations of an agency, from the next page on, at most as many as are light to hold in memory."""
+    """Locations of an agency, from the next page on. It stops early rather than hold too many in memory."""
     try:
         while not pages.whole and len(pages.found) < _MOST_HELD:
             api.installed_locations(pages, bearer)
@@ -95,7 +96,7 @@ def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
 
 
 def attempt(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bool]) -> Tried:
-    """How one try ended. Raises ThisMachineLacks; any other exception is a bug.
+    """How one try ended. Raises LocalFailure; any other exception is a bug.
 
     `intend` puts on disk that the install's old token will be spent, and returns whether that worked.
     """
@@ -107,7 +108,7 @@ def attempt(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bo
         if task.route is Route.REFRESH:
             return by_refresh(api, app, task.install, task.window, intend)
         return by_reconnect(api, app, task.install)
-    except ThisMachineLacks:
+    except LocalFailure:
         raise
     except CallFailed as failed:
         return failed.answer
@@ -138,7 +139,7 @@ class RetryPolicy:
         self._stop = stop_after_attempt(attempts)
 
     def wait_after(self, tries: int, tried: Tried) -> float | None:
-        """Seconds until the next try, after `tries` of which the last ended so. None if there is no next try."""
+        """Seconds until the next try, or None if there is none. `tries` were made, and the last one ended as `tried`."""
         state = _after(tries)
         return self._wait(state) if _may_help(tried) and not self._stop(state) else None
 

@@ -53,7 +53,7 @@ def _unless_id(word: re.Match[str]) -> str:
 @dataclass(slots=True)
 class _Seen:
     """What was seen of one app. `worked_at`: how many tries had begun when an answer last showed it at work. `works`:
-    Reconnect was at work.
+    Reconnect has worked.
     """
 
     gone: int = 0

@@ -71,7 +71,8 @@ def served(
     *,
     with_companies: bool,
 ) -> dict[str, int]:
-    """For each of `routes`, how many of the staged installs that a run would try it can serve, as far as is known.
+    """For each of `routes`, how many staged installs it can serve, as far as is known. Only those that a run would try
+    are counted.
 
     `with_companies`: the manifest has a column for companies, so that an empty cell means that none is known. Without
     the column, an earlier manifest's company counts, as in a run. Installs recovered `before` that moment would be

@@ -1,7 +1,7 @@
-"""Tries out to threads and back: how many are out at once, and which thread does them.
+"""Hands tries to threads and takes their results, and decides how many may be out at once.
 
-As many are out as the pace and the server's answer time need. Without a fixed number of workers, enough installs wait
-at the gate that it can let one out at any time, also while the caller writes outcomes down.
+As many are out as the pace and the server's answer time need. If the number of workers is not fixed, enough installs
+wait at the gate for it to let one out at any time, even while the caller writes outcomes down.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobs.recovery.attempt import Task, Tried
     from jobs.recovery.progress import InstallProgress
 
-# Seconds. A slower disk is unusable, and a ledger that was held for a minute is not a slow disk.
+# Seconds. A slower disk is unusable. If another program held the ledger for a minute, the disk is still not slow.
 _LONGEST_AWAY = 5.0
 
 
@@ -119,7 +119,7 @@ class Dispatcher:
         return not self._sizes.fixed and self._threads.busy - self._under_way() >= self._ready()
 
     def _ready(self) -> int:
-        """How many installs must wait at the gate, so that it always has one to let out until the caller is back."""
+        """How many installs must wait at the gate, so that it does not run out of them until the caller is back."""
         return max(self._sizes.at_gate, math.ceil(self._away * self._sizes.requests_per_second))
 
     def has_thread(self) -> bool:
@@ -144,7 +144,7 @@ class Dispatcher:
         self._threads.do(partial(_try, self._try_once, progress, task))
 
     def take(self, seconds: float) -> Iterator[FinishedTry]:
-        """The finished tries. It waits for the first one, at most so many seconds."""
+        """The finished tries. It waits for the first one, at most this many `seconds`."""
         try:
             finished = self._inbox.get(timeout=seconds)
             while True:

@@ -42,7 +42,7 @@ def verdict(progress: InstallProgress, routes: Sequence[Route], at: str) -> Fail
 
 
 def _in_doubt(progress: InstallProgress, met: RouteResult) -> Answer:
-    """A refresh that left its token in doubt is reported so, whatever the last answer was."""
+    """The answer to report. A refresh that left its token in doubt is reported as that, whatever the last answer was."""
     if met.route is Route.REFRESH and progress.refresh_state is RefreshState.UNKNOWN:
         return replace(met.answer, cause=Cause.REFRESH_UNKNOWN)
     return met.answer

@@ -75,7 +75,7 @@ def _may_be_the_network(progress: InstallProgress, answer: Answer, parts: Parts)
 def _in_contact(state: State, parts: Parts) -> None:
     """Take note of an answer: an install that got none until now was itself at fault."""
     if parts.connectivity.away:
-        parts.notes.add("HighLevel answers again: going on")
+        parts.notes.add("HighLevel answers again: the run continues")
     parts.connectivity.answered(parts.dispatcher.tries)
     for progress, _ in state.unsettled:
         progress.suspect = True
@@ -89,7 +89,7 @@ def _in_doubt(state: State, answer: Answer, parts: Parts, *, was_away: bool) -> 
     if parts.connectivity.over(parts.clock()):
         parts.breaker.stop_all(Trip("outage", answer.message))
     if not was_away:
-        parts.notes.add(f"HighLevel cannot be reached: {answer.message}; one install asks again, the others wait")
+        parts.notes.add(f"HighLevel cannot be reached: {answer.message}; one install keeps trying, the others wait")
     for progress, _ in state.unsettled:
         state.wait_until(parts.clock(), progress)
     state.unsettled.clear()

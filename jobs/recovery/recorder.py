@@ -1,4 +1,4 @@
-"""Outcomes written to disk, also to a disk that fills up."""
+"""Writes outcomes to disk, even to a disk that fills up."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LAST_WAIT_SECONDS = 600.0
 class Recorder:
     """Writes outcomes down. If the ledger refuses one, `let_nothing_out` is called and the run stops.
 
-    Then the room that was kept on the disk is used, and no outcome is given up before the end. `held`: another
-    program holds the ledger. At the end, pairs in hand wait `last_wait` seconds for that program.
+    The disk space that was reserved is used then, and no outcome is given up before the end. `held`: another program
+    holds the ledger. At the end, pairs in hand wait `last_wait` seconds for that program.
     """
 
     ledger: Ledger

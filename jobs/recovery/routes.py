@@ -1,4 +1,4 @@
-"""The routes of a run, put together: which agencies have a valid pair at its start, and whether a route is left."""
+"""Puts together the routes of a run: which agencies have a valid pair at its start, and whether a route is left."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _NO_REFRESH_TOKEN = "HighLevel gave no refresh token with it, only this access t
 
 
 class Router:
-    """Walks installs along `routes`, in that order. `agency_answers` knows the agencies' pairs that come for sub-accounts."""
+    """Walks installs along `routes`, in that order. `agency_answers` knows which agencies' pairs came for sub-accounts."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Router:
         return answer
 
     def take_strays(self) -> list[tuple[InstallProgress, Recovered]]:
-        """The agencies whose pairs came for other installs since the last call. They are recorded like any outcome."""
+        """The agencies whose pairs came for other installs since the last call. They are recorded like any other outcome."""
         came, self._came = self._came, []
         return came
 
@@ -164,7 +164,7 @@ class Router:
             self._notes.add_once(
                 (),
                 f"HighLevel refused {progress.install.key.account_id} with 429 {OWN_LIMIT} times in a row: it waits by itself "
-                f"and holds nobody, {patience:g} seconds at most. Others like it are not named",
+                f"for {patience:g} seconds at most, and the others go on. Further installs like it are not named",
             )
         wait = answer.retry_after or self._retry_policy.backoff(progress.refusals)
         left = progress.refused_since + patience - now

@@ -1,4 +1,4 @@
-"""The parts of a run that try installs, put together, and why they stop."""
+"""Puts together the parts of a run that try installs, and says why the run stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobs import __version__
 from jobs.core.clock import utc, utc_now
 from jobs.core.errors import Exit
 from jobs.core.model import Recovered, Route, Unfinished
-from jobs.highlevel.api import HighLevel, Limits, ThisMachineLacks
+from jobs.highlevel.api import HighLevel, Limits, LocalFailure
 from jobs.highlevel.transport import Transport
 from jobs.ledger.sqlite import UnwritableError
 from jobs.pace.gate import Gate
@@ -49,8 +49,8 @@ class Progress:
     """The outcomes that were just written down (often none), and how far the run is.
 
     `requests` were made so far. Of `total` installs, `in_flight` are being tried and `waiting` are between two tries.
-    `alone`: the first install of each app left goes by itself. `notes` are for a person. `lowered`: the pace is below
-    the one that was set.
+    `alone`: every app still tries one install by itself. `notes` are for a person. `lowered`: why the pace is below
+    the one that was set, or None.
     """
 
     ended: list[tuple[Install, Outcome]]
@@ -72,11 +72,11 @@ def work(
     stop: Stop,
     make_room: Callable[[], None],
 ) -> Iterator[Progress]:
-    """Try the installs that are lined up. Every outcome is on disk before the next install is handed out, and before
-    it is yielded.
+    """Yields the progress while the installs that are lined up are tried. An outcome is on disk before it is yielded,
+    and before the next install is handed out.
 
-    `make_room` frees the room that was kept for a full disk. Whatever ends this, even a bug of the caller, writes
-    down what is in flight first. Raises UnwritableError if the ledger cannot be read.
+    `make_room` frees the disk space that was reserved. Whatever ends this, even a bug of the caller, installs in
+    flight are recorded first. Raises UnwritableError if the ledger cannot be read.
     """
     pacing, retry_policy = start.settings.pace, retry_policy_of(start.settings)
     inbox: SimpleQueue[FinishedTry | None] = SimpleQueue()
@@ -108,7 +108,7 @@ def work(
 
 
 def _is_done(outcome: Outcome) -> bool:
-    """Whether this outcome ends an install that was handed out."""
+    """Whether this outcome is the end of an install that was handed out."""
     return not isinstance(outcome, Unfinished) and not (isinstance(outcome, Recovered) and outcome.stray)
 
 
@@ -119,7 +119,7 @@ def _parts(settings: Settings, dispatcher: Dispatcher, routing: Routing, stop: S
 
 
 def _under_way(gate: Gate, api: HighLevel) -> int:
-    """How many requests have left and are not answered, and how many connections are being made."""
+    """How many requests are not answered yet, and connections not made yet."""
     return gate.under_way + api.connecting
 
 
@@ -175,20 +175,21 @@ def _try_once(
     """How one try ended. If this machine cannot make a connection, there is no try and the run stops."""
     try:
         return attempt(api, apps[task.install.key.client_id], task, intend)
-    except ThisMachineLacks as lacking:
-        stop.ask("outage", Exit.STOPPED_EARLY, str(lacking))
+    except LocalFailure as error:
+        stop.ask("outage", Exit.STOPPED_EARLY, str(error))
         return None
 
 
 def _intend(ledger: Ledger, stop: Stop, gate: Gate, install: Install) -> bool:
-    """Put on disk that a token will be spent. If that fails, the run stops and nothing is sent, not even codes in
-    hand.
+    """Whether it is on disk now that a token will be spent. If not, the run stops and nothing is sent, not even codes
+    in hand.
     """
     try:
         ledger.intend(install, utc_now())
-    except UnwritableError as full:
-        gate.stop(also_codes=True)  # Said here, since the run may already have another reason to stop.
-        stop.ask(full.because, Exit.STOPPED_EARLY, str(full))
+    except UnwritableError as error:
+        # Not left to `stop`, since the run may already have another reason to stop.
+        gate.stop(also_codes=True)
+        stop.ask(error.because, Exit.STOPPED_EARLY, str(error))
         return False
     return True
 
@@ -200,7 +201,7 @@ def make_api(
     gate: Gate,
     connects: Callable[[], None] = lambda: None,
 ) -> HighLevel:
-    """The client of the API, behind the gate `pace`. `connects` is called when a connection is about to be made."""
+    """The client of the API, behind `gate`. `connects` is called when a connection is about to be made."""
     http = settings.http
     limits = Limits(
         http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes

@@ -1,8 +1,8 @@
-"""Installs out to workers, outcomes back, and who goes next.
+"""Hands installs to workers, takes their outcomes back, and decides which install goes next.
 
 The caller's loop is the barrier: an install is handed out only when the caller comes back for more, and by then it
-has written down the outcomes it was given. A wait between tries holds no worker. The loop turns when a try is back or
-may go out, and otherwise once a second so that people can be told: waiting costs nothing.
+has written down the outcomes it was given. A wait between tries holds no worker. The loop runs when a try is back or may
+go out, and otherwise once a second to keep people informed. So waiting costs almost nothing.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _too_few(state: State, parts: Parts) -> None:
     elif parts.dispatcher.why_fewer and not state.told_of_threads:
         state.told_of_threads = True
         why = f"this machine starts no more threads ({parts.dispatcher.why_fewer})"
-        parts.notes.add(f"{why}: going on with {parts.dispatcher.started}")
+        parts.notes.add(f"{why}: continuing with {parts.dispatcher.started}")
 
 
 def _may_go(state: State, progress: InstallProgress, parts: Parts) -> bool:

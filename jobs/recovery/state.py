@@ -1,4 +1,4 @@
-"""Where each install of a run is, and the parts that decide what comes next."""
+"""Where each install of a run is, and the parts that decide what happens next."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Queue:
 
 @dataclass(slots=True)
 class State:
-    """Where each install is. `unsettled` installs got no answer, and it is not known yet whether anybody does."""
+    """Where each install is. `unsettled` installs got no answer; whether others get one is not known yet."""
 
     queues: dict[str, Queue]
     waiting: list[tuple[float, int, InstallProgress]] = field(default_factory=list)

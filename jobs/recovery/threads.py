@@ -17,7 +17,7 @@ class WorkerThreads(Generic[Result]):
     """Up to `most` threads, started one by one as they are needed. `clock` gives monotonic seconds.
 
     `deliver` takes the result of each job. The thread that was busy last gets the next job, since its connection is
-    fresh; after a result that `failed` it is asked last. `why_fewer` says why there are fewer threads than were asked
+    fresh; after a result that `failed` it gets the next job last. `why_fewer` says why there are fewer threads than were asked
     for, and is empty otherwise.
     """
 

@@ -124,7 +124,7 @@ def test_an_answer_of_other_software_says_that_something_in_between_answered_and
     stage, status, page, look, words
 ):
     answer = refused(page, status, stage)
-    assert answer.message.startswith("not HighLevel but something in between answered (")
+    assert answer.message.startswith("something else answered in place of HighLevel (")
     assert look in answer.message.partition(")")[0]
     assert words in answer.message.partition("): ")[2]
     assert "var a" not in answer.message

@@ -19,7 +19,7 @@ from urllib3.exceptions import NewConnectionError
 from jobs.config.apps import base_url
 from jobs.core.errors import UserError
 from jobs.core.model import Cause
-from jobs.highlevel.api import CallFailed, ThisMachineLacks
+from jobs.highlevel.api import CallFailed, LocalFailure
 from jobs.highlevel.proxy import check_way_out
 from jobs.highlevel.reasons import Attempted, of_this_machine, why_unreachable
 from tests.helpers.api import client
@@ -234,7 +234,7 @@ def test_a_socket_that_cannot_be_had_is_this_machines_fault():
     api = client("http://127.0.0.1:9")
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(ThisMachineLacks, match="ulimit -n"):
+        with pytest.raises(LocalFailure, match="ulimit -n"):
             api.reconnect(APP, INSTALL)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

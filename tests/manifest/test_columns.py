@@ -176,7 +176,7 @@ def test_an_id_named_twice_is_refused(play):
     job = play()
     done = job.run(job.manifest("a,b\nLocA,x\n"), "--column", "location_id=a", "--column", "locationId=b")
     assert done.returncode == 2
-    assert "--column names two columns for one role" in done.stderr
+    assert "--column names two columns for one id or token" in done.stderr
 
 
 def test_a_run_and_a_plan_tell_what_is_odd_about_the_list_and_account_for_all_of_it(play):

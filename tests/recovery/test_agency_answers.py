@@ -34,7 +34,7 @@ def test_where_the_list_has_the_agency_the_newest_pair_is_kept_there_and_its_sub
     assert job.calls("reconnect") == ["CoA", "Loc00", "Loc01", "Loc02"]
     assert results["CoA"]["message"] == "it came in answer to Loc02"
     assert results["CoA"]["user_type"] == "Company"
-    assert done.stderr.count("reconnect is not asked for the sub-accounts of CoA any more") == 1
+    assert done.stderr.count("reconnect is no longer tried for the sub-accounts of CoA") == 1
     assert (job.summary()["this_run"]["attempted"], job.summary()["this_run"]["recovered"]) == (21, 21)
     before = len(job.sandbox.seen)
     assert job.run(manifest).returncode == 0

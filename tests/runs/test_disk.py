@@ -167,7 +167,7 @@ def test_a_folder_that_another_took_the_place_of_is_left_alone_and_what_became_o
     assert "Traceback" not in said
     assert pairs(job.output) == before
     kept = len(pairs(job.folder / "elsewhere"))
-    assert f"its {kept} pairs are where it was moved to" in said
+    assert f"its {kept} pairs are where the folder was moved to" in said
     assert len(job.issued()) == kept + 1
 
 

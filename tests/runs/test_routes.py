@@ -167,7 +167,7 @@ def test_an_agency_whose_day_is_used_up_ends_the_run_for_nobody_else(play):
     failures = [row for key, row in job.failures().items() if key.startswith("Loc")]
     assert [row["cause"] for row in failures] == ["rate_limited"] * 4
     assert "daily limit of requests for CoA is used up; run the same command again after 20" in failures[0]["message"]
-    assert done.stderr.count("nothing more is asked of the agency CoA") == 1
+    assert done.stderr.count("no more requests for the agency CoA") == 1
 
 
 def test_an_agency_that_asks_for_a_long_pause_ends_the_run_for_nobody_else(play):
