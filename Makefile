@@ -23,7 +23,7 @@ $(shell rm -f $(RUN_STAMP) $(DEV_STAMP))
 endif
 endif
 
-.PHONY: help setup recover plan demo sandbox test bench lint pictures lock clean
+.PHONY: help setup recover plan demo sandbox test bench lint audit pictures lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -60,7 +60,7 @@ plan: $(RUN_STAMP) ## show what a run would do: make plan INPUT=installs.csv [OU
 	@test -n "$$INPUT" || { echo "error: INPUT is not set: make plan INPUT=installs.csv" >&2; exit 2; }
 	@exec $(VENV)/bin/recover plan $${OUTPUT:+--output "$$OUTPUT"} $(ARGS) -- "$$INPUT"
 
-demo: $(RUN_STAMP) ## run the job on the example list against a local sandbox, then run it again
+demo: $(RUN_STAMP) ## run the job on the example list against a local sandbox, again, and into an app's store
 	@exec $(NEWEST_PYTHON) -m jobs.sandbox.demo
 
 sandbox: $(RUN_STAMP) ## start a local HighLevel to rehearse with
@@ -74,6 +74,10 @@ bench: $(DEV_STAMP) ## compare this job with what people would use instead: make
 
 lint: $(DEV_STAMP) ## check the code with ruff and mypy, and the READMEs' links and commands
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/python -m tests.docs
+
+audit: ## look up known vulnerabilities of the locked packages
+	@test -x .venvs/audit/bin/pip-audit || { $(PYTHON) -m venv .venvs/audit && .venvs/audit/bin/python $(PIP) pip-audit; }
+	@.venvs/audit/bin/python -m tests.audit
 
 pictures: $(DEV_STAMP) ## make the README's pictures again, from real runs against the sandbox
 	@set -e; for picture in tests/pictures/[a-z]*.py; do $(NEWEST_PYTHON) -m tests.pictures.$$(basename $$picture .py); done
