@@ -18,7 +18,19 @@ from jobs.core.clock import utc_now
 from jobs.core.errors import Exit, Problem, UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.core.model import Cause, Route
-from jobs.options import BEFORE, COLUMNS, INPUT, OUTPUT, ROUTES, Duration, chosen_columns, given_options
+from jobs.options import (
+    BEFORE,
+    COLUMNS,
+    INPUT,
+    LOG_FORMAT,
+    OUTPUT,
+    QUIET,
+    ROUTES,
+    Duration,
+    chosen_columns,
+    given_options,
+    sure,
+)
 from jobs.system.process import fill_streams, no_core_dumps
 from jobs.system.signals import Interrupted, Signals
 
@@ -57,8 +69,8 @@ def cli() -> None:
 @COLUMNS
 @click.option("--force", is_flag=True, help="Try recovered installs too. A new pair may end the one in use.")
 @BEFORE
-@click.option("--quiet", is_flag=True, help="Print nothing if all is well.")
-@click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)
+@QUIET
+@LOG_FORMAT
 @click.pass_obj
 def run(
     terminal: Terminal,
@@ -86,7 +98,7 @@ def run(
     terminal.begins(manifest, given_options())
     start = _start(manifest, rate, workers, columns)
     secrets = [app.client_secret for app in start.apps.known.values()]
-    secrets.append(start.settings.notify.url)
+    secrets += [start.settings.notify.url, *start.settings.deliver.secrets]
     terminal.configured(start.settings.log.level, secrets, start.warnings)
     moment = utc_now() if force else before or ""
     run_options = RunOptions(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment)
@@ -155,6 +167,86 @@ def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> 
 
 
 @cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--id", "ids", multiple=True, help="Only this install, even if its pair was taken. Repeat it for more installs."
+)
+@click.option("--all", "everything", is_flag=True, help="Every pair, even if it was taken.")
+@click.option("--test", is_flag=True, help="Hand over one made-up pair, which leaves nothing behind.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def deliver(terminal: Terminal, folder: Path, ids: tuple[str, ...], everything: bool, test: bool, yes: bool) -> int:
+    """Hand over to your app the pairs that wait in DIR. HighLevel is not asked for anything."""
+    from jobs.deliver import deliver as hand_over
+    from jobs.deliver import test as try_out
+    from jobs.start import PROJECT
+
+    if test:
+        return try_out(folder, PROJECT, os.environ, click.echo)
+    if ids and everything:
+        raise click.UsageError("--all means every install, and --id means some of them: give only one of them")
+    if everything:
+        sure("a pair that your app has refreshed since would break that connection again", yes=yes)
+    return hand_over(folder, PROJECT, os.environ, None if everything else ids, terminal)
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--all", "everything", is_flag=True, help="Also pairs that were not delivered.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def purge(terminal: Terminal, folder: Path, everything: bool, yes: bool) -> int:
+    """Forget the token pairs in DIR that were delivered."""
+    from jobs.purge import purge as forget
+    from jobs.start import PROJECT
+
+    is_sure = partial(sure, yes=yes)
+    for line in forget(folder, PROJECT, os.environ, everything=everything, sure=is_sure, say=terminal.waits):
+        click.echo(line)
+    return Exit.OK
+
+
+@cli.command()
+@INPUT
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="A list for `recover run` of what is not known to work."
+)
+@click.option("--with-tokens", is_flag=True, help="Keep the tokens in that list, for the routes that need them.")
+@click.option("--rate", type=float, help="Requests a second.")
+@COLUMNS
+@QUIET
+@LOG_FORMAT
+@click.pass_obj
+def check(
+    terminal: Terminal,
+    manifest: Path,
+    output: Path | None,
+    with_tokens: bool,
+    rate: float | None,
+    columns: tuple[str, ...],
+    quiet: bool,
+    log_format: str,
+) -> int:
+    """Say which installs that INPUT lists have an access token that works.
+
+    One GET an install. It proves only the access token, and spends nothing: no refresh token is sent, and no pair is changed.
+    """
+    from jobs.check import check as look
+    from jobs.check import prepare
+    from jobs.start import PROJECT
+
+    del quiet, log_format  # `_terminal` has read them.
+    if with_tokens and output is None:
+        raise click.UsageError("--with-tokens keeps tokens in the list of --output; give that too")
+    terminal.begins(manifest, given_options())
+    options = {} if rate is None else {"--rate": str(rate)}
+    question = prepare(PROJECT, os.environ, manifest, options, chosen_columns(columns))
+    secrets = [app.client_secret for app in question.apps.known.values()]
+    terminal.configured(question.settings.log.level, secrets, question.warnings)
+    return look(question, output, terminal, with_tokens=with_tokens)
+
+
+@cli.command()
 @click.option(
     "--company", "companies", multiple=True, required=True, help="Id of an agency. Repeat it for more agencies."
 )
@@ -181,13 +273,14 @@ def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> i
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
 @click.option("--world", type=click.Path(path_type=Path), help="File that says how apps and installs behave.")
-def sandbox(port: int, world: Path | None) -> int:
+@click.option("--receiver", is_flag=True, help="Also run a store that new pairs can be handed over to.")
+def sandbox(port: int, world: Path | None, receiver: bool) -> int:
     """Run a local HighLevel to rehearse with."""
     from jobs.sandbox.command import run as serve
     from jobs.start import PROJECT
 
     try:
-        serve(world or PROJECT / "data" / "sandbox.example.json", port, sys.stdout)
+        serve(world or PROJECT / "data" / "sandbox.example.json", port, sys.stdout, receiver=receiver)
     except ValueError as error:
         raise UserError(Problem(str(error), "", "correct it and start again")) from None
     return Exit.OK
@@ -253,7 +346,7 @@ def _terminal(arguments: list[str], out: Stream, err: Stream) -> Terminal:
         return LiveScreen(console(err))
 
     options = arguments[1 : arguments.index("--") if "--" in arguments else None]
-    for_run = arguments[:1] == ["run"]
+    for_run = arguments[:1] in (["run"], ["check"])
     as_json = for_run and ("--log-format=json" in options or ("--log-format", "json") in itertools.pairwise(options))
     quiet = for_run and "--quiet" in options
     drawn = for_run and not as_json and not quiet and draws(err, os.environ)

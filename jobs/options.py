@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,15 @@ def chosen_columns(columns: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
+def sure(why: str, *, yes: bool) -> None:
+    """Return where the user is sure, although `why`: `--yes` says so, else a person at a terminal is asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{why}; say --yes if you are sure")
+    click.confirm(f"{why}. Go on?", abort=True, err=True)
+
+
 def given_options() -> list[tuple[str, str]]:
     """The options that were given, each with its value. The value of a flag is empty."""
     context = click.get_current_context()
@@ -129,3 +139,5 @@ COLUMNS = click.option(
     metavar="ID=NAME",
     help="The column that holds location_id (or another id or token), whatever its header. `location_id=` means there is none.",
 )
+QUIET = click.option("--quiet", is_flag=True, help="Print nothing if all is well.")
+LOG_FORMAT = click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)

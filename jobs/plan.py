@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.core.causes import ADVICE
 from jobs.core.clock import duration, utc
 from jobs.core.model import Cause
+from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.opening import LEDGER, is_begun, reading, refuse_another
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.core.model import Route
+    from jobs.ledger.ledger import Ledger
     from jobs.start import Plan, Start
 
 
@@ -44,8 +46,24 @@ def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
             yield f"{count:,} more do not name their company: the route agency can serve those that an agency lists"
         elif route != "unplaced":
             yield f"the route {route} can serve {count:,} of them, judging by the list and the ledger"
+    yield from _deliveries(plan)
     seconds = round(2 * plan.to_do / requests_per_second)
     yield f"about {duration(seconds)} at {requests_per_second:g} requests/s, if nothing fails"
+
+
+def _with_deliveries(plan: Plan, start: Start, ledger: Ledger) -> Plan:
+    """The plan with where new pairs go, and how many wait to be handed over already."""
+    if start.settings.deliver.target is None:
+        return plan
+    from jobs.outgoing.deliver.opening import where  # slow to import, and needed only with a target
+
+    return replace(plan, deliver_to=where(start.settings.deliver), undelivered=ledger.ask(how_many_wait))
+
+
+def _deliveries(plan: Plan) -> Iterator[str]:
+    if plan.deliver_to:
+        wait = _counted(plan.undelivered, "pair waits", "pairs wait")
+        yield f"new pairs go to {plan.deliver_to}; {wait} to be delivered already"
 
 
 def _counted(count: int, one: str, many: str) -> str:
@@ -68,4 +86,5 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
         plan = make_plan(count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed)
         companies = start.manifest.with_companies
         reach = ledger.ask(lambda found: served(found, start.needed, routes, utc(), before, with_companies=companies))
-        return replace(plan, routes=reach, warnings=start.warnings)
+        plan = replace(plan, routes=reach, warnings=start.warnings)
+        return _with_deliveries(plan, start, ledger)

@@ -14,12 +14,14 @@ from jobs.core.clock import utc_now
 from jobs.core.errors import Exit, UserError
 from jobs.core.file_errors import FileError, problem_of
 from jobs.core.model import Cause, Failed, Recovered, Run, ThisRun
+from jobs.deliver import courier_for, end_courier, hand_over_rest
 from jobs.ledger.counts import as_it_stands, count_pairs, recovery_ages
+from jobs.ledger.deliveries import free, let_tries_go_first
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.opening import LEDGER, open_ledger
 from jobs.ledger.sqlite import HeldError, usual_wait
-from jobs.recovery.stop import Stop, end_of, remaining
+from jobs.recovery.stop import Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import REPORTS
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.ledger.ledger import Ledger
+    from jobs.outgoing.deliver.courier import Courier
     from jobs.recovery.runner import Progress
     from jobs.start import Plan, RunOptions, Start
     from jobs.terminal.terminal import Terminal
@@ -58,15 +61,14 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         terminal.started(opening)
         beside, command = ReportBeside(folder), terminal.next_command(start.manifest.path, folder, run.recovered_before)
         held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside)))
-        this_run = run.this_run
+        this_run, courier = run.this_run, _open_courier(start, ledger)
         try:
             for progress in _work(start, ledger, todo, options, stop, make_room):
                 this_run = _count(this_run, progress)
+                _tell_deliveries(courier, terminal)
                 terminal.ended(progress, this_run, signalled=stop.signalled)
-                if stop.signalled and progress.in_flight:
-                    beside.begin()
-                if not in_place():
-                    stop.ask("disk", Exit.STOPPED_EARLY, f"{folder} was moved or removed while the run was under way")
+                _look_after(stop, progress, beside, in_place)
+            _deliver_rest(courier, ledger, stop, terminal)
         except OSError as error:
             _stop_for(stop, error)
         except Exception:
@@ -74,16 +76,51 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
             raise
         finally:  # None of these steps raises because of a bad disk, so all of them are taken.
             make_room()
+            end_courier(courier)
             terminal.reporting()
             beside.end()
             there = in_place() or _bring_back(ledger, folder, stop)
-            run = replace(run, this_run=this_run)
+            run = replace(run, this_run=this_run, delivery=courier.report if courier else run.delivery)
             run = _finish(_counted(run, plan, ledger, stop) if there else run, stop, sum(todo.values()))
             run = _with_hints(run, start, terminal.warn)
             run = _report(run, folder, ledger, start, terminal) if there else run
             changed = failed_set_changed(ledger.engine)
             terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
+
+
+def _look_after(stop: Stop, progress: Progress, beside: ReportBeside, in_place: Callable[[], bool]) -> None:
+    """Begin reports when a signal came, and stop when the folder is gone."""
+    if stop.signalled and progress.in_flight:
+        beside.begin()
+    if not in_place():
+        gone = f"{beside.folder} was moved or removed while the run was under way"
+        stop.ask("disk", Exit.STOPPED_EARLY, gone)
+
+
+def _open_courier(start: Start, ledger: Ledger) -> Courier | None:
+    """What hands pairs over beside the run, under way; None without a target."""
+    courier = courier_for(start.settings, ledger, start.environment, start.manifest.columns)
+    if courier is not None:
+        ledger.write(let_tries_go_first)
+        courier.start()
+    return courier
+
+
+def _tell_deliveries(courier: Courier | None, terminal: Terminal) -> None:
+    """More may wait to be handed over now; say what became of the pairs before."""
+    if courier is not None:
+        courier.nudge()
+        terminal.handed_over(courier)
+
+
+def _deliver_rest(courier: Courier | None, ledger: Ledger, stop: Stop, terminal: Terminal) -> None:
+    """Hand over what still waits, now that nothing is tried any more."""
+    if courier is not None:
+        ledger.write(free)
+        for _ in hand_over_rest(courier, stop.ends_delivery):
+            terminal.delivering(courier)
+        terminal.handed_over(courier)
 
 
 def _stop_for(stop: Stop, error: OSError) -> None:
@@ -218,7 +255,10 @@ def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
 def _finish(run: Run, stop: Stop, lined_up: int) -> Run:
     """The run with its end: when, with which exit code, and why."""
     left = remaining(run.this_run.attempted, lined_up, run.counts.pending)
-    failed = bool(run.counts.failed or run.this_run.failed or run.kept)
+    counts = run.counts
+    if stop.because == "time_limit" and counts.undelivered and left is Left.NOTHING:
+        left = Left.SOME
+    failed = bool(counts.failed or run.this_run.failed or run.kept or counts.undelivered)
     code = end_of(stop.because, stop.code, left, failed=failed)
     stopped = bool(stop.because) and code not in {Exit.OK, Exit.SOME_FAILED}
     return replace(

@@ -11,7 +11,7 @@ from jobs.core.clock import utc_now
 from jobs.core.errors import UserError, refuse
 from jobs.ledger import support_queries
 from jobs.ledger.changes import changes
-from jobs.ledger.counts import under_way
+from jobs.ledger.counts import as_it_stands, under_way
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.opening import RESULTS, must_hold_ledger, open_ledger
 from jobs.ledger.reads import failures, last_run, records, user_columns
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from jobs.core.model import App, Cause, Run
+    from jobs.core.model import App, Cause, DeliveryReport, Run
     from jobs.ledger.ledger import Ledger
     from jobs.reports.messages import Messages
 
@@ -104,10 +104,7 @@ def report_again(
     UserError if the folder has no ledger.
     """
     must_hold_ledger(folder)
-    try:
-        apps = load_apps(project, environment_of(project, environment)).known
-    except UserError:
-        apps = {}  # The reports need them only for the reinstall links.
+    apps = _apps(project, environment)
     messages = load_messages(project / MESSAGES)
     for warning in messages.warnings if cut_short is None else ():
         say(warning)
@@ -124,6 +121,35 @@ def report_again(
             return run, cut_short is not None and failed_set_changed(ledger.engine)
     finally:
         ledger.close()
+
+
+def render_with(
+    ledger: Ledger,
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+    delivery: DeliveryReport | None,
+) -> Run:
+    """The last run with what was delivered since, once the reports of `folder` are rendered. Raises as `report_again`."""
+    with alone(folder, patience_for_reports(say)):
+        with at_one_moment(ledger.engine) as connection:
+            run = last_run(connection)
+            if run is None:
+                raise refuse("holds no run yet", str(folder), "run the job first")
+            run = replace(run, delivery=delivery or run.delivery)
+            run = as_it_stands(connection, run, run.counts.rows) if run.finished_at else under_way(connection, run)
+        ledger.save_run(run)
+        render(folder, ledger, run, _apps(project, environment), load_messages(project / MESSAGES))
+        return run
+
+
+def _apps(project: Path, environment: Mapping[str, str]) -> Mapping[str, App]:
+    """The apps, which the reports need for the reinstall links alone."""
+    try:
+        return load_apps(project, environment_of(project, environment)).known
+    except UserError:
+        return {}
 
 
 def _as_it_stands(connection: Connection) -> Run | None:

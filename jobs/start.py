@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from dotenv.parser import parse_stream
 
 from jobs.config.apps import Apps, base_url, load_apps, too_open
 from jobs.config.settings import Settings, load_settings
-from jobs.core.errors import Problem, UserError, refuse
+from jobs.core.errors import Gathered, Problem, UserError, refuse
 from jobs.core.file_errors import what_to_do
 from jobs.core.model import Broken, Level, Route, Row, Status
 from jobs.highlevel.proxy import check_way_out
@@ -25,15 +25,15 @@ from jobs.manifest.warnings import ListWarnings
 from jobs.reports.messages import Messages, load_messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from jobs.config.settings import DeliverSettings
     from jobs.core.model import Cause
     from jobs.ledger.ledger import StagedGroup
     from jobs.manifest.layout import Chosen
 
 MESSAGES = Path("config") / "messages"
 PROJECT = Path(__file__).resolve().parent.parent
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +97,8 @@ def make_start(
     `options` are the settings of the command line, by option. `chosen` says which column of INPUT is which. Raises
     UserError with every problem found.
     """
-    problems: list[Problem] = []
-
-    def take(read: Callable[[], _T]) -> _T | Any:
-        try:
-            return read()
-        except UserError as error:
-            problems.extend(error.problems)
-            return None
-
+    gathered = Gathered()
+    take = gathered.take
     known = take(lambda: environment_of(project, environment)) or dict(environment)
     settings = take(lambda: load_settings(project / "config" / "recovery.toml", known, options))
     apps = take(lambda: load_apps(project, known))
@@ -114,11 +107,19 @@ def make_start(
     opened = take(lambda: open_manifest(manifest, chosen or {}))
     noticed = ListWarnings()
     needed = take(lambda: needed_apps(opened.rows(noticed), apps or Apps())) if opened else set()
+    take(lambda: _check_target(settings.deliver, opened.columns, known) if settings and opened else None)
     messages = load_messages(project / MESSAGES)
-    if problems:
-        raise UserError(*problems)
+    gathered.raise_all()
     told = tuple(noticed.warnings())
     return Start(settings, apps, url, opened, frozenset(needed), messages, known, told)
+
+
+def _check_target(deliver: DeliverSettings, columns: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raise UserError if new pairs must be handed over to a target that can never work."""
+    if deliver.target is not None:
+        from jobs.outgoing.deliver.opening import check_target  # slow to import, and needed only with a target
+
+        check_target(deliver, columns, environment)
 
 
 def output_for(project: Path, manifest: Path, given: Path | None) -> Path:
@@ -176,6 +177,8 @@ class Plan:
     to_do: int = 0
     routes: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    deliver_to: str = ""
+    undelivered: int = 0
 
 
 def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken]:

@@ -18,7 +18,7 @@ from jobs.cli import cli
 PROJECT = Path(__file__).resolve().parent.parent
 READMES = [PROJECT / "README.md", *sorted(PROJECT.glob("[a-z]*/**/README.md"))]
 # Files that users and runs make.
-MADE = re.compile(r"config/apps\.toml|data/recovery\.log|data/installs(/.*)?")
+MADE = re.compile(r"config/apps\.toml|data/recovery\.log|data/(installs|affected)(/.*)?")
 PLACE = re.compile(r"(?:jobs|config|data|tests|\.github|\.ci)/[\w./-]+")
 # The targets that pass ARGS to a command of the job.
 TARGETS_WITH_ARGS = {"recover": "run", "plan": "plan"}

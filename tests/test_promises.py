@@ -9,7 +9,7 @@ from tests.helpers.job import PROJECT
 README = (PROJECT / "tests" / "README.md").read_text(encoding="utf-8")
 PROMISES = README.partition("## What the job promises\n")[2].partition("\n## ")[0]
 TESTS = {file.stem.removeprefix("test_"): file for file in (PROJECT / "tests").rglob("test_*.py")}
-TOPICS = ["crash", "power", "bad_server", "disk", "environment", "locks", "secrets", "bad_lists"]
+TOPICS = ["crash", "power", "bad_server", "disk", "environment", "locks", "secrets", "bad_lists", "deliver", "check"]
 
 
 def names_in(topic):

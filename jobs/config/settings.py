@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+from base64 import b64decode
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 OPTIONS = {"--rate": ("pace", "requests_per_second"), "--workers": ("pace", "workers")}
 _PREFIX = "RECOVERY_"
 _SHORTEST = 0.001
+_KEY_BYTES = range(24, 65)
+# In a file that is committed they would be seen by everybody.
+_NEVER_IN_FILE = {("deliver", "url"), ("deliver", "secret"), ("deliver", "database_url")}
 _Seconds = Annotated[float, Meta(ge=_SHORTEST, le=86_400)]
 _Wait = Annotated[float, Meta(ge=0, le=86_400)]
 
@@ -88,6 +92,56 @@ class NotifySettings(_Section, frozen=True):
         return bool(self.command or self.url.reveal())
 
 
+class Statements(tuple[str, ...]):
+    """One SQL statement, or a list of them."""
+
+    __slots__ = ()
+
+
+class SigningSecrets(tuple[Secret, ...]):
+    """`whsec_` and base64 of 24 to 64 bytes; several, separated by spaces, while one is rotated."""
+
+    __slots__ = ()
+
+
+class DatabaseUrl(Secret):
+    """An SQLAlchemy URL, which may hold a password."""
+
+    __slots__ = ()
+
+
+class DeliverSettings(_Section, frozen=True):
+    """Where new pairs are handed over: to an address, a command, or a database; all empty: nowhere.
+
+    `timeout_seconds` are those of one try, `attempts` the tries of an install in a run; after `give_up_after` installs in
+    a row that the target could not take, delivery rests for the run.
+    """
+
+    url: Secret = Secret("")
+    secret: SigningSecrets = SigningSecrets()
+    command: Words = Words()
+    database_url: DatabaseUrl = DatabaseUrl("")
+    sql: Statements = Statements()
+    workers: Annotated[int, Meta(ge=1, le=64)] = 4
+    timeout_seconds: _Seconds = 30
+    attempts: Annotated[int, Meta(ge=1, le=100)] = 5
+    give_up_after: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What is never shown."""
+        return (self.url, *self.secret, self.database_url)
+
+    @property
+    def target(self) -> str | None:
+        """The kind of target, or None if pairs are handed over nowhere."""
+        if self.url.reveal():
+            return "url"
+        if self.command:
+            return "command"
+        return "sql" if self.database_url.reveal() or self.sql else None
+
+
 class Settings(_Section, frozen=True):
     """Every setting of the job."""
 
@@ -97,6 +151,7 @@ class Settings(_Section, frozen=True):
     stop: StopSettings = StopSettings()
     log: LogSettings = LogSettings()
     notify: NotifySettings = NotifySettings()
+    deliver: DeliverSettings = DeliverSettings()
 
 
 def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
@@ -112,7 +167,22 @@ def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[s
     if problems:
         raise UserError(*problems)
     values = {section: in_file.get(section, {}) | over.get(section, {}) for section in in_file | over}
-    return convert(values, Settings, strict=False, dec_hook=_own)
+    settings = convert(values, Settings, strict=False, dec_hook=_own)
+    if wrong := _wrong_target(settings.deliver):
+        raise UserError(wrong)
+    return settings
+
+
+def _wrong_target(deliver: DeliverSettings) -> Problem | None:
+    """What keeps the settings of a delivery from naming one whole target."""
+    address, database = deliver.url.reveal(), deliver.database_url.reveal() or deliver.sql
+    if sum(map(bool, (address, deliver.command, database))) > 1:
+        return Problem("names more than one target", "deliver", "keep one of deliver.url, deliver.command, deliver.sql")
+    if address and not deliver.secret:
+        return Problem("has no secret to sign with", "deliver.url", "set RECOVERY_DELIVER__SECRET (whsec_...) in .env")
+    if database and not (deliver.database_url.reveal() and deliver.sql):
+        return Problem("lacks its other half", "deliver.sql", "set both RECOVERY_DELIVER__DATABASE_URL and deliver.sql")
+    return None
 
 
 def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
@@ -130,6 +200,12 @@ def _own(kind: type, value: object) -> object:
     """A value of one of our own types. Raises ValueError with words that are shown and never hold the value."""
     if kind is Words:
         return _words(value)
+    if kind is Statements:
+        return _statements(value)
+    if kind is SigningSecrets and isinstance(value, str):
+        return SigningSecrets(_signing_secret(word) for word in value.split())
+    if kind is DatabaseUrl and isinstance(value, str):
+        return DatabaseUrl(value)
     if kind is Secret and isinstance(value, str):
         parts = urlsplit(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
@@ -150,6 +226,27 @@ def _words(value: object) -> Words:
     if (words and not words[0]) or any("\0" in word for word in words):
         raise ValueError("it does not begin with the name of a program, or holds a NUL character")
     return Words(words)
+
+
+def _statements(value: object) -> Statements:
+    """A JSON list in a text is statements, and any other text is one."""
+    found = value
+    if isinstance(value, str):
+        found = _json_list(value) if value.lstrip().startswith("[") else [value]
+    if not isinstance(found, list) or not all(isinstance(statement, str) for statement in found):
+        raise ValueError("it is neither a statement nor a list of statements")
+    return Statements(statement.strip() for statement in found if statement.strip())
+
+
+def _signing_secret(word: str) -> Secret:
+    prefix, _, encoded = word.partition("_")
+    try:
+        key = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if prefix != "whsec" or len(key) not in _KEY_BYTES:
+        raise ValueError("it is not `whsec_` and the base64 of 24 to 64 bytes")
+    return Secret(word)
 
 
 def _json_list(text: str) -> list[str]:
@@ -209,6 +306,10 @@ def _problems(
             place = (section, key)
             if key not in types:
                 problems.append(Problem("is an unknown setting", *_unknown(place, file, names)))
+                continue
+            if strict and place in _NEVER_IN_FILE and value:
+                name = f"{_PREFIX}{section}__{key}".upper()
+                problems.append(Problem("is a secret", _where(place, file, names), f"set {name} in .env instead"))
                 continue
             try:
                 convert(value, types[key], strict=strict, dec_hook=_own)

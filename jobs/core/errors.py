@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Exit(IntEnum):
@@ -62,3 +66,23 @@ class UserError(Exception):
 def refuse(what: str, where: str, todo: str, code: Exit = Exit.CANNOT_START) -> UserError:
     """The error for a single problem."""
     return UserError(Problem(what, where, todo), code=code)
+
+
+class Gathered:
+    """Problems of several readings, so that a person fixes them in one go."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+
+    def take(self, read: Callable[[], Any]) -> Any:
+        """What `read` returns, or None if it raises UserError. The problems of that are kept."""
+        try:
+            return read()
+        except UserError as error:
+            self._problems.extend(error.problems)
+            return None
+
+    def raise_all(self) -> None:
+        """Raise UserError with every problem, if there are any."""
+        if self._problems:
+            raise UserError(*self._problems)

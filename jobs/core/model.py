@@ -54,7 +54,7 @@ class Cause(StrEnum):
 
 
 class Stage(StrEnum):
-    """The call that failed. `manifest` means that no call was made."""
+    """The call that failed. `manifest` means that no call was made. `proof` is the call of a check, and is in no report."""
 
     MANIFEST = "manifest"
     RECONNECT = "reconnect"
@@ -62,6 +62,7 @@ class Stage(StrEnum):
     INSTALLED_LOCATIONS = "installed_locations"
     LOCATION_TOKEN = "location_token"  # noqa: S105 - the name of a call
     REFRESH = "refresh"
+    PROOF = "proof"
 
 
 class Route(StrEnum):
@@ -122,7 +123,9 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A usable line of the manifest, with its old pair. `client_id` may be empty. `cells` are the user's own, in order."""
+    """A usable line of the manifest, with its old pair and its scope. `client_id` may be empty. `cells` are the user's own,
+    in order.
+    """
 
     line: int
     client_id: str
@@ -132,6 +135,7 @@ class Row:
     cells: tuple[str, ...]
     access_token: Secret | None = None
     refresh_token: Secret | None = None
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +246,15 @@ class Unfinished:
 Outcome = Recovered | Failed | Unfinished
 
 
+class Delivery(StrEnum):
+    """How the kept pair of an install stands with the app's own store, where pairs are handed over."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    PURGED = "purged"
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is known about one install, or about one broken line (`line` > 0 and no `level`).
@@ -269,6 +282,9 @@ class Record:
     first_failed_at: str = ""
     last_tried_at: str = ""
     recovered_at: str = ""
+    delivery: Delivery | None = None
+    delivered_at: str = ""
+    refused_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +297,20 @@ class Counts:
     recovered: int = 0
     failed: int = 0
     pending: int = 0
+    delivered: int = 0
+    undelivered: int = 0
+    purged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    """What a command handed over: the kind of its target (None: no target), how many pairs, and why it rested if it did."""
+
+    target: str | None = None
+    attempted: int = 0
+    delivered: int = 0
+    failed: int = 0
+    rested_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,3 +348,4 @@ class Run:
     failures_by_owner: dict[str, int] = field(default_factory=dict)
     recovered_before: str = ""
     kept: int = 0
+    delivery: DeliveryReport = field(default_factory=DeliveryReport)

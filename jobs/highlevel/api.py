@@ -11,15 +11,16 @@ import requests
 from requests import PreparedRequest
 
 from jobs.core.causes import Closes, closes, leaves_in_doubt
-from jobs.core.model import Answer, App, Cause, Install, Level, Stage, Tokens
+from jobs.core.model import Answer, App, Cause, Install, InstallKey, Level, Stage, Tokens
 from jobs.highlevel.network_errors import judge
 from jobs.highlevel.parsing import CallFailed, Heard, read_body, read_code, read_page, read_tokens
+from jobs.highlevel.proofs import VERSION, filled, proof_for, read_proof
 from jobs.highlevel.reasons import Attempted, of_this_machine, reason, why_unreachable
 from jobs.highlevel.transport import Dropped, Limits, Transport
 from jobs.pace.gate import Resource, Rests, Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from jobs.core.secret import Secret
@@ -272,6 +273,18 @@ class HighLevel:
         pages.seen.add(next_page)
         pages.found |= page
         pages.next_page, pages.whole, pages.failures = next_page, not next_page, 0
+
+    def prove(self, key: InstallKey, token: Secret, scopes: Collection[str] | None) -> None:
+        """Return where HighLevel answers `token` with the account that it is of. Raises CallFailed, Stopped.
+
+        It spends nothing. `scopes` choose the call; None: they are not known. Source: see `proofs`.
+        """
+        proof = proof_for(key.level, scopes)
+        path, query = filled(proof, key)
+        request = self._with_bearer("GET", path, VERSION, token, params=query)
+        resource = Resource(key.client_id, key.account_id, bearer=True)
+        heard, answer = self._call(request, _Call(Stage.PROOF, resource, (token,)))
+        read_proof(heard, answer, proof, key.account_id)
 
     def _with_bearer(self, method: str, path: str, version: str, bearer: Secret, **more: Any) -> PreparedRequest:
         headers = {**self._headers, "Version": version, "Authorization": f"Bearer {bearer.reveal()}"}

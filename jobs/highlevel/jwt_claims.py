@@ -1,7 +1,7 @@
 """The claims of a token. HighLevel's tokens are JWTs, whose payload can be read without the key that signed them.
 
-Source of the names: API notes, section 4 (`authClass`, `authClassId`, `sourceId`, `exp`). Source of the lengths: RFC
-7518.
+Source of the names: API notes, section 4 (`authClass`, `authClassId`, `sourceId`, `exp`). Source of `oauthMeta.scopes`:
+payloads that people have shown in public. Source of the lengths: RFC 7518.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jobs.core.model import InstallKey
     from jobs.core.secret import Secret
 
+EXPIRED = "the token has expired"
 _BEGINS_AS_JSON = "eyJ"
 _PARTS = 3
 _SHORTEST_SIGNATURE = 43
@@ -28,12 +29,16 @@ _SENDABLE = re.compile(r"[\x21-\x7e]{1,16384}")
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Whose token it is. A missing claim is empty. `expires` is in seconds since 1970, up to the year 9999, or None."""
+    """Whose token it is. A missing claim is empty. `expires` is in seconds since 1970, up to the year 9999, or None.
+
+    `scopes`: what the token may do, or None if it does not say.
+    """
 
     level: str
     account_id: str
     client_id: str
     expires: float | None
+    scopes: frozenset[str] | None = None
 
 
 def read_claims(token: Secret) -> Claims | None:
@@ -47,6 +52,7 @@ def read_claims(token: Secret) -> Claims | None:
         _text(payload, "authClassId"),
         _text(payload, "sourceId"),
         _moment(payload.get("exp")),
+        _scopes(payload.get("oauthMeta")),
     )
 
 
@@ -71,7 +77,7 @@ def why_useless(token: Secret, key: InstallKey, now: float) -> str:
         (claims.client_id not in ("", key.client_id), "the token belongs to another app"),
         (claims.level not in ("", key.level), "the token belongs to another install"),
         (claims.account_id not in ("", key.account_id), "the token belongs to another install"),
-        (claims.expires is not None and claims.expires <= now, "the token has expired"),
+        (claims.expires is not None and claims.expires <= now, EXPIRED),
     )
     return next((words for wrong, words in checks if wrong), "")
 
@@ -87,6 +93,11 @@ def _part(text: str) -> dict[str, Any] | None:
 def _text(payload: dict[str, Any], name: str) -> str:
     value = payload.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _scopes(meta: Any) -> frozenset[str] | None:
+    found = meta.get("scopes") if isinstance(meta, dict) else None
+    return frozenset(one for one in found if isinstance(one, str)) if isinstance(found, list) else None
 
 
 def _moment(value: Any) -> float | None:

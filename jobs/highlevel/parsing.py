@@ -37,6 +37,7 @@ _ASKED_FOR = {
     Stage.REFRESH: ("access_token", "accessToken"),
     Stage.LOCATION_TOKEN: ("access_token", "accessToken"),
     Stage.INSTALLED_LOCATIONS: ("items",),
+    Stage.PROOF: ("location", "locations", "company"),
 }
 LONGEST_MESSAGE = 300  # Characters of a report's `message`.
 _SAYS = 2_000
@@ -84,7 +85,7 @@ class Heard:
             return self.raw.status
         return _status_in(self.body, self.stage) or self.raw.status
 
-    @property
+    @cached_property
     def server_time(self) -> datetime | None:
         """The server's clock, by its Date header."""
         return _date(_header(self.raw.headers, "date"))
@@ -137,11 +138,19 @@ class Heard:
     @property
     def retry_after(self) -> float | None:
         """Seconds that the server asks to wait, at most a year. A date is taken by the server's own clock."""
-        text = _header(self.raw.headers, "retry-after").strip()
-        if _SECONDS.fullmatch(text):
-            return min(float(text), A_YEAR) if len(text) < _LONGEST_SECONDS else A_YEAR
-        until = _as_date(text)
-        return min(max(0.0, (until - (self.server_time or self.now)).total_seconds()), A_YEAR) if until else None
+        return retry_after_of(self.raw.headers, self.now)
+
+
+def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that a server asks to wait, at most a year. A date is taken by its own clock, or by `now` if it tells none."""
+    text = _header(headers, "retry-after").strip()
+    if not text:
+        return None
+    if _SECONDS.fullmatch(text):
+        return min(float(text), A_YEAR) if len(text) < _LONGEST_SECONDS else A_YEAR
+    until = _as_date(text)
+    clock = _date(_header(headers, "date")) or now
+    return min(max(0.0, (until - clock).total_seconds()), A_YEAR) if until else None
 
 
 def read_body(heard: Heard) -> dict[str, Any]:
@@ -191,6 +200,7 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install, *, agency:
         refresh = ""
     elif not _is_opaque(refresh, _LONGEST_TOKEN):
         raise malformed("refresh token")
+    hidden = heard.hides(body)
     user_type = _field(body, "userType", "user_type") or (install.key.level.value if agency else "")
     if not isinstance(user_type, str) or not user_type:
         raise malformed("user type")
@@ -202,9 +212,9 @@ def read_tokens(heard: Heard, body: dict[str, Any], install: Install, *, agency:
         _scope(_field(body, "scope")),
         user_type,
         _text(body, "userId", "user_id"),
-        _shown(_text(body, "companyId", "company_id"), heard.hides(body)),
+        _shown(_text(body, "companyId", "company_id"), hidden),
         _text(body, "locationId", "location_id"),
-        _trace_id(body, heard.raw.headers, heard.hides(body)),
+        _trace_id(body, heard.raw.headers, hidden),
     )
     _check_account(heard, body, install, tokens, agency)
     return tokens
@@ -256,12 +266,16 @@ def _of_another_type(heard: Heard, body: dict[str, Any], level: Level, tokens: T
     return heard.failed(body, Cause.WRONG_USER_TYPE, f"the answer is for {shown}, not for {level.value}")
 
 
-def _json(body: bytes) -> object:
-    def no_number(_: str) -> object:
-        raise ValueError
+def _no_number(_: str) -> object:
+    raise ValueError
 
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
+
+
+def _json(body: bytes) -> object:
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=no_number)
+        return _DECODER.decode(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 __all__ = [
     "changes",
     "counts",
+    "deliveries",
     "failed_set",
     "ledger",
     "moved_folder",
     "opening",
+    "purging",
     "reads",
     "refresh_log",
     "sqlite",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, case, func, select
 
 from jobs.core.causes import ADVICE
-from jobs.core.model import Cause, Counts, Run, Status
+from jobs.core.model import Cause, Counts, Delivery, Run, Status
 from jobs.ledger.changes import LINE_BY_LAST_REPORT
-from jobs.ledger.tables import broken, installs
+from jobs.ledger.tables import OF_KEPT_PAIR, broken, deliveries, installs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
     counts, retryable, by_cause, kept = standing(connection, rows, run.recovered_before)
     return replace(
         run,
-        counts=counts,
+        counts=with_deliveries(connection, counts, has_target=bool(run.delivery.target)),
         retryable=retryable,
         kept=kept,
         failures_by_cause=by_cause,
@@ -117,3 +117,21 @@ def owners(by_cause: Mapping[str, int]) -> dict[str, int]:
         owner = ADVICE[Cause(cause)].owner.value
         counted[owner] = counted.get(owner, 0) + count
     return counted
+
+
+def with_deliveries(connection: Connection, counts: Counts, *, has_target: bool) -> Counts:
+    """`counts` with how many of INPUT's kept pairs the app's store has taken, how many not yet, how many are forgotten.
+
+    Without a target no pair waits, and none was taken.
+    """
+    query = select(deliveries.c.state, func.count()).select_from(deliveries.join(installs, OF_KEPT_PAIR))
+    found = connection.execute(query.where(installs.c.position.is_not(None)).group_by(deliveries.c.state))
+    by_state: dict[str, int] = {row[0]: row[1] for row in found}
+    counts = replace(counts, purged=by_state.get(Delivery.PURGED, 0))
+    if not has_target:
+        return counts
+    return replace(
+        counts,
+        delivered=by_state.get(Delivery.DELIVERED, 0),
+        undelivered=by_state.get(Delivery.WAITING, 0) + by_state.get(Delivery.REFUSED, 0),
+    )

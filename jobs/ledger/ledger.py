@@ -85,6 +85,7 @@ class Ledger:
         self.wait = wait
         self._connection: Connection = engine.connect()
         self._writing = threading.Lock()
+        self.delivers = False
 
     def close(self) -> None:
         """Close the file."""
@@ -115,6 +116,12 @@ class Ledger:
         """What `act` returns. It may only change temporary tables."""
         with self._connection.begin():
             return act(self._connection)
+
+    def write(self, act: Callable[[Connection], _T]) -> _T:
+        """What `act` returns, which writes; synced when it returns. Any thread may do so. Raises UnwritableError."""
+        with self._writing, self.engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return act(connection)
 
     # -- the manifest ------------------------------------------------------------------------------------------
 
@@ -264,9 +271,7 @@ class Ledger:
 
     def intend(self, install: Install, at: str) -> None:
         """Record that the old token of `install` is about to be spent. Any thread may call this."""
-        with self._writing, self.engine.begin() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            refresh_log.intend(connection, install, at)
+        self.write(lambda connection: refresh_log.intend(connection, install, at))
 
     # -- outcomes ----------------------------------------------------------------------------------------------
 
@@ -285,6 +290,9 @@ class Ledger:
             writes.FAIL.execute(connection, failed)
             writes.COUNT.execute(connection, tried)
             refresh_log.settle(connection, ended)
+            if self.delivers:
+                writes.AWAIT_DELIVERY.execute(connection, back)
+                writes.FREE_DELIVERY.execute(connection, [*failed, *tried])
 
     def knows_pairs(self, fingerprints: Sequence[str]) -> bool:
         """Whether all of these pairs were recorded here."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, select
 
-from jobs.core.model import Cause, Counts, Level, Record, Run, Stage, Status, ThisRun, Tokens
+from jobs.core.model import Cause, Counts, Delivery, DeliveryReport, Level, Record, Run, Stage, Status, ThisRun, Tokens
 from jobs.core.secret import Secret
-from jobs.ledger.tables import broken, installs, layouts, runs
+from jobs.ledger.tables import OF_KEPT_PAIR, broken, deliveries, installs, layouts, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _PAGE = 200
+_WITH_DELIVERY = select(
+    installs,
+    deliveries.c.state.label("delivery"),
+    deliveries.c.at.label("delivery_at"),
+    deliveries.c.why.label("delivery_why"),
+).outerjoin(deliveries, OF_KEPT_PAIR)
 
 
 def fingerprint(access_token: str, refresh_token: str) -> str:
@@ -53,7 +59,8 @@ def run_to_text(run: Run) -> str:
 def run_from_text(text: str) -> Run:
     """The run that `run_to_text` wrote."""
     values = json.loads(text)
-    return Run(**{**values, "counts": Counts(**values["counts"]), "this_run": ThisRun(**values["this_run"])})
+    parts = {"counts": Counts, "this_run": ThisRun, "delivery": DeliveryReport}
+    return Run(**values | {name: kind(**values.get(name, {})) for name, kind in parts.items()})
 
 
 def last_run(connection: Connection) -> Run | None:
@@ -83,8 +90,8 @@ def user_columns(connection: Connection) -> tuple[str, ...]:
 def records(connection: Connection) -> Iterator[Record]:
     """Every install ever seen and every broken line, in manifest order. Installs that are no longer listed come last."""
     listed = installs.c.position.is_not(None)
-    yield from _merged(connection, select(installs).where(listed).order_by(installs.c.position), with_broken=True)
-    yield from _merged(connection, select(installs).where(~listed).order_by(installs.c.id), with_broken=False)
+    yield from _merged(connection, _WITH_DELIVERY.where(listed).order_by(installs.c.position), with_broken=True)
+    yield from _merged(connection, _WITH_DELIVERY.where(~listed).order_by(installs.c.id), with_broken=False)
 
 
 def failures(connection: Connection) -> Iterator[Record]:
@@ -166,4 +173,14 @@ def as_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
         first_failed_at=row["first_failed_at"],
         last_tried_at=row["last_tried_at"],
         recovered_at=row["recovered_at"],
+        delivery=_delivery(row, tokens),
+        delivered_at=row["delivery_at"] if row.get("delivery") == Delivery.DELIVERED else "",
+        refused_why=row.get("delivery_why") or "",
     )
+
+
+def _delivery(row: Mapping[str, Any], tokens: Tokens | None) -> Delivery | None:
+    """How the pair stands with the app's store. A pair without tokens was purged, delivered or not."""
+    if tokens is not None and not tokens.access_token.reveal():
+        return Delivery.PURGED
+    return Delivery(row["delivery"]) if row.get("delivery") else None

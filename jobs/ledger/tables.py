@@ -6,6 +6,7 @@
 - `pairs` holds the fingerprints of every pair ever recorded.
 - `spends` (since version 2) holds the fingerprints of refresh tokens that are or may be spent.
 - `reported` and `reported_lines` (since version 3) hold what the last report listed.
+- `deliveries` (since version 4) says how the pair recovered at that moment stands with the app's own store.
 - `listed` and `torn` are temporary: the usable lines of the run's manifest, with their old pairs, and the broken lines.
 - `bearers` and `locations` are temporary: the agencies' valid tokens, and the locations that the agencies list.
 
@@ -35,7 +36,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-VERSION = 3
+VERSION = 4
 metadata = MetaData()
 
 meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
@@ -130,6 +131,18 @@ reported_lines = Table(
     Column("cells", Text, nullable=False, index=True),
 )
 
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("install", Integer, primary_key=True),
+    Column("recovered_at", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="waiting"),
+    Column("turn", Text, nullable=False, server_default=""),
+    Column("at", Text, nullable=False, server_default=""),
+    Column("why", Text, nullable=False, server_default=""),
+)
+Index("deliveries_waiting", deliveries.c.turn, deliveries.c.install, sqlite_where=deliveries.c.state == "waiting")
+
 temporary = MetaData()
 listed = Table(
     "listed",
@@ -186,6 +199,8 @@ locations = Table(
     sqlite_with_rowid=False,
 )
 
+OF_KEPT_PAIR = (deliveries.c.install == installs.c.id) & (deliveries.c.recovered_at == installs.c.recovered_at)
+"""A row of `deliveries` that speaks of the pair an install has now."""
 SAME_INSTALL = (
     (listed.c.client_id == installs.c.client_id)
     & (listed.c.level == installs.c.level)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, case, update
+from sqlalchemy import bindparam, case, literal, select, update
 from sqlalchemy.dialects import sqlite
 
 from jobs.core.model import Failed, Install, Recovered, Status
 from jobs.ledger.reads import fingerprint, tokens_to_text
-from jobs.ledger.tables import installs, pairs
+from jobs.ledger.tables import deliveries, installs, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,4 +122,20 @@ FAIL = _statement(
             installs.c.first_failed_at,
         ),
     )
+)
+
+_NEW = sqlite.insert(deliveries).from_select(
+    ["install", "recovered_at", "state", "turn", "at", "why"],
+    select(installs.c.id, bindparam("at"), *map(literal, ("waiting", "", "", ""))).where(*_THE_ONE),
+)
+AWAIT_DELIVERY = _statement(
+    _NEW.on_conflict_do_update(
+        index_elements=["install"],
+        set_={name: _NEW.excluded[name] for name in ("recovered_at", "state", "turn", "at", "why")},
+    )
+)
+FREE_DELIVERY = _statement(
+    update(deliveries)
+    .where(deliveries.c.install == select(installs.c.id).where(*_THE_ONE).scalar_subquery(), deliveries.c.turn == "try")
+    .values(turn="")
 )

@@ -43,6 +43,8 @@ _REPORT_COLUMNS = frozenset(
         "trace_id",
         "attempts",
         "recovered_at",
+        "delivery",
+        "delivered_at",
         "owner",
         "next_step",
         "stage",
@@ -52,6 +54,7 @@ _REPORT_COLUMNS = frozenset(
         "reinstall_url",
     ]
 )
+_SCOPES = {"scope", "scopes"}
 _OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
 _OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
 _OF_LOCATIONS = re.compile(r"location|subacc|loc(?:id)?$")
@@ -64,7 +67,8 @@ _MOSTLY = 0.8
 class Layout:
     """Which cell of a line is which: the place of each role (-1: no such column), and the places of the user's columns.
 
-    `columns` are the names of the user's columns. `left_out` are user columns with a name that the reports use.
+    `columns` are the names of the user's columns. `left_out` are user columns with a name that the reports use. `scope` is
+    the place of what the access token may do.
     """
 
     header: tuple[str, ...]
@@ -79,6 +83,7 @@ class Layout:
     left_out: tuple[str, ...]
     from_report: bool
     ours: bool
+    scope: int = -1
 
     @property
     def width(self) -> int:
@@ -122,6 +127,7 @@ def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen 
         left_out=() if ours else tuple(left_out),
         from_report=from_report,
         ours=ours,
+        scope=next((index for index, name in enumerate(header) if _normal(name) in _SCOPES), -1),
     )
 
 

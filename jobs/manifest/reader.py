@@ -172,7 +172,8 @@ class _Lines:
             noticed.companies.add(company, line)
         level = Level.SUB_ACCOUNT if location else Level.AGENCY
         access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))
-        return Row(line, client, level, location or company, company, own, access, refresh)
+        scope = _said(cells[layout.scope]) if layout.scope >= 0 else ""
+        return Row(line, client, level, location or company, company, own, access, refresh, scope)
 
     def _why_no_row(self, line: int, cells: Sequence[str], account: str, noticed: ListWarnings) -> str:
         """Why the cells of a line do not fit the columns of this list. '' if they do."""

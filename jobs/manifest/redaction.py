@@ -12,7 +12,7 @@ from jobs.core.secret import STARS
 from jobs.manifest.layout import ROW_AS_READ
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
     from jobs.core.model import Record
 
@@ -99,8 +99,7 @@ class Redactor:
 
     def __call__(self, record: Record) -> Record:
         """The record as everybody may see it."""
-        secret = {name for name, _ in record.cells if names_secret(name)}
-        cells = tuple((name, self._cell(name, cell, secret)) for name, cell in record.cells)
+        cells = self.cells(record.cells)
         seen = replace(record, cells=cells) if cells != record.cells else record
         if record.level is not None:
             return seen
@@ -111,6 +110,12 @@ class Redactor:
             company_id=self._cell("company_id", record.company_id, ()),
             client_id=self._cell("client_id", record.client_id, ()),
         )
+
+    def cells(self, cells: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """These cells, each with its column, as others may see them."""
+        cells = tuple(cells)
+        secret = {name for name, _ in cells if names_secret(name)}
+        return tuple((name, self._cell(name, cell, secret)) for name, cell in cells)
 
     def _cell(self, name: str, cell: str, secret: Container[str]) -> str:
         if not cell or cell.isspace():

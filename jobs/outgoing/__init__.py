@@ -1,8 +1,9 @@
-"""What the job sends to anybody except HighLevel: so far, the message that says how a run ended.
+"""Everything that leaves for somebody else than HighLevel: the message that says how a run ended, and pairs for the app.
 
-Nothing here can make a run fail, and no secret or id is sent.
+A message holds no secret and no id, and a failed message never fails a run. Pairs go only to the target that the operator
+has set, and a target that is slow or down costs no install.
 """
 
 from __future__ import annotations
 
-__all__ = ["notify"]
+__all__ = ["deliver", "notify"]

@@ -6,11 +6,9 @@ cannot be sent, that is a warning and never changes the exit code.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import selectors
-import signal
 import subprocess
 import time
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 
 from jobs.core.errors import EXIT_WORDS, Exit, UserError
 from jobs.core.secret import Secret, plain, scrub_own
+from jobs.outgoing.programs import end_program, start_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,9 +33,6 @@ _MOST_WORDS = 200
 _FILES = ("results.csv", "failures.csv", "failures.html", "summary.json")
 # Ids of locations, companies and clients, unless they are part of a path.
 _ID = re.compile(r"(?<![\w/.\-])[A-Za-z0-9]{18,24}(?:-[A-Za-z0-9]+)?(?![\w/])")
-# A program needs these to work and to write in the right language. Any other variable may hold an app's secret, because
-# `client_secret_env` accepts any name.
-_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ def body(news: News) -> dict[str, Any]:
     told |= {"input": news.input, "problems": _without_ids(news.problems)}
     if run is None or news.folder is None:
         return told
-    names = ("started_at", "finished_at", "stopped_because", "counts", "this_run", "retryable")
+    names = ("started_at", "finished_at", "stopped_because", "counts", "this_run", "retryable", "delivery")
     values = asdict(run)
     told |= {name: values[name] for name in (*names, "failures_by_cause", "failures_by_owner")}
     return told | {"files": {name: str(news.folder.absolute() / name) for name in _FILES}}
@@ -116,18 +112,8 @@ def _without_ids(problems: Sequence[str]) -> list[str]:
 
 def _to_command(command: Sequence[str], message: str, project: Path, seconds: float) -> str:
     """Run the command, without a shell and with few variables. Returns what went wrong, or ''."""
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
-        process = subprocess.Popen(  # noqa: S603 - the user's own command, split into words by the settings
-            command,
-            bufsize=0,
-            cwd=project,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = start_program(command, project, errors=subprocess.STDOUT)
     except OSError as error:
         return f"cannot run ({error.strerror})"
     try:
@@ -135,10 +121,7 @@ def _to_command(command: Sequence[str], message: str, project: Path, seconds: fl
     except OSError as error:
         return f"cannot read the message ({error.strerror})"
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end_program(process)
     if said is None:
         return f"did not end within {seconds:g} s"
     return f"ended with {process.returncode}: {_first_words(said, command)}" if process.returncode else ""

@@ -141,6 +141,8 @@ class Gate:
     def _next(self, now: float) -> _Waiter | None:
         """The request that may leave first. If several may leave now: one with a code in hand, then the one waiting longest."""
         line = [*self._with_code, *self._others]
+        if len(line) < 2:  # noqa: PLR2004 - nothing to choose from
+            return line[0] if line else None
         free: dict[tuple[str, str], float] = {}
         at = max(now, min(self._control.due_for_all(now), now + _LONGEST_WAIT))
         for waiter in line:

@@ -103,7 +103,9 @@ def attempt(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bo
     try:
         if task.pages and task.bearer:
             return read_on(api, task.pages, task.bearer)
-        if task.route is Route.AGENCY and task.agency and task.bearer:
+        if task.route is Route.AGENCY:
+            assert task.agency is not None
+            assert task.bearer is not None
             return by_agency(api, task.install, task.agency, task.bearer)
         if task.route is Route.REFRESH:
             return by_refresh(api, app, task.install, task.window, intend)

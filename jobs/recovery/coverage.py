@@ -43,7 +43,7 @@ def known_bearers(connection: Connection, now: datetime) -> Iterator[Bearer]:
     back = back.where(installs.c.level == Level.AGENCY.value, installs.c.status == Status.RECOVERED.value)
     for client_id, company_id, text in connection.execute(back):
         tokens = tokens_from_text(text)
-        if lives(tokens, now):
+        if tokens.access_token.reveal() and lives(tokens, now):  # A purged pair has none.
             yield Bearer(client_id, company_id, tokens.access_token)
 
 

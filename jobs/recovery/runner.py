@@ -90,8 +90,8 @@ def work(
     ):
         routing = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
-        under_way = partial(_under_way, gate, api)
-        dispatcher = Dispatcher(threads, inbox, try_once, under_way, _sizes(pacing))
+        under_way = partial(in_the_air, gate, api)
+        dispatcher = Dispatcher(threads, inbox, try_once, under_way, sizes_of(pacing))
         parts = _parts(start.settings, dispatcher, routing, StopConditions(stop, gate))
         coming, left = outcomes(_queues(ledger, todo, options), parts), sum(todo.values())
         with closing(_recorded(coming, _recorder(ledger, stop, make_room, gate), stop)) as recorded:
@@ -118,12 +118,13 @@ def _parts(settings: Settings, dispatcher: Dispatcher, routing: Routing, stop: S
     return Parts(dispatcher, routing.router, routing.breaker, connectivity, stop, routing.notes, time.monotonic)
 
 
-def _under_way(gate: Gate, api: HighLevel) -> int:
+def in_the_air(gate: Gate, api: HighLevel) -> int:
     """How many requests are not answered yet, and connections not made yet."""
     return gate.under_way + api.connecting
 
 
-def _sizes(pacing: PaceSettings) -> Sizes:
+def sizes_of(pacing: PaceSettings) -> Sizes:
+    """How many may be out at once by these settings."""
     at_gate = max(2, min(32, round(pacing.requests_per_second / 10)))
     return Sizes(pacing.workers or MOST_WORKERS, bool(pacing.workers), at_gate, pacing.requests_per_second)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jobs.pace.gate import Gate
 
 
+_ENDS_DELIVERY = {"bug", UnwritableError.because, HeldError.because}
 _OF_THE_LEDGER = {UnwritableError.because, HeldError.because}
 
 
@@ -101,6 +102,12 @@ class Stop:
     def must(self, because: str, code: Exit, met: str) -> None:
         """Stop for this reason, whatever was asked before: something was lost."""
         self.because, self.code, self.met = because, code, met
+
+    def ends_delivery(self) -> bool:
+        """Whether delivery must stop too: a signal came, the time is over, or the ledger takes no more."""
+        self.asked()
+        is_late = self.deadline is not None and self.clock() >= self.deadline
+        return self.signalled or is_late or self.because in _ENDS_DELIVERY
 
     def asked(self) -> bool:
         """Whether to hand out no more."""

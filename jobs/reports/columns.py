@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.core.causes import ADVICE
+from jobs.core.model import Delivery
 from jobs.reports.links import reinstall_url
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ class Column:
 
 def _token(read: Callable[[Tokens], str]) -> Callable[[Record, Mapping[str, App]], str]:
     return lambda record, _: read(record.tokens) if record.tokens else ""
+
+
+def _delivery(record: Record) -> str:
+    if record.delivery is Delivery.REFUSED:
+        return f"no: {record.refused_why}"
+    return record.delivery.value if record.delivery else ""
 
 
 _IDS = (
@@ -48,6 +55,8 @@ RESULTS: tuple[Column, ...] = (
     Column("trace_id", lambda r, _: r.trace_id),
     Column("attempts", lambda r, _: str(r.attempts)),
     Column("recovered_at", lambda r, _: r.recovered_at),
+    Column("delivery", lambda r, _: _delivery(r)),
+    Column("delivered_at", lambda r, _: r.delivered_at),
 )
 
 FAILURES: tuple[Column, ...] = (

@@ -23,6 +23,7 @@ ENDPOINTS: Mapping[Stage, str] = {
     Stage.INSTALLED_LOCATIONS: "GET {base_url}/oauth/installed-locations",
     Stage.LOCATION_TOKEN: "POST {base_url}/oauth/location-token",
     Stage.REFRESH: "POST {base_url}/oauth/token (refresh)",
+    Stage.PROOF: "GET {base_url}/locations, /companies or /oauth/installedLocations",
 }
 
 

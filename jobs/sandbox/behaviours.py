@@ -16,6 +16,7 @@ TOKEN = "token"  # noqa: S105 - the name of a call
 LOCATION_TOKEN = "location_token"  # noqa: S105 - likewise
 LISTING = "installed_locations"
 REFRESH = "refresh"
+PROOF = "proof"  # What an access token is asked with for its own account.
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ def _agency(answer: dict[str, Any]) -> dict[str, Any]:
     return tokens.pair("Company", company, claims["sourceId"], company)
 
 
+def _of_another(answer: dict[str, Any]) -> dict[str, Any]:
+    """The account of somebody else, where the answer names one."""
+    somebody = {"id": "SomebodyElse00000001", "name": "Somebody else"}
+    return {name: somebody if isinstance(value, dict) else value for name, value in answer.items()}
+
+
 def _echo(sent: dict[str, str]) -> Reply:
     secrets = " ".join(sent.values())
     return as_json(400, {"statusCode": 400, "message": f"cannot read {secrets}", "error": secrets, "traceId": secrets})
@@ -94,7 +101,7 @@ def _cut(answer: dict[str, Any]) -> Reply:
 
 _NO_GRANT = {"error": "invalid_grant", "error_description": "Invalid grant: authorization code is invalid"}
 
-_NO_SCOPE = "The token is not authorized for this scope."
+NO_SCOPE = "The token is not authorized for this scope."
 
 BEHAVIOURS: dict[str, Behaviour] = {
     "recovered": Behaviour(),
@@ -122,10 +129,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "drop_before": _at(RECONNECT, Reply(drop=True)),
     "drop_after": Behaviour(TOKEN, bend=lambda _: Reply(drop=True)),
     "rate_limited": _at(RECONNECT, Reply(429, b'{"message":"Too many requests"}', headers=(("Retry-After", "1"),))),
-    "echo_secrets": Behaviour(TOKEN, reply=_echo, also=(LOCATION_TOKEN, LISTING, REFRESH)),
+    "echo_secrets": Behaviour(TOKEN, reply=_echo, also=(LOCATION_TOKEN, LISTING, REFRESH, PROOF)),
     "no_access": _at(LOCATION_TOKEN, error(403, "The token does not have access to this location.", "Forbidden")),
-    "no_oauth_write": _at(LOCATION_TOKEN, error(401, _NO_SCOPE, "UnAuthorized!")),
-    "no_oauth_readonly": _at(LISTING, error(401, _NO_SCOPE, "UnAuthorized!")),
+    "no_oauth_write": _at(LOCATION_TOKEN, error(401, NO_SCOPE, "UnAuthorized!")),
+    "no_oauth_readonly": _at(LISTING, error(401, NO_SCOPE, "UnAuthorized!")),
     "location_token_error": _at(LOCATION_TOKEN, Reply(502, b"<html>Bad gateway</html>", "text/html")),
     "location_token_wrong": _bent(lambda answer: answer | {"locationId": "SomebodyElse00000001"}, 200, LOCATION_TOKEN),
     "listing_error": _at(LISTING, Reply(502, b"<html>Bad gateway</html>", "text/html")),
@@ -133,4 +140,12 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "refresh_error": _at(REFRESH, error(500, "Internal server error", "Internal Server Error")),
     "refresh_revoked": _at(REFRESH, error(401, "Invalid client credentials!", "UnAuthorized!")),
     "refresh_wrong_account": _bent(lambda answer: answer | {"locationId": "SomebodyElse00000001"}, 200, REFRESH),
+    "pair_dead": _at(PROOF, error(401, "Invalid JWT", "UnAuthorized!")),
+    "pair_without_scope": _at(PROOF, error(401, NO_SCOPE, "UnAuthorized!")),
+    "pair_of_another": _bent(_of_another, 200, PROOF),
+    "proof_error": _at(PROOF, error(500, "Internal server error", "Internal Server Error")),
+    "proof_limited": _at(PROOF, Reply(429, b'{"message":"Too many requests"}')),
+    "proof_html": _at(PROOF, Reply(200, b"<html>Please wait</html>", "text/html")),
+    "proof_firewall": _at(PROOF, Reply(403, b"error code: 1010", "text/plain")),
+    "proof_drop": _at(PROOF, Reply(drop=True)),
 }

@@ -1,6 +1,7 @@
 """`make demo`: runs the job on the example list against a local sandbox, runs it again, and then without Reconnect.
 
-The list of the third run is the result of the first two. Its pairs are old ones by then.
+The list of the third run is the result of the first two. Its pairs are old ones by then. The fourth run hands its pairs
+over to a store that is down at first and refuses one. Then the waiting pairs are delivered, and the delivered ones purged.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.sandbox.receiver import Answer, Receiver, new_secret, receiving
 from jobs.sandbox.server import running
 from jobs.sandbox.world import load_world
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from jobs.sandbox.world import World
 
+_REFUSED = "LocHarborDental00001"
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -30,22 +34,43 @@ def main() -> int:
     first, second = (
         tempfile.mkdtemp(prefix="recover-demo-") for _ in range(2)
     )  # They stay, so that the user can look at them.
-    run = ["data/installs.example.csv", "--output", first]
+    run = ["run", "data/installs.example.csv", "--output", first]
     codes = _play(world, {"The first run": run, "The same run again: it leaves recovered installs alone": run})
     routes = ["--routes", "reconnect,agency,refresh"]
     later = {
         "A later night without Reconnect: the list is results.csv, and its pairs are the old ones": [
-            f"{first}/results.csv", "--output", second, *routes
+            "run", f"{first}/results.csv", "--output", second, *routes
         ]
     }  # fmt: skip
     codes += _play(replace(world, reconnect_removed=True), later)
+    codes += _hand_over(world)
     sys.stdout.write(f"\nNothing real was touched. Look at {first}/failures.html and results.csv beside it,\n")
     sys.stdout.write(f"and at the column route in {second}/results.csv.\n")
-    return 0 if codes == [1, 1, 1] else 1
+    return 0 if codes == [1, 1, 1, 1, 1, 0] else 1
 
 
-def _play(world: World, runs: Mapping[str, list[str]]) -> list[int]:
-    """The exit codes of runs with these arguments against a sandbox of this world."""
+def _hand_over(world: World) -> list[int]:
+    """A run that delivers, `recover deliver`, and `recover purge`. Returns their exit codes."""
+    folder = tempfile.mkdtemp(prefix="recover-demo-")
+    down = deque[Answer]([503] * 2)
+    store = Receiver(new_secret(), refuses=frozenset({_REFUSED}), answers=down)
+    commands = {
+        "Each new pair goes to a store, which is down at first and refuses one": [
+            "run", "data/installs.example.csv", "--output", folder
+        ],
+        "What waited is delivered": ["deliver", folder],
+        "What was delivered is purged": ["purge", folder],
+    }  # fmt: skip
+    with receiving(store, Path(folder) / "your-app.sqlite3"):
+        patient = {"RECOVERY_DELIVER__ATTEMPTS": "1", "RECOVERY_DELIVER__GIVE_UP_AFTER": "2"}
+        target = {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": store.secret}
+        codes = _play(world, commands, target | patient)
+        sys.stdout.write(f"\nThe store holds {len(store.stored())} pairs; it refused the one of {_REFUSED}.\n")
+    return codes
+
+
+def _play(world: World, runs: Mapping[str, list[str]], more: Mapping[str, str] | None = None) -> list[int]:
+    """The exit codes of commands with these arguments, run against a sandbox of this world."""
     client_id, secret = next(iter(world.clients.items()))
     codes = []
     with running(world) as sandbox:
@@ -58,11 +83,16 @@ def _play(world: World, runs: Mapping[str, list[str]]) -> list[int]:
             # The user's project may notify people of its runs, but it must not notify them of a rehearsal.
             "RECOVERY_NOTIFY__URL": "",
             "RECOVERY_NOTIFY__COMMAND": "",
+            "RECOVERY_DELIVER__URL": "",
+            "RECOVERY_DELIVER__COMMAND": "",
+            "RECOVERY_DELIVER__DATABASE_URL": "",
+            "RECOVERY_DELIVER__SQL": "",
+            **(more or {}),
         }
         for title, arguments in runs.items():
             sys.stdout.write(f"\n=== {title} ===\n")
             sys.stdout.flush()
-            command = [sys.executable, "-m", "jobs", "run", *arguments]
+            command = [sys.executable, "-m", "jobs", *arguments]
             codes.append(subprocess.run(command, cwd=PROJECT, env=environment, check=False).returncode)  # noqa: S603
     return codes
 

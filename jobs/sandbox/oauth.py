@@ -57,7 +57,7 @@ class Code:
         return ""
 
     def get_scope(self) -> str:
-        return "contacts.readonly contacts.write"
+        return tokens.SCOPES[self.level]
 
 
 @dataclass

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
 
-from jobs.sandbox import agencies
+from jobs.sandbox import accounts, agencies
 from jobs.sandbox.behaviours import (
     BEHAVIOURS,
     LISTING,
     LOCATION_TOKEN,
+    PROOF,
     RECONNECT,
     REFRESH,
     TOKEN,
@@ -47,6 +48,7 @@ class Seen:
     call: str
     account_id: str
     status: int
+    path: str = ""
 
 
 @dataclass
@@ -102,6 +104,7 @@ def make_app(sandbox: Sandbox) -> Flask:
         return _answered(sandbox, TOKEN, account, _token(sandbox, oauth, account))
 
     _agency_calls(app, sandbox)
+    _account_calls(app, sandbox)
 
     @app.errorhandler(404)
     def unknown(_: object) -> Response:
@@ -132,11 +135,35 @@ def _agency_calls(app: Flask, sandbox: Sandbox) -> None:
         return _answered(sandbox, LISTING, company, reply)
 
 
+def _account_calls(app: Flask, sandbox: Sandbox) -> None:
+    def behaviour(account: str) -> Behaviour:
+        with sandbox.lock:
+            sandbox.tries[account] += 1
+        return _behaviour(sandbox, account, PROOF)
+
+    @app.get("/locations/<location_id>")
+    def location(location_id: str) -> Response:
+        reply = _refused(sandbox) or accounts.location(sandbox.world, location_id, behaviour(location_id))
+        return _answered(sandbox, PROOF, location_id, reply)
+
+    @app.get("/companies/<company_id>")
+    def company(company_id: str) -> Response:
+        reply = _refused(sandbox, company_id) or accounts.company(company_id, behaviour(company_id))
+        return _answered(sandbox, PROOF, company_id, reply)
+
+    @app.get("/oauth/installedLocations")
+    def locations_of_company() -> Response:
+        company_id = request.args.get("companyId", "")
+        refused = _refused(sandbox, company_id)
+        reply = refused or accounts.installed_locations(sandbox.world, company_id, behaviour(company_id))
+        return _answered(sandbox, PROOF, company_id, reply)
+
+
 def _answered(sandbox: Sandbox, call: str, account: str, reply: Reply) -> Response:
     if sandbox.world.latency_seconds:
         time.sleep(sandbox.world.latency_seconds)
     with sandbox.lock:
-        sandbox.seen.append(Seen(time.monotonic(), call, account, 0 if reply.drop else reply.status))
+        sandbox.seen.append(Seen(time.monotonic(), call, account, 0 if reply.drop else reply.status, request.path))
     return _out(replace(reply, headers=(*reply.headers, *g.shown)))
 
 

@@ -19,15 +19,25 @@ from typing import Any
 _KEY = b"the sandbox signs with this"
 _YEAR = 31_536_000
 _DAY = 86_399
+SCOPES = {
+    "Location": "contacts.readonly contacts.write locations.readonly",
+    "Company": "companies.readonly contacts.readonly contacts.write locations.readonly oauth.readonly oauth.write",
+}
 # A real refresh token is over 512 characters long.
 _FILLING = "sandbox " * 50
 
 
-def mint(kind: str, level: str, account_id: str, client_id: str, company_id: str, lifetime: float) -> str:
-    """A signed token of one `kind` (access or refresh) that is valid for `lifetime` seconds."""
+def mint(
+    kind: str, level: str, account_id: str, client_id: str, company_id: str, lifetime: float, scope: str | None = None
+) -> str:
+    """A signed token of one `kind` (access or refresh) that is valid for `lifetime` seconds. `scope` replaces that of its level."""
+    now = int(time.time())
+    granted = SCOPES[level] if scope is None else scope
     claims = {
-        "kind": kind, "authClass": level, "authClassId": account_id, "sourceId": client_id, "company": company_id,
-        "exp": int(time.time() + lifetime), "jti": secrets.token_hex(8), "filling": _FILLING,
+        "kind": kind, "authClass": level, "authClassId": account_id, "primaryAuthClassId": account_id,
+        "source": "INTEGRATION", "sourceId": client_id, "channel": "OAUTH", "company": company_id,
+        "oauthMeta": {"scopes": granted.split(), "client": client_id.partition("-")[0]},
+        "iat": now, "exp": int(now + lifetime), "jti": secrets.token_hex(8), "filling": _FILLING,
     }  # fmt: skip
     signed = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part(claims)}"
     return f"{signed}.{_signature(signed)}"
@@ -50,7 +60,7 @@ def pair(level: str, account_id: str, client_id: str, company_id: str) -> dict[s
         "refresh_token": mint("refresh", level, account_id, client_id, company_id, _YEAR),
         "token_type": "Bearer",
         "expires_in": _DAY,
-        "scope": "contacts.readonly contacts.write",
+        "scope": SCOPES[level],
         "userType": level,
         "companyId": company_id,
         "userId": "SandboxUser000000001",

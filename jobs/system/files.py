@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 from contextlib import contextmanager, suppress
+from glob import escape
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.file_errors import doing
@@ -68,9 +69,9 @@ def sync(path: Path) -> bool:
     return True
 
 
-def clear_left_behind(folder: Path) -> None:
-    """Remove the half-written files of a run that was killed; they hold tokens. Raises FileError."""
-    for file in folder.glob(f"{_LEFT_BEHIND}*"):
+def clear_left_behind(folder: Path, name: str = "") -> None:
+    """Remove the half-written files (of the one called `name`) of a run that was killed; they hold tokens. Raises FileError."""
+    for file in folder.glob(f"{_LEFT_BEHIND}{escape(name)}-*" if name else f"{_LEFT_BEHIND}*"):
         with doing("removed", file):
             file.unlink(missing_ok=True)
 

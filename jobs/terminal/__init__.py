@@ -5,4 +5,4 @@ No writer here waits for a reader that does not read, and no secret passes: the 
 
 from __future__ import annotations
 
-__all__ = ["header", "live", "streams", "terminal"]
+__all__ = ["checks", "header", "live", "streams", "terminal"]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from jobs.core.causes import ADVICE
 from jobs.core.errors import EXIT_WORDS, Exit
 from jobs.core.model import Cause
+from jobs.terminal.deliveries import closing as deliveries
 from jobs.terminal.shell import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from jobs.core.model import Run
@@ -40,6 +41,7 @@ def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
     if run.kept:
         yield f"{run.kept:,} of those that are back were tried again without success; they keep the pair they had"
     yield from causes(run)
+    yield from deliveries(run, folder)
     yield f"files in {shown(folder)}:"
     for name, purpose in (_RESULTS, *(_FAILURES if counts.failed else ())):
         yield f"  {name:<15}{purpose}"
@@ -74,7 +76,7 @@ def when_to_run_again(run: Run) -> str:
     return "when those named above have acted, run this; recovered installs are left alone"
 
 
-def last_line(code: int, met: str = "", because: str | None = None) -> str:
+def last_line(code: int, met: str = "", because: str | None = None, words: Mapping[Exit, str] = EXIT_WORDS) -> str:
     """The exit code in words, and what the run met."""
     found = f" ({because}: {met})" if met and because else ""
-    return f"exit {code}: {EXIT_WORDS[Exit(code)]}{found}"
+    return f"exit {code}: {words[Exit(code)]}{found}"

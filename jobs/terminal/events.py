@@ -27,6 +27,11 @@ class Event(StrEnum):
     MESSAGES_LOST = "messages_lost"
     ERROR = "error"
     BUG = "bug"
+    DELIVERED = "delivered"
+    DELIVERY_FAILED = "delivery_failed"
+    DELIVERY_RESTS = "delivery_rests"
+    CHECKED = "checked"
+    AFFECTED = "affected"
     RUN_FINISHED = "run_finished"
 
 
@@ -51,5 +56,10 @@ KINDS: Mapping[Event, Kind] = {
     Event.MESSAGES_LOST: Kind("warning"),
     Event.ERROR: Kind("error"),
     Event.BUG: Kind("error"),
+    Event.DELIVERED: Kind("info"),
+    Event.DELIVERY_FAILED: Kind("warning"),
+    Event.DELIVERY_RESTS: Kind("warning"),
+    Event.CHECKED: Kind("info"),
+    Event.AFFECTED: Kind("warning"),
     Event.RUN_FINISHED: Kind("info", always=True),
 }

@@ -27,7 +27,8 @@ _REQUESTS_AN_INSTALL = 2
 class Standing:
     """How far a run is at one moment. `to_go` is in seconds, or None if it cannot be estimated. `held_until` is local time.
     `waiting` counts installs between two tries, `in_flight` those that are being tried. `alone`: the first install of
-    an app goes by itself. `lowered`: why the pace is below the one that was set, or None.
+    an app goes by itself. `lowered`: why the pace is below the one that was set, or None. `delivered`: how many pairs the
+    app's store has taken, or None without a store.
     """
 
     done: int
@@ -45,6 +46,7 @@ class Standing:
     alone: bool = False
     stopping: bool = False
     lowered: Lowered | None = None
+    delivered: int | None = None
 
 
 class Gauge:

@@ -47,6 +47,8 @@ def _parts(standing: Standing) -> Iterable[Part]:
     yield Part(f"{standing.recovered:,} recovered", f"{standing.recovered:,} recovered", "green", 2)
     yield Part(f"{standing.failed:,} failed", f"{standing.failed:,} failed", "red" if standing.failed else "", 3)
     yield Part(f"{standing.waiting:,} waiting", f"{standing.waiting:,} waiting", "", 4)
+    if standing.delivered is not None:
+        yield Part(f"{standing.delivered:,} delivered", f"{standing.delivered:,} delivered", "green", 3)
     rate, limit = f"{standing.rate:.1f}", f"{standing.limit:g}"
     if standing.lowered is None:
         yield Part(f"{rate} of {limit} requests/s", f"{rate}/{limit} req/s", "", 5)

@@ -53,6 +53,13 @@ class LiveScreen:
 
     def show(self, standing: Standing) -> None:
         """Draw the live line again."""
+        self._draw(self._drawn(standing))
+
+    def draw(self, words: str) -> None:
+        """Draw a live line of words."""
+        self._draw(Text(words, no_wrap=True, overflow="crop"))
+
+    def _draw(self, what: Group | Table | Text) -> None:
         if self._live is None:
             self._live = Live(
                 console=self._console,
@@ -62,7 +69,7 @@ class LiveScreen:
                 redirect_stderr=False,
             )
             self._live.start()
-        self._live.update(self._drawn(standing), refresh=True)
+        self._live.update(what, refresh=True)
 
     def wait(self, words: str) -> None:
         """Show what is happening now in place of the live line."""

@@ -14,10 +14,14 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO, cast
 
+from jobs.core.checks import Check
 from jobs.core.clock import utc
-from jobs.core.errors import Exit
+from jobs.core.errors import EXIT_WORDS, Exit
 from jobs.core.model import Run
+from jobs.terminal.checks import CHECK_WORDS, CheckWatch
 from jobs.terminal.closing import broken, closing, last_line
+from jobs.terminal.deliveries import DeliveryWatch
+from jobs.terminal.deliveries import closing as deliveries
 from jobs.terminal.events import Event
 from jobs.terminal.header import header, nothing_to_do
 from jobs.terminal.shell import next_command
@@ -29,10 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from jobs.core.model import ThisRun
+    from jobs.core.model import Answer, Broken, DeliveryReport, Row, ThisRun
     from jobs.core.secret import Secret
+    from jobs.outgoing.deliver.courier import Courier
     from jobs.outgoing.notify import News
+    from jobs.recovery.inquiry import Asked, Round
     from jobs.recovery.runner import Progress
+    from jobs.terminal.checks import Opening as CheckOpening
+    from jobs.terminal.checks import Standing
     from jobs.terminal.header import Opening
     from jobs.terminal.live import LiveScreen
     from jobs.terminal.streams import Stream
@@ -83,6 +91,11 @@ class Terminal:
         self._lines: list[str] = []
         self._problems: list[str] = []
         self._changed: bool | None = None
+        self._deliveries = DeliveryWatch(self._voice, clock)
+        self._delivered: int | None = None
+        self._words: Mapping[Exit, str] = EXIT_WORDS
+        self._check: CheckWatch | None = None
+        self._more: dict[str, object] = {}
         if for_run:
             signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "_asked", True))
             out.unblock()
@@ -161,7 +174,10 @@ class Terminal:
         """Report the installs that have ended (often none) and the progress. `signalled`: a signal stops the run."""
         assert self._watch is not None
         asked, self._asked = self._asked, False
-        self._watch.see(progress, this_run, signalled=signalled, asked=asked)
+        self._watch.see(progress, this_run, signalled=signalled, asked=asked, delivered=self._delivered)
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
         if self._err.lost > self._lost:
             lost, self._lost = self._err.lost - self._lost, self._err.lost
             self._voice.tell(
@@ -169,6 +185,62 @@ class Terminal:
                 {"count": lost},
                 f"{lost:,} messages were dropped, because they were not read in time; no install is affected",
             )
+
+    def handed_over(self, courier: Courier) -> None:
+        """Say what happened to pairs that were handed over."""
+        self._delivered = courier.report.delivered
+        self._deliveries.happened(courier.news())
+        for line in courier.said():
+            self.warn(f"deliver.command: {line}")
+
+    def delivering(self, courier: Courier) -> None:
+        """The same, when nothing is tried any more."""
+        self.handed_over(courier)
+        self._deliveries.delivering(courier.report)
+
+    def delivered(self, run: Run, report: DeliveryReport, folder: Path) -> None:
+        """Say how `recover deliver` ended."""
+        self._close()
+        if not (report.attempted or run.counts.undelivered):
+            self._write(self._out, ["nothing to do: no pair waits to be delivered"])
+        else:
+            self._write(self._out, list(deliveries(run, folder)))
+
+    # -- a check -------------------------------------------------------------------------------------------------
+
+    def checking(self, opening: CheckOpening) -> None:
+        """Say what a check looks at."""
+        self._words = CHECK_WORDS
+        if opening.output is not None:
+            for stream in (self._out, self._err):
+                stream.spare(opening.output, opening.output.absolute())
+        self._start(
+            output=str(opening.output) if opening.output else None,
+            installs=opening.installs,
+            apps=opening.apps,
+            duplicates=opening.duplicates,
+            broken_lines=opening.broken,
+            requests_per_second=opening.requests_per_second,
+        )
+        self._check = CheckWatch(self._voice, self._clock)
+
+    def found(self, check: Check, row: Row | Broken, why: str, answer: Answer | None) -> None:
+        """Say how the access token of an install stands."""
+        assert self._check is not None
+        self._check.found(check, row, why, answer)
+
+    def checked(self, standing: Standing, now: Round[Asked], *, signalled: bool) -> None:
+        """Say how far a check is; `signalled`: it was told to stop."""
+        assert self._check is not None
+        asked, self._asked = self._asked, False
+        self._check.see(standing, now, signalled=signalled, asked=asked)
+        self._tell_lost()
+
+    def check_ended(self, run: Run, standing: Standing, lines: list[str]) -> None:
+        """Say how a check ended; `exits` says the rest."""
+        self._run, self._lines = run, lines
+        self._more = {"checks": {check.value: standing.counts[check] for check in Check}, "not_asked": standing.left}
+        self._say_lines(run)
 
     def reporting(self) -> None:
         """Say that the reports are being written."""
@@ -180,6 +252,9 @@ class Terminal:
     def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool) -> None:
         """Print the closing block: the counts, the causes, the files, and what to do next. `exits` adds the last line."""
         self.knows(run, folder, self.next_command(manifest, folder, run.recovered_before), changed=changed)
+        self._say_lines(run)
+
+    def _say_lines(self, run: Run) -> None:
         self._close()
         if self._voice.screen:
             self._voice.screen.say("", "info")
@@ -224,7 +299,7 @@ class Terminal:
         self._close()
         run = self._run
         said = run is not None and code == run.exit_code
-        line = last_line(code, run.met if run and said else "", run.stopped_because if run else None)
+        line = last_line(code, run.met if run and said else "", run.stopped_because if run else None, self._words)
         if self._for_run and self._voice.as_json:
             self._finish_log(code, line)
         if (self._broke or self._quiet) and not self._voice.as_json:
@@ -251,12 +326,15 @@ class Terminal:
             "failures_by_cause": run.failures_by_cause,
             "failures_by_owner": run.failures_by_owner,
             "output": str(self._folder) if self._folder else None,
+            **self._more,
         }
         self._voice.tell(Event.RUN_FINISHED, fields, asked=True)
 
-    def cut_short(self, code: Exit) -> None:
+    def cut_short(self, code: Exit, words: str = "") -> None:
         """Print the last line when a second signal ends the run at once. The signal handler calls this."""
-        what = f"stopped at once; what was in flight is pending; the reports in {self._folder} are being written"
+        what = words or (
+            f"stopped at once; what was in flight is pending; the reports in {self._folder} are being written"
+        )
         try:
             if self._voice.as_json:
                 self._finish_log(code, f"exit {int(code)}: {what}")

@@ -39,7 +39,9 @@ class Watch:
         self._drawn = self._held_at = self._pace_told = float("-inf")
         self._lowered: Lowered | None = None
 
-    def see(self, progress: Progress, this_run: ThisRun, *, signalled: bool, asked: bool) -> None:
+    def see(
+        self, progress: Progress, this_run: ThisRun, *, signalled: bool, asked: bool, delivered: int | None = None
+    ) -> None:
         """Report the installs that have ended (often none), and the progress when it is due or when somebody `asked`."""
         for note in progress.notes:
             self._voice.tell(Event.WARNING, {"message": note}, f"warning: {note}")
@@ -62,7 +64,7 @@ class Watch:
             self._held_at = now
         if not (begins or draws or beats or asked):
             return
-        standing = self._standing(progress, this_run, stopping=signalled)
+        standing = self._standing(progress, this_run, stopping=signalled, delivered=delivered)
         if begins and standing.held_until is not None:
             until = standing.held_until.isoformat(timespec="seconds")
             self._voice.tell(Event.HELD_BACK, {"until": until, "http_status": standing.held_status}, hold(standing))
@@ -120,10 +122,11 @@ class Watch:
             "seconds_to_go": None if standing.to_go is None else round(standing.to_go),
             "held_until": standing.held_until.isoformat(timespec="seconds") if standing.held_until else None,
         }
+        fields |= {} if standing.delivered is None else {"delivered": standing.delivered}
         words = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
         self._voice.tell(Event.PROGRESS, fields, words, asked=asked)
 
-    def _standing(self, progress: Progress, this_run: ThisRun, *, stopping: bool) -> Standing:
+    def _standing(self, progress: Progress, this_run: ThisRun, *, stopping: bool, delivered: int | None) -> Standing:
         held = progress.held
         left = timedelta(seconds=min(max(0.0, held.until - self._clock()), A_YEAR)) if held else timedelta()
         return Standing(
@@ -142,6 +145,7 @@ class Watch:
             alone=progress.alone,
             stopping=stopping,
             lowered=progress.lowered,
+            delivered=delivered,
         )
 
 

@@ -39,3 +39,19 @@ def test_an_end_that_is_a_moment_fits_into_a_date(exp):
     assert claims is not None
     assert datetime.fromtimestamp(claims.expires or 0, UTC).timestamp() == exp
     assert bool(why_useless(token(json.dumps(exp)), KEY, 1_800_000_000)) is (exp < 1_800_000_000)
+
+
+@pytest.mark.parametrize(
+    ("meta", "scopes"),
+    [
+        ('{"scopes": ["a.readonly", "b.write", 7]}', {"a.readonly", "b.write"}),
+        ('{"scopes": []}', set()),
+        ('{"scopes": "a.readonly"}', None),
+        ("{}", None),
+        ("null", None),
+    ],
+)
+def test_what_a_token_may_do_is_what_it_says_or_is_not_known(meta, scopes):
+    claims = read_claims(token(f'1, "oauthMeta": {meta}'))
+    assert claims is not None
+    assert claims.scopes == scopes

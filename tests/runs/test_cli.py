@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import signal
 
 import pytest
 
@@ -91,3 +93,17 @@ def test_the_example_world_knows_every_install_of_the_example_list():
     # Left out are one that is gone, one of another app, and one that a spreadsheet spoiled.
     assert len(listed - world.installs.keys()) == 3
     assert world.installs.keys() <= listed
+
+
+def test_a_sandbox_with_a_receiver_says_how_to_rehearse_a_delivery(play):
+    job = play()
+    served = job.start("sandbox", "--receiver", "--port", "0")
+    try:
+        told = "".join(served.stdout.readline() for _ in range(5))
+        job.environment |= dict(re.findall(r"(\w+)=(\S+)", told))
+        done = job.run(job.manifest("location_id\nLocHarborYoga0000001\n"))
+        assert (done.returncode, job.summary()["counts"]["delivered"]) == (0, 1), done.stdout + done.stderr
+    finally:
+        served.send_signal(signal.SIGINT)
+        served.communicate(timeout=10)
+    assert served.returncode == 0

@@ -77,7 +77,7 @@ def cron(command, home):
 
 def test_the_crontab_line_runs_in_crons_bare_environment_and_leaves_a_log(night):
     job, checkout, home = night(installs={"LocB": Place("not_installed")})
-    (checkout / "installs.csv").write_text("location_id,name\nLocA,Zoë\nLocB,y\n")
+    (checkout / "affected.csv").write_text("location_id,name\nLocA,Zoë\nLocB,y\n")
     command = cron_command().replace("/path/to/this/folder", f"'{checkout}'")
     process = cron(command, home)
     out, err = process.communicate(timeout=60)
@@ -86,7 +86,7 @@ def test_the_crontab_line_runs_in_crons_bare_environment_and_leaves_a_log(night)
     assert "\x1b" not in log
     assert "run_started" in log.splitlines()[0]
     assert log.splitlines()[-1] == "exit 1: finished; some installs failed"
-    assert (checkout / "data" / "installs" / "results.csv").exists()
+    assert (checkout / "data" / "affected" / "results.csv").exists()
     assert (checkout / "data" / "recovery.log").stat().st_mode & 0o077 == 0
     assert {seen.account_id for seen in job.sandbox.seen} == {"LocA", "LocB"}
 

@@ -146,6 +146,11 @@ def test_a_folder_that_the_job_makes_is_its_owners_alone(play):
     assert {(job.folder / name).stat().st_mode & 0o777 for name in ("new", "new/out")} == {0o700}
 
 
+def without_coverage(job):
+    """The environment of a run that writes nothing of its own: neither may coverage."""
+    return {name: value for name, value in job.environment.items() if name != "COVERAGE_PROCESS_CONFIG"}
+
+
 READ_ONLY = """
 mount -t tmpfs tmpfs "$DISK" && mount --bind / / && mount -o remount,ro,bind / / || exit 77
 mkdir "$DISK/state"
@@ -167,7 +172,7 @@ def read_only(play):
         more = {"DISK": disk, "INPUT": job.manifest(listing(3)), "PYTHON": sys.executable, "XDG_STATE_HOME": state}
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", READ_ONLY, "sh", output], cwd=PROJECT, capture_output=True, text=True,
-            env=job.environment | {"HOME": "/nonexistent"} | {key: str(value) for key, value in more.items()},
+            env=without_coverage(job) | {"HOME": "/nonexistent"} | {key: str(value) for key, value in more.items()},
             check=False, timeout=60,
         )  # fmt: skip
         if done.returncode == 77 or "unshare" in done.stderr:
@@ -215,7 +220,7 @@ def test_what_is_on_disk_for_a_moment_is_in_output_without_a_name(play):
     try:
         done = subprocess.run(
             [*map(str, command), "--output", str(job.output), "--limit", "3"], cwd=PROJECT, capture_output=True, text=True,
-            env=job.environment | {"PYTHONDONTWRITEBYTECODE": "1"}, check=False, timeout=100,
+            env=without_coverage(job) | {"PYTHONDONTWRITEBYTECODE": "1"}, check=False, timeout=100,
         )  # fmt: skip
     except FileNotFoundError:
         pytest.skip("strace is not installed")

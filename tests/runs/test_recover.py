@@ -217,7 +217,7 @@ def test_a_limit_stops_with_4_and_the_rest_is_pending(play):
     manifest = job.manifest(listing([f"Loc{n}" for n in range(5)]))
     assert job.run(manifest, "--limit", "2").returncode == 4
     assert job.summary()["counts"] == {
-        "rows": 5, "installs": 5, "duplicates": 0, "recovered": 2, "failed": 0, "pending": 3
+        "rows": 5, "installs": 5, "duplicates": 0, "recovered": 2, "failed": 0, "pending": 3, "delivered": 0, "undelivered": 0, "purged": 0
     }  # fmt: skip
     assert job.run(manifest, "--limit", "3").returncode == 0
 
@@ -503,7 +503,7 @@ def test_a_broken_row_fails_by_itself_and_an_unknown_app_too(play):
     assert causes == ["invalid_row", "invalid_row", "unknown_app"]
     assert any("line 3" in row["message"] for row in job.table("failures.csv"))
     assert job.summary()["counts"] == {
-        "rows": 4, "installs": 4, "duplicates": 0, "recovered": 1, "failed": 3, "pending": 0
+        "rows": 4, "installs": 4, "duplicates": 0, "recovered": 1, "failed": 3, "pending": 0, "delivered": 0, "undelivered": 0, "purged": 0
     }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_an_app_whose_secret_is_wrong_stops_alone_and_the_others_are_finished(pr
     assert "Invalid client credentials!" in done.stdout.splitlines()[-1]
     assert job.summary()["stopped_because"] == "credentials_rejected"
     assert job.summary()["counts"] == {
-        "rows": 24, "installs": 24, "duplicates": 0, "recovered": 12, "failed": 3, "pending": 9
+        "rows": 24, "installs": 24, "duplicates": 0, "recovered": 12, "failed": 3, "pending": 9, "delivered": 0, "undelivered": 0, "purged": 0
     }  # fmt: skip
     assert {row["client_id"] for row in job.table("failures.csv")} == {"app-2"}
     # Its rows went one at a time: three requests, no more.

@@ -482,7 +482,17 @@ def test_the_json_log_tells_also_of_a_run_that_could_not_start(play, arguments, 
     assert [event["event"] for event in told] == ["run_started", "error", "run_finished"]
     assert says in told[1]["message"]
     assert (told[-1]["exit_code"], told[-1]["reason"]) == (2, "cannot_start")
-    assert set(told[-1]["counts"]) == {"rows", "installs", "duplicates", "recovered", "failed", "pending"}
+    assert set(told[-1]["counts"]) == {
+        "rows",
+        "installs",
+        "duplicates",
+        "recovered",
+        "failed",
+        "pending",
+        "delivered",
+        "undelivered",
+        "purged",
+    }
 
 
 def test_the_json_log_tells_of_a_folder_that_another_run_holds(play):

@@ -1,0 +1,136 @@
+"""The story of `deliver`: hand over the pairs that wait in a folder. HighLevel is not asked for anything.
+
+A run uses the same courier while it recovers installs.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs.config.settings import load_settings
+from jobs.core.clock import utc, utc_now
+from jobs.core.errors import Exit, refuse
+from jobs.ledger import deliveries
+from jobs.ledger.opening import must_hold_ledger, open_ledger, reading
+from jobs.ledger.reads import user_columns
+from jobs.ledger.sqlite import usual_wait
+from jobs.recovery.stop import Stop
+from jobs.report import render_with
+from jobs.start import environment_of
+from jobs.system.locks import LOCK, hold
+from jobs.system.signals import on_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from jobs.config.settings import Settings
+    from jobs.ledger.ledger import Ledger
+    from jobs.outgoing.deliver.courier import Courier
+    from jobs.terminal.terminal import Terminal
+
+_TICK_SECONDS = 0.5
+
+
+def deliver(
+    folder: Path, project: Path, environment: Mapping[str, str], again: Sequence[str] | None, terminal: Terminal
+) -> Exit:
+    """Hand over the pairs that wait in `folder`. `again` names accounts (None: all) whose pairs are sent even if they
+    were taken before. Raises UserError.
+    """
+    from jobs.outgoing.deliver.opening import check_target
+
+    known = environment_of(project, environment)
+    settings = load_settings(project / "config" / "recovery.toml", known, {})
+    if settings.deliver.target is None:
+        raise refuse("names no target", "deliver", "set RECOVERY_DELIVER__URL, deliver.command, or deliver.sql")
+    path, stop = must_hold_ledger(folder), Stop(time.monotonic)
+    with ExitStack() as held:
+        held.enter_context(hold(path.with_name(LOCK), str(folder), f"`recover deliver`, which began {utc_now()}"))
+        ledger = open_ledger(folder, "", usual_wait(terminal.waits))
+        held.callback(ledger.close)
+        columns = ledger.ask(user_columns)
+        check_target(settings.deliver, columns, known)
+        courier = courier_for(settings, ledger, known, columns)
+        assert courier is not None
+        _line_up(ledger, again, folder)
+        terminal.configured(settings.log.level, settings.deliver.secrets)
+        held.enter_context(on_signals(stop.signal, lambda _: None))
+        courier.start()
+        for _ in hand_over_rest(courier, stop.ends_delivery):
+            terminal.delivering(courier)
+        terminal.handed_over(courier)
+        run = render_with(ledger, folder, project, known, terminal.waits, courier.report)
+    terminal.delivered(run, courier.report, folder)
+    return stop.code or (Exit.SOME_FAILED if run.counts.undelivered else Exit.OK)
+
+
+def test(folder: Path, project: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Exit:
+    """Hand a made-up pair to the target, which leaves nothing behind, and `say` what it answers. Raises UserError."""
+    from jobs.outgoing.deliver.opening import test_target
+
+    known = environment_of(project, environment)
+    settings = load_settings(project / "config" / "recovery.toml", known, {})
+    with reading(must_hold_ledger(folder)) as ledger:
+        columns = ledger.ask(user_columns)
+    tested = test_target(settings.deliver, columns, known, project)
+    for line in tested.lines:
+        say(line)
+    return Exit.OK if tested.works else Exit.SOME_FAILED
+
+
+def _line_up(ledger: Ledger, again: Sequence[str] | None, folder: Path) -> None:
+    """Line up the pairs to hand over now: those of the named accounts only, or all that wait."""
+    if again is not None and not again:
+        return
+    found = ledger.write(partial(deliveries.hand_over_again, account_ids=again))
+    if again is not None and (missing := [account for account in again if account not in found]):
+        raise refuse(f"has no pair in {folder}", missing[0], "look up the id in results.csv")
+    if again is not None:
+        ledger.write(partial(deliveries.leave_others, account_ids=again))
+
+
+def courier_for(
+    settings: Settings, ledger: Ledger, environment: Mapping[str, str], columns: Sequence[str]
+) -> Courier | None:
+    """The courier for `ledger`, not started yet, or None without a target."""
+    if settings.deliver.target is None:
+        return None
+    # Slow to import, and needed only with a target.
+    from jobs.outgoing.deliver.courier import Policy
+    from jobs.outgoing.deliver.opening import open_courier
+    from jobs.outgoing.deliver.store import Store
+
+    own = ledger.write(partial(deliveries.ledger_id, fresh=secrets.token_hex(4)))
+    ledger.write(deliveries.take_over)
+    ledger.delivers = True
+    wanted, retry = settings.deliver, settings.retry
+    policy = Policy(
+        wanted.workers,
+        wanted.attempts,
+        min(retry.min_wait_seconds, retry.max_wait_seconds),
+        retry.max_wait_seconds,
+        wanted.give_up_after,
+        settings.pace.patience_seconds,
+    )
+    return open_courier(wanted, policy, Store(ledger, own, utc), environment, columns)
+
+
+def hand_over_rest(courier: Courier, stops: Callable[[], bool]) -> Iterator[None]:
+    """Hand over all that waits, until it is done or `stops`. What is in flight comes back first. Yields now and then."""
+    courier.finish()
+    while not courier.ended(_TICK_SECONDS):
+        if stops():
+            courier.stop()
+        yield
+
+
+def end_courier(courier: Courier | None) -> None:
+    """Wait until nothing is in flight, whatever ends the run."""
+    if courier is not None:
+        courier.stop()
+        courier.join()

@@ -1,0 +1,52 @@
+"""The story of `purge`: forget the token pairs that were delivered, or all of them, in every file of a folder."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs.core.clock import utc_now
+from jobs.ledger import purging
+from jobs.ledger.opening import must_hold_ledger, open_ledger
+from jobs.ledger.sqlite import usual_wait
+from jobs.report import render_with
+from jobs.system.files import clear_left_behind
+from jobs.system.locks import LOCK, alone, hold, patience_for_reports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+
+def purge(
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    *,
+    everything: bool,
+    sure: Callable[[str], None],
+    say: Callable[[str], None],
+) -> Iterator[str]:
+    """Forget pairs in `folder`. Yields lines for a person, and asks whether the person is `sure` before a pair is
+    lost.
+
+    Raises UserError and FileError. It may be killed at any moment: when run again, it finishes what it began.
+    """
+    path = must_hold_ledger(folder)
+    with ExitStack() as held:
+        held.enter_context(hold(path.with_name(LOCK), str(folder), f"`recover purge`, which began {utc_now()}"))
+        ledger = open_ledger(folder, "", usual_wait(say))
+        held.callback(ledger.close)
+        lost = ledger.ask(purging.undelivered) if everything else 0
+        if lost:
+            sure(f"{lost:,} pairs were not delivered: without them these customers must install your app again")
+        count = ledger.write(partial(purging.forget, everything=everything, at=utc_now()))
+        # Done every time, since an earlier purge may have been killed here.
+        purging.scrub_file(ledger.engine)
+        with alone(folder, patience_for_reports(say)):
+            clear_left_behind(folder)
+        render_with(ledger, folder, project, environment, say, None)
+        purging.scrub_file(ledger.engine)
+    yield f"{count:,} pairs are forgotten in {folder}: in the ledger and in results.csv"
+    yield "backups and earlier copies of that folder are yours to find and remove; they may still hold them"

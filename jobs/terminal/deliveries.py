@@ -1,0 +1,66 @@
+"""What is told about pairs that are handed over to the app's own store, during a run and after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.core.model import Delivery
+from jobs.terminal.events import Event
+from jobs.terminal.shell import deliver_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from jobs.core.model import DeliveryReport, Run
+    from jobs.outgoing.deliver.courier import News
+    from jobs.terminal.voice import Voice
+
+_REFRESH_SECONDS = 0.25
+
+
+class DeliveryWatch:
+    """Tells about deliveries. `clock` gives monotonic seconds."""
+
+    def __init__(self, voice: Voice, clock: Callable[[], float]) -> None:
+        self._voice = voice
+        self._clock = clock
+        self._drawn = float("-inf")
+        self._failed_before = False
+
+    def happened(self, news: Iterable[News]) -> None:
+        """Tell what happened to pairs."""
+        for one in news:
+            ids: dict[str, object] = {"pair_id": one.pair_id, "id": one.resource_id}
+            if not one.pair_id:
+                words = f"delivery rests for this run: {one.why}; undelivered pairs wait, and the run goes on"
+                self._voice.tell(Event.DELIVERY_RESTS, {"message": one.why}, words)
+            elif one.state is Delivery.DELIVERED:
+                self._voice.tell(Event.DELIVERED, ids)
+            else:
+                again = "it waits for the next run" if one.state is Delivery.WAITING else "the app's store refused it"
+                words = f"{one.resource_id} was not delivered: {one.why}; {again}. Others like it are counted"
+                self._voice.tell(
+                    Event.DELIVERY_FAILED, ids | {"message": one.why}, "" if self._failed_before else words
+                )
+                self._failed_before = True
+
+    def delivering(self, report: DeliveryReport) -> None:
+        """Show how far the delivery is when nothing is tried any more."""
+        now, screen = self._clock(), self._voice.screen
+        if screen is not None and now - self._drawn >= _REFRESH_SECONDS:
+            self._drawn = now
+            screen.wait(f"delivering: {report.delivered:,} delivered, {report.failed:,} not ...")
+
+
+def closing(run: Run, folder: Path) -> Iterator[str]:
+    """The lines of the closing block about deliveries. None without a target."""
+    counts, report = run.counts, run.delivery
+    if report.target is None:
+        return
+    yield f"{counts.delivered:,} are delivered to your app ({report.delivered:,} of them now), {counts.undelivered:,} wait"
+    if report.rested_because:
+        yield f"delivery rests for now: {report.rested_because}"
+    if counts.undelivered:
+        yield "the next run hands over what waits, and so does this command (results.csv says why each waits):"
+        yield f"  {deliver_command(folder)}"

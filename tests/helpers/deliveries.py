@@ -1,0 +1,104 @@
+"""Ledgers with pairs that wait to be handed over, and a courier's work on them, without a run."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from jobs.core.clock import as_written, utc
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route, Tokens
+from jobs.core.secret import Secret
+from jobs.ledger.deliveries import take_over
+from jobs.ledger.opening import open_ledger
+from jobs.outgoing.deliver.courier import Policy
+from jobs.outgoing.deliver.pair import Pair, made_up_pair
+from jobs.outgoing.deliver.store import Store
+from tests.helpers.made import CLIENT_ID, URL, place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jobs.ledger.ledger import Ledger
+    from jobs.outgoing.deliver.courier import Courier
+
+FAST = Policy(min_wait=0, max_wait=0.01)
+LEDGER_ID = "led-ger"
+
+
+def tokens_of(number, round_=0):
+    """A pair whose tokens do not look like any."""
+    return Tokens(
+        Secret(f"access+{number}/{round_}"), Secret(f"refresh+{number}/{round_}"), "Bearer", "2026-11-27T02:00:00.000Z",
+        "contacts.readonly", "Location", "user", "", f"Loc{number:017}", "",
+    )  # fmt: skip
+
+
+@dataclass
+class Waiting:
+    """A ledger whose pairs wait, and its store."""
+
+    ledger: Ledger
+    store: Store
+
+    def recover(self, number, round_=1, at=None):
+        """A newer pair of an install."""
+        install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, f"Loc{number:017}"), "")
+        outcome = Recovered(tokens_of(number, round_), Route.RECONNECT, 1, at or as_written(utc()))
+        self.ledger.record([(install, outcome)])
+
+    def states(self):
+        """How each install's kept pair stands."""
+        query = "select i.account_id, d.state, d.why, d.turn from deliveries d join installs i on i.id = d.install order by 1"
+        with self.ledger.engine.connect() as connection:
+            return {row[0]: tuple(row)[1:] for row in connection.execute(text(query))}
+
+    def count(self, state):
+        return sum(one[0] == state for one in self.states().values())
+
+    def take_over(self):
+        self.ledger.write(take_over)
+
+    def execute(self, statement):
+        self.ledger.write(lambda connection: connection.execute(text(statement)))
+
+
+@contextmanager
+def waiting(folder: Path, count: int, columns=("plan",), cells=("gold",)):
+    """A ledger with so many pairs that wait."""
+    folder.mkdir(exist_ok=True)
+    ledger = open_ledger(folder, URL)
+    ledger.delivers = True
+    try:
+        ledger.stage(place(number, "", *cells) for number in range(count))
+        ledger.enrol(columns, "2026-11-26T01:00:00.000Z", with_companies=True)
+        made = Waiting(ledger, Store(ledger, LEDGER_ID, utc))
+        for start in range(0, count, 1000):
+            ledger.record(
+                [
+                    (
+                        Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, f"Loc{number:017}"), ""),
+                        Recovered(tokens_of(number), Route.RECONNECT, 1, "2026-11-26T02:00:00.000Z"),
+                    )
+                    for number in range(start, min(count, start + 1000))
+                ]
+            )
+        yield made
+    finally:
+        ledger.close()
+
+
+def played(courier: Courier):
+    """Hand over all that waits; returns the news."""
+    courier.start()
+    courier.finish()
+    assert courier.ended(60)
+    return courier.news()
+
+
+def a_pair(**more) -> Pair:
+    """A pair of nobody's, with other values."""
+    pair = made_up_pair(utc())
+    return replace(pair, data=pair.data | {"access_token": "access+0/0", "refresh_token": "refresh+0/0"} | more)

@@ -1,0 +1,92 @@
+"""A PostgreSQL server of the tests' own, in a folder that goes away, run by an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from psycopg import OperationalError, connect
+from sqlalchemy.engine import URL
+
+from tests.helpers.waiting import wait_until
+
+# Where Debian's package lays them; none is on the path.
+_FOUND = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+PASSWORD = "pass-word/with+signs"
+
+
+@dataclass
+class Postgres:
+    """A server that can be stopped and started again; `url` is that of its one database."""
+
+    bin: Path
+    folder: Path
+    user: str
+    url: str = ""
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self):
+        command = [self.bin / "postgres", "-D", self.folder / "data", "-k", self.folder, "-c", "listen_addresses="]
+        self.process = subprocess.Popen(
+            [*command, "-c", "fsync=off", "-c", "log_destination=stderr"], user=self.user, stderr=subprocess.DEVNULL
+        )
+        wait_until(self._answers)
+
+    def stop(self):
+        """End it at once, as a failover does: every connection is lost."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+
+    def execute(self, *statements):
+        """Run statements, each in a transaction of its own; gives the rows of the last."""
+        with connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
+            cursors = [connection.execute(statement) for statement in statements]
+            return cursors[-1].fetchall() if cursors[-1].description else []
+
+    def freeze(self, pid):
+        """Stop one of its processes, as a server that hangs."""
+        os.kill(pid, signal.SIGSTOP)
+
+    def _answers(self):
+        assert self.process.poll() is None, "it did not start"
+        try:
+            self.execute("select 1")
+        except OperationalError:
+            return False
+        return True
+
+
+@contextmanager
+def postgres_server():
+    """A server for the block; the test is skipped where Debian's package `postgresql` is not installed."""
+    if not _FOUND:
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+    # Its own path: a socket's may have 107 characters. PostgreSQL refuses to be run by root.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+    server = Postgres(_FOUND[-1], folder, user)
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, user)
+        (folder / "password").write_text(PASSWORD)
+        initdb = [server.bin / "initdb", "-D", folder / "data", "-U", "app", "-A", "scram-sha-256", "-N"]
+        subprocess.run(
+            [*initdb, "--pwfile", folder / "password", "--no-locale", "-E", "UTF8"],
+            user=user, cwd=folder, check=True, capture_output=True,
+        )  # fmt: skip
+        address = URL.create("postgresql+psycopg", "app", PASSWORD, database="postgres", query={"host": str(folder)})
+        server.url = address.render_as_string(hide_password=False)
+        server.start()
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
