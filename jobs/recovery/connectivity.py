@@ -1,7 +1,7 @@
 """Whether HighLevel can be reached at all. While it cannot, one install probes and the others wait.
 
-The network is away if tries of several installs got no answer, and no other try was answered in between. That uses up
-nobody's tries. Values in, decisions out. Times are monotonic seconds, and a try is known by its number.
+The network is away if tries of several installs got no answer, and no other try was answered in between. It is also away
+if no connection could be made and nothing else is tried that could show more. That uses up nobody's tries. Values in, decisions out. Times are monotonic seconds, and a try is known by its number.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Connectivity:
         self._backoff = backoff
         self._last_try = 0
         self._without: set[InstallKey] = set()
+        self._is_sure = False
         self._since = self._probe_at = math.inf
         self._probe: int | None = None
         self._probes = 0
@@ -36,12 +37,13 @@ class Connectivity:
     @property
     def away(self) -> bool:
         """Whether nobody gets an answer."""
-        return len(self._without) >= _INSTALLS
+        return self._is_sure or len(self._without) >= _INSTALLS
 
     def answered(self, tries: int) -> None:
         """Take note of an answer, whatever it says. `tries` have begun by now."""
         self.reached, self._last_try = True, tries
         self._without.clear()
+        self._is_sure = False
         self._since, self._probe, self._probes = math.inf, None, 0
 
     def unanswered(self, install: InstallKey, number: int, now: float) -> bool:
@@ -55,6 +57,12 @@ class Connectivity:
         if self.away and self._probes == 0:
             self._wait(now)
         return True
+
+    def no_connection(self, now: float) -> None:
+        """Take note that no connection could be made for those without an answer, and that nothing else is tried."""
+        self._is_sure = True
+        if self._probes == 0:
+            self._wait(now)
 
     def back(self, number: int, now: float) -> None:
         """Take note that try `number` is back, with any result."""

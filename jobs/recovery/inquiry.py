@@ -194,7 +194,7 @@ class _Inquiry(Generic[Asked]):
             else:
                 until = self._hand_out(questions)
             if not self._out:
-                self._settle_all()
+                self._settle_last()
             over = self._all_asked or self._stops()
             if over and not (self._out or self._waiting or self._ended):
                 break
@@ -312,6 +312,15 @@ class _Inquiry(Generic[Asked]):
         unsettled, self._unsettled = self._unsettled, []
         for question, answer in unsettled:
             self._go_on(question, answer)
+
+    def _settle_last(self) -> None:
+        """Settle those that got no answer, when nothing is asked that could show more."""
+        if self._unsettled and all(answer.never_left for _, answer in self._unsettled):
+            was_away = self._connectivity.away
+            self._connectivity.no_connection(time.monotonic())
+            self._in_doubt(self._unsettled[-1][1], was_away=was_away)
+        else:
+            self._settle_all()
 
     def _in_doubt(self, answer: Answer, *, was_away: bool) -> None:
         """One more question got no answer. If nobody gets one, no try is used up, and all wait for the network."""

@@ -82,6 +82,18 @@ def _in_contact(state: State, parts: Parts) -> None:
     settle_all(state, parts)
 
 
+def settle_last(state: State, parts: Parts) -> None:
+    """Settle the installs that got no answer, when nothing is tried that could show more. If no connection could be
+    made for them, the network is away, however few they are.
+    """
+    if state.unsettled and all(answer.never_left for _, answer in state.unsettled):
+        was_away = parts.connectivity.away
+        parts.connectivity.no_connection(parts.clock())
+        _in_doubt(state, state.unsettled[-1][1], parts, was_away=was_away)
+    else:
+        settle_all(state, parts)
+
+
 def _in_doubt(state: State, answer: Answer, parts: Parts, *, was_away: bool) -> None:
     """One more install got no answer. If nobody gets one, no try is used up, and all wait for the network."""
     if not parts.connectivity.away:

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.core.model import Install, Outcome, Recovered
-from jobs.recovery.judgement import give_up_waiting, settle_all, take_in
+from jobs.recovery.judgement import give_up_waiting, settle_last, take_in
 from jobs.recovery.progress import OWN_LIMIT, Exhausted, RunNow, WaitFor, WaitUntil
 from jobs.recovery.state import Queue, State
 
@@ -53,7 +53,7 @@ def outcomes(todo: Mapping[str, Iterator[Install]], parts: Parts) -> Iterator[Ro
                 bug = error
                 continue
         if not parts.dispatcher.out:
-            settle_all(state, parts)
+            settle_last(state, parts)
         if not state.ended and not parts.dispatcher.out and not state.waits:
             break
         # Outcomes are written down first.

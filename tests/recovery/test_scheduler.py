@@ -91,6 +91,38 @@ def test_a_network_that_was_never_there_is_an_outage_by_the_tries_of_the_first_i
     assert night.breaker.tripped(APP).because == "outage"
 
 
+@pytest.mark.parametrize("last", [1, 2])
+def test_a_network_that_goes_away_when_few_installs_are_left_uses_up_none_of_their_tries(ledger, last):
+    away = {f"Loc{number:03}" for number in range(20 - last, 20)}
+
+    def answer(account, now, out):
+        return (REFUSED_CONNECTION, 0.01) if account in away and now < 300 else (PAIR, 0.2)
+
+    night = Night(ledger, answer, threads=1)  # The others are back before the network goes.
+    ended = night.run(20)
+    assert kinds(ended) == {Recovered: 20}
+    assert {ended[account].attempts for account in away} == {1}
+    said = [words.split(":")[0] for words in night.said if words.startswith("HighLevel")]
+    assert said == ["HighLevel cannot be reached", "HighLevel answers again"]
+
+
+def test_a_network_that_stays_away_from_the_last_install_is_an_outage_after_the_patience(ledger):
+    def answer(account, now, out):
+        return (REFUSED_CONNECTION, 0.01) if account == "Loc019" else (PAIR, 0.2)
+
+    night = Night(ledger, answer, threads=1, patience=60)
+    assert kinds(night.run(20)) == {Recovered: 19, Unfinished: 1}
+    assert night.breaker.tripped(APP).because == "outage"
+    assert 60 <= night.now < 80
+
+
+def test_a_last_install_whose_answer_never_comes_fails_by_its_own_tries(ledger):
+    night = Night(ledger, lambda account, now, out: (LATE, 10.0) if account == "Loc019" else (PAIR, 0.2), threads=1)
+    ended = night.run(20)
+    assert kinds(ended) == {Recovered: 19, Failed: 1}
+    assert (ended["Loc019"].cause, ended["Loc019"].attempts) == (Cause.NETWORK_ERROR, 5)
+
+
 def test_an_install_that_alone_gets_no_answer_fails_by_its_own_tries(ledger):
     def answer(account, now, out):
         return (REFUSED_CONNECTION, 0.01) if account in {"Loc007", "Loc011", "Loc013", "Loc019"} else (PAIR, 0.2)

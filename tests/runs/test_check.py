@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import signal
+import socket
+import threading
 import time
 
 import pytest
@@ -14,6 +16,7 @@ from jobs.sandbox.behaviours import PROOF
 from jobs.sandbox.tokens import mint
 from jobs.sandbox.world import Limit, Place
 from jobs.system.locks import app_lock, hold
+from tests.helpers.bad_server import http
 from tests.helpers.made import CLIENT_ID
 from tests.helpers.waiting import wait_until
 
@@ -397,3 +400,25 @@ def test_a_wrong_client_secret_does_not_matter(play):
     job = play()
     job.environment["HIGHLEVEL_CLIENT_SECRET"] = "not the right one"
     assert check(job, line("LocA"))[0].returncode == 0
+
+
+def test_a_network_that_goes_away_before_the_last_question_is_an_outage_and_leaves_it_unasked(play):
+    job = play()
+    job.environment |= {"RECOVERY_RETRY__ATTEMPTS": "1", "RECOVERY_STOP__NETWORK_PATIENCE_SECONDS": "0.3"}
+    refusal = http(b'{"message": "Invalid JWT"}', "401 Unauthorized", "Connection: close\r\n")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        job.environment["HIGHLEVEL_BASE_URL"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def answer_one_and_go():
+            connection, _ = listener.accept()
+            listener.close()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(refusal)
+
+        server = threading.Thread(target=answer_one_and_go)
+        server.start()
+        done, found = check(job, line("LocA"), line("LocB"))
+        server.join()
+    assert (found, done.returncode) == ({"LocA": "refused"}, 3)
+    assert done.stderr.count("HighLevel cannot be reached") == 1
