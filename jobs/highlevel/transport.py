@@ -120,7 +120,7 @@ class Transport:
             wire.close()
             raise
         wire.end()
-        if not raw.whole or raw.status not in range(200, 600) or raw.status in range(202, 400):
+        if not raw.whole or raw.status not in range(200, 600) or raw.status in range(300, 400):
             response.close()
             wire.close()
         return raw

@@ -36,6 +36,36 @@ def test_what_is_sent_on_an_open_connection_is_what_the_libraries_send_on_a_new_
     assert parts(sent[1]) == parts(sent[0])
 
 
+NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "connections"),
+    [
+        ("POST", NOTHING, 1),
+        ("POST", http(), 1),
+        ("POST", http(b"{}", "202 Accepted"), 1),
+        ("POST", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 1),
+        ("HEAD", http(length=900), 1),
+        ("POST", http(status="204 No Content", length_line="Connection: close\r\n"), 3),
+        ("POST", NOTHING + http(b"{}"), 3),
+        ("POST", b"HTTP/1.1 304 Not Modified\r\n\r\n", 3),
+        ("POST", http(status="302 Found", headers="Location: /\r\n"), 3),
+    ],
+    ids=str,
+)
+def test_an_answer_without_a_body_keeps_its_connection_unless_it_says_or_leaves_more(method, answer, connections):
+    with serving(lambda *_: (Bad(lambda _: [answer], None, KEEP), b"")) as server:
+        request = requests.Request(method, server.url, data=b"a").prepare()
+        transport = Transport(server.url, LIMITS, {})
+        raws = [transport.send(request) for _ in range(3)]
+        transport.close()
+        assert {raw.whole for raw in raws} == {True}
+        assert len({(raw.status, raw.body) for raw in raws}) == 1
+        assert len(server.requests) == 3
+        assert server.connections == connections
+
+
 def test_more_than_an_answer_ends_its_connection_at_once():
     with serving(
         lambda number, _: (Bad(lambda _: [http(b"{}") + (http(b"[]")[:9] if number == 1 else b"")], None, KEEP), b"")
