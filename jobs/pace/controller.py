@@ -181,7 +181,7 @@ class Controller:
             self._hold(now, asked_for, status, utc)
 
     def _is_its_own(self, flight: _Flight, now: float, asked_for: float | None, said: Said | None) -> bool:
-        """Whether a 429 concerns only this account.
+        """Whether a 429 concerns only this account, or only this app since its day is used up.
 
         For a call with the account's own token, the headers say so, or a pause that would end the run. Otherwise it shows
         when other requests pass between its 429s, again and again.
@@ -192,8 +192,9 @@ class Controller:
         self._refusals[resource[:2]] = count, self._passed
         if len(self._refusals) > _REFUSED:
             self._refusals.popitem(last=False)
-        told = said is not None and ((said.most > 0 and said.remaining == 0) or said.today == 0)
-        own = count >= _OWN_AFTER or (resource.bearer and (told or (asked_for or 0.0) > self._patience))
+        day = said is not None and said.today == 0
+        told = day or (said is not None and said.most > 0 and said.remaining == 0)
+        own = count >= _OWN_AFTER or day or (resource.bearer and (told or (asked_for or 0.0) > self._patience))
         if own and resource.bearer and asked_for:
             flight.budget.rest(now + asked_for)
         return own
@@ -233,7 +234,7 @@ class Controller:
         budget = self._known(resource)
         next_day = budget.next_day if budget else None
         again = _again_after(next_day) if next_day else "run the same command again tomorrow"
-        whose = f" for {resource.account}" if resource.bearer else ""
+        whose = f" for {resource.account if resource.bearer else f'the app {resource.app}'}"
         seconds = max(0.0, (next_day - utc).total_seconds()) if next_day else math.inf
         return seconds, f"HighLevel's daily limit of requests{whose} is used up; {again}"
 

@@ -69,12 +69,14 @@ class Gate:
         self._with_code: list[_Waiter] = []
         self._others: list[_Waiter] = []
         self._codes_to_come: dict[int, str] = {}
+        self._days_used_up: dict[str, str] = {}
         self._stopping = self._stopped_for_all = self._paused = False
 
     def enter(self, *, urgent: bool, resource: Resource = Resource()) -> int:  # noqa: B008 - a value
         """The request's number, returned when it may leave. No request leaves during a pause.
 
-        Raises `Stopped` if the run stops first. An urgent request keeps its slot then, but does not wait for a hold to end.
+        Raises `Stopped` if the run stops first, or if its app's requests of today are used up. An urgent request keeps its slot
+        then, but does not wait for a hold to end.
         Raises `Rests` if `resource` is an account whose own limit lets nothing out for a while.
         """
         with self._lock:
@@ -115,12 +117,13 @@ class Gate:
         spent = self._day_is_spent(me)
         if spent and me.resource.bearer:
             raise Rests(*self._control.day_is_spent(me.resource, self._now()))
-        if spent and not self._stopping:
-            self._control.enough = self._control.day_is_spent(me.resource, self._now())[1]
-            self._stopping = True
+        app = me.resource.app
+        if spent and app not in self._days_used_up:
+            self._days_used_up[app] = self._control.day_is_spent(me.resource, self._now())[1]
             self._wake_all()
         held = self._control.held.until > now or due == float("inf")
-        if self._stopped_for_all or (self._stopping and (held or not me.urgent or spent)):
+        stopping = self._stopping or (app in self._days_used_up and not me.resource.bearer)
+        if self._stopped_for_all or (stopping and (held or not me.urgent or spent)):
             raise Stopped
         if me.resource.bearer:
             own = due - max(now, self._control.due_for_all(now))
@@ -209,6 +212,10 @@ class Gate:
     def enough(self) -> str:
         """Why the server's limits end the run, in words. '' while they do not."""
         return self._control.enough
+
+    def no_more_today(self, app: str) -> str:
+        """Why no more requests leave for `app` today, in words. '' while they do."""
+        return self._days_used_up.get(app, "")
 
     @property
     def out_of_patience(self) -> bool:

@@ -130,6 +130,11 @@ class Breaker:
             self.stop_all(Trip("outage", met))
         seen.trip = seen.trip or Trip("outage", met)
 
+    def stop_app(self, client_id: str, trip: Trip) -> None:
+        """Stop the rows of one app."""
+        seen = self._apps.setdefault(client_id, _Seen())
+        seen.trip = seen.trip or trip
+
     def stop_all(self, trip: Trip) -> None:
         """Stop the rows of every app."""
         self._of_all = self._of_all or trip

@@ -117,6 +117,7 @@ def settle_all(state: State, parts: Parts) -> None:
 def _go_on(state: State, progress: InstallProgress, tried: Tried, parts: Parts) -> None:
     """Let an install go on after a try, or end."""
     if tried is None:
+        _unless_tomorrow(state, progress.install.key.client_id, parts)
         _cut_short(state, progress, parts)
     elif isinstance(tried, Listing):
         state.wait_until(parts.clock(), progress)
@@ -125,6 +126,15 @@ def _go_on(state: State, progress: InstallProgress, tried: Tried, parts: Parts) 
         state.end(progress, parts.router.recovered(progress, tried))
     else:
         _failed(state, progress, tried, parts)
+
+
+def _unless_tomorrow(state: State, client_id: str, parts: Parts) -> None:
+    """Stop an app's rows if its requests of today are used up. The other apps go on."""
+    why = parts.stop.no_more_today(client_id)
+    if why:
+        parts.breaker.stop_app(client_id, Trip("outage", why))
+    if why and len(state.queues) > 1:
+        parts.notes.add_once((client_id, "today"), f"{why}. Its other installs stay pending")
 
 
 def _failed(state: State, progress: InstallProgress, answer: Answer, parts: Parts) -> None:

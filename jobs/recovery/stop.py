@@ -135,6 +135,10 @@ class StopConditions:
         """Whether HighLevel has answered 429 for longer than the run's patience."""
         return self._gate.out_of_patience
 
+    def no_more_today(self, client_id: str) -> str:
+        """Why no more requests leave for an app today, in words. Empty while they do."""
+        return self._gate.no_more_today(client_id)
+
     def no_thread(self, why: str) -> None:
         """Stop because this machine cannot start a single thread."""
         limits = "raise its limit of processes (ulimit -u, or the container's), or free memory"

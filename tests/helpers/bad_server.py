@@ -14,6 +14,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 from jobs.core.model import Cause
 from tests.helpers.sockets import accepting
@@ -249,6 +250,16 @@ class BadServer:
         if bad.end == RESET:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return bad.end == KEEP
+
+
+def good_body(request):
+    """What HighLevel answers to a request of the job. The code names its location."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    if b"/oauth/reconnect" in head:
+        return json.dumps({"authorizationCode": f"code-of-{json.loads(body)['locationId']}"}).encode()
+    location = parse_qs(body.decode())["code"][0].removeprefix("code-of-")
+    pair = {"access_token": f"access-{location}", "refresh_token": f"refresh-{location}", "userType": "Location"}
+    return json.dumps(pair | {"locationId": location}).encode()
 
 
 @contextmanager

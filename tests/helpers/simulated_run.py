@@ -95,6 +95,9 @@ class Night:
     def met(self):
         return bool(self.stopped)
 
+    def no_more_today(self, client_id):
+        return ""
+
     def no_thread(self, why):
         self.stopped.append(why)
 

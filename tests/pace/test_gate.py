@@ -232,7 +232,7 @@ def test_the_last_requests_of_a_day_are_kept_for_the_codes_in_hand():
     pace.enter(urgent=False)  # Two remain, and its code will need the last.
     with pytest.raises(Stopped):
         pace.enter(urgent=False)
-    assert "after 2026-11-24T01:00:00Z" in pace.enough
+    assert "after 2026-11-24T01:00:00Z" in pace.no_more_today("")
     assert not pace.out_of_patience
     pace.observe(2, 200, None, {})
     pace.enter(urgent=True)
@@ -242,6 +242,20 @@ def test_the_last_requests_of_a_day_are_kept_for_the_codes_in_hand():
 
 FULL = {"x-ratelimit-max": "100", "x-ratelimit-remaining": "0", "x-ratelimit-interval-milliseconds": "10000"}
 SPENT = {"x-ratelimit-daily-remaining": "0", "x-ratelimit-daily-reset": "3600"}
+
+
+def test_a_day_of_an_app_that_is_used_up_ends_that_app_alone():
+    pace = gate()
+    pace.observe(pace.enter(urgent=False, resource=Resource("app", "LocA")), 429, 3_600.0, SPENT)
+    assert pace.held is None
+    with pytest.raises(Stopped):
+        pace.enter(urgent=False, resource=Resource("app", "LocB"))
+    assert pace.no_more_today("app") == (
+        "HighLevel's daily limit of requests for the app app is used up; run the same command again after 2026-11-24T01:00:00Z"
+    )
+    for other in (Resource("another app", "LocA"), by_agency("CoA")):
+        pace.observe(pace.enter(urgent=False, resource=other), 200, None, {})
+    assert (pace.no_more_today("another app"), pace.enough) == ("", "")
 
 
 def by_agency(company):

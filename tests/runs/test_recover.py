@@ -521,7 +521,7 @@ def test_a_day_that_is_used_up_stops_the_run_and_says_when_to_go_on(play):
     assert done.returncode == 3, done.stderr
     summary = job.summary()
     assert summary["stopped_because"] == "outage"
-    assert "daily limit of requests is used up" in done.stdout.splitlines()[-1]
+    assert "daily limit of requests for the app" in done.stdout.splitlines()[-1]
     assert "again after 20" in done.stdout.splitlines()[-1]
     assert summary["counts"]["recovered"] == 4
     assert (summary["counts"]["failed"], summary["counts"]["pending"]) == (0, 4)

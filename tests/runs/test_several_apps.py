@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 
 import pytest
 
 from jobs.sandbox.world import Place
+from tests.helpers.bad_server import KEEP, Bad, good_body, http, serving
 from tests.helpers.job import CLIENT_ID, PROJECT, SECRET
 
 APPS = f"""
@@ -61,6 +63,25 @@ def test_an_app_whose_secret_is_wrong_stops_alone_and_the_others_are_finished(pr
     calls = len(job.sandbox.seen)
     assert job.run(job.manifest(rows("app-2", CLIENT_ID))).returncode == 0
     assert len(job.sandbox.seen) - calls == 24
+
+
+def test_an_app_whose_day_is_used_up_stops_alone_and_the_others_are_finished(project):
+    job = project("secret-of-the-second")
+    left_today = iter(range(4, -1, -1))
+
+    def answer(_, request):
+        told = f"X-RateLimit-Daily-Remaining: {next(left_today)}\r\n" if b"app-2" in request else ""
+        return Bad(lambda good: [http(good, headers=told)], None, KEEP), good_body(request)
+
+    with serving(answer) as server:
+        job.environment["HIGHLEVEL_BASE_URL"] = server.url
+        done = job.run(job.manifest(rows("app-2", CLIENT_ID)))
+    assert (done.returncode, job.summary()["stopped_because"]) == (3, "outage"), done.stderr
+    said = "HighLevel's daily limit of requests for the app app-2 is used up; run the same command again tomorrow"
+    assert said in done.stdout.splitlines()[-1]
+    assert f"{said}. Its other installs stay pending" in done.stderr
+    states = Counter((row["client_id"], row["status"]) for row in job.table("results.csv"))
+    assert states == {(CLIENT_ID, "recovered"): 12, ("app-2", "recovered"): 2, ("app-2", "pending"): 10}
 
 
 def test_one_location_of_two_apps_is_two_installs_and_each_app_has_its_own_link(project):

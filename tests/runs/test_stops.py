@@ -12,13 +12,12 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pytest
 
 from jobs.sandbox.world import Place
 from tests.helpers import lists
-from tests.helpers.bad_server import FINE, KEEP, RESET, Bad, http, serving
+from tests.helpers.bad_server import FINE, KEEP, RESET, Bad, good_body, http, serving
 from tests.helpers.job import PROJECT
 from tests.helpers.waiting import wait_until
 
@@ -26,16 +25,6 @@ listing = partial(lists.listing, width=3)
 
 GONE_AWAY = Bad(lambda good: [], None, RESET)
 DENIED = Bad(lambda good: [http(b"error code: 1010", "403 Forbidden")], None, KEEP)
-
-
-def good_body(request):
-    """What HighLevel answers to a request of the job. The code names its location."""
-    head, _, body = request.partition(b"\r\n\r\n")
-    if b"/oauth/reconnect" in head:
-        return json.dumps({"authorizationCode": f"code-of-{json.loads(body)['locationId']}"}).encode()
-    location = parse_qs(body.decode())["code"][0].removeprefix("code-of-")
-    pair = {"access_token": f"access-{location}", "refresh_token": f"refresh-{location}", "userType": "Location"}
-    return json.dumps(pair | {"locationId": location}).encode()
 
 
 def test_a_firewalls_page_for_everybody_stops_the_run_after_five(play):
