@@ -32,7 +32,7 @@ from jobs.pace.gate import Stopped
 from jobs.recovery.agency_tokens import AgencyKey
 from jobs.recovery.attempt import is_refused_by_pace
 from jobs.recovery.coverage import known_bearers
-from jobs.recovery.runner import make_api, make_gate, retry_policy_of
+from jobs.recovery.equipment import Equipment
 from jobs.recovery.stop import Stop
 from jobs.start import environment_of, with_apps
 from jobs.system.files import replacing
@@ -172,18 +172,16 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
 
 def _ask_all(question: Question, stop: Stop) -> list[Reply]:
     """The replies of all agencies, in order. A signal cuts waits short."""
-    retry_policy = retry_policy_of(question.settings)
-    pace = make_gate(question.settings.pace, retry_policy)
     stopping = threading.Event()
-    api = make_api(question.settings, question.base_url, question.environment, pace)
-    with closing(api), ThreadPoolExecutor(1) as executor:
-        ask = partial(_ask, api, retry_policy, stopping)
+    equipped = closing(Equipment(question.settings, question.base_url, question.environment, stop))
+    with equipped as equipment, ThreadPoolExecutor(1) as executor:
+        ask = partial(_ask, equipment.api, equipment.retry_policy, stopping)
         replies = [executor.submit(ask, agency, token) for agency, token in question.agencies.items()]
         while not all(reply.done() for reply in replies):
             time.sleep(_LOOK_UP_SECONDS)
             if stop.asked():
                 stopping.set()
-                pace.stop()
+                equipment.gate.stop()
         return [reply.result() for reply in replies]
 
 

@@ -5,4 +5,4 @@ An install is handed out only after the outcomes before it are on disk. A pair i
 
 from __future__ import annotations
 
-__all__ = ["agency_tokens", "attempt", "coverage", "inquiry", "runner", "stop"]
+__all__ = ["agency_tokens", "attempt", "coverage", "equipment", "inquiry", "runner", "stop"]

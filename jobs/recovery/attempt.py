@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
 
 from jobs.core.causes import ADVICE, diagnose
+from jobs.core.errors import Exit
 from jobs.core.model import Answer, App, Cause, Install, Route, Tokens
 from jobs.highlevel.api import CallFailed, ConnectionLost, LocalFailure
 from jobs.pace.gate import Stopped
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from jobs.core.secret import Secret
     from jobs.highlevel.api import Code, HighLevel, Pages, Window
     from jobs.recovery.agency_tokens import AgencyKey
+    from jobs.recovery.stop import Stop
 
 _MOST_HELD = 10_000
 _RETRYING = Retrying()
+Brought = TypeVar("Brought")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +98,33 @@ def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
     return Listing(locations, pages.whole)
 
 
-def attempt(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bool]) -> Tried:
-    """How one try ended. Raises LocalFailure; any other exception is a bug.
+def by_its_route(api: HighLevel, app: App, task: Task, intend: Callable[[Install], bool]) -> Tokens | Listing:
+    """What one try brings. Raises CallFailed and Stopped.
 
     `intend` puts on disk that the install's old token will be spent, and returns whether that worked.
     """
+    if task.pages and task.bearer:
+        return read_on(api, task.pages, task.bearer)
+    if task.route is Route.AGENCY:
+        assert task.agency is not None
+        assert task.bearer is not None
+        return by_agency(api, task.install, task.agency, task.bearer)
+    if task.route is Route.REFRESH:
+        return by_refresh(api, app, task.install, task.window, intend)
+    return by_reconnect(api, app, task.install)
+
+
+def attempt(call: Callable[[], Brought], stop: Stop) -> Brought | Answer | None:
+    """How one try ended: with what `call` brings, with an answer instead, or (None) not at all, since nothing is sent
+    any more. Any exception is a bug.
+
+    If this machine cannot make a connection, there is no try, and `stop` is asked to.
+    """
     try:
-        if task.pages and task.bearer:
-            return read_on(api, task.pages, task.bearer)
-        if task.route is Route.AGENCY:
-            assert task.agency is not None
-            assert task.bearer is not None
-            return by_agency(api, task.install, task.agency, task.bearer)
-        if task.route is Route.REFRESH:
-            return by_refresh(api, app, task.install, task.window, intend)
-        return by_reconnect(api, app, task.install)
-    except LocalFailure:
-        raise
+        return call()
+    except LocalFailure as error:
+        stop.ask("outage", Exit.STOPPED_EARLY, str(error))
+        return None
     except CallFailed as failed:
         return failed.answer
     except Stopped:

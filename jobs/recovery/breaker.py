@@ -10,7 +10,7 @@ that stays away. `causes.ADVICE` says what an answer shows.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jobs.core.causes import ADVICE, Shows, diagnose
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jobs.core.model import Outcome, Stage
 
 REFUSALS_IN_A_ROW = 3
-SAME_IN_A_ROW = 5
+_SAME_IN_A_ROW = 5
 _LONGEST_WORD = 15  # Letters; a longer run of letters is an id and not a word.
 _WORD = re.compile(r"[\w.:/-]+")
 
@@ -35,10 +35,7 @@ class Trip:
     met: str
 
 
-Form = tuple["Stage", int, str]
-
-
-def form(answer: Answer) -> Form:
+def _form(answer: Answer) -> tuple[Stage, int, str]:
     """The form of a refusal: the call, the status, and the text without ids and numbers. Several installs may meet
     the same one.
     """
@@ -51,14 +48,27 @@ def _unless_id(word: re.Match[str]) -> str:
 
 
 @dataclass(slots=True)
+class SameRefusal:
+    """How many refusals of the same form have come in a row."""
+
+    times: int = 0
+    form: tuple[Stage, int, str] | None = None
+
+    def came(self, answer: Answer) -> bool:
+        """Count a refusal. Returns whether the same one has come so often that it says something about all installs."""
+        found = _form(answer)
+        self.times, self.form = (self.times + 1 if found == self.form else 1), found
+        return self.times >= _SAME_IN_A_ROW
+
+
+@dataclass(slots=True)
 class _Seen:
     """What was seen of one app. `worked_at`: how many tries had begun when an answer last showed it at work. `works`:
     Reconnect has worked.
     """
 
     gone: int = 0
-    same: int = 0
-    same_form: Form | None = None
+    same: SameRefusal = field(default_factory=SameRefusal)
     transient: int = 0
     worked_at: int = 0
     first_is_back: bool = False
@@ -85,7 +95,7 @@ class Breaker:
         self._reached = self._reached or isinstance(tried, Tokens) or bool(tried.status)
         shows = Shows.AT_WORK if isinstance(tried, Tokens) else ADVICE[diagnose(tried)].shows
         if shows is Shows.AT_WORK:
-            seen.first_is_back, seen.worked_at, seen.same, seen.transient = True, tries, 0, 0
+            seen.first_is_back, seen.worked_at, seen.same.times, seen.transient = True, tries, 0, 0
             if route is Route.RECONNECT:
                 seen.works, seen.gone = True, 0
         elif isinstance(tried, Answer) and shows is Shows.REFUSED and route is Route.RECONNECT:
@@ -104,9 +114,7 @@ class Breaker:
     def _refused(self, seen: _Seen, answer: Answer) -> None:
         """Count a refusal that says nothing about other installs. Five of the same form in a row do."""
         seen.first_is_back = True
-        found = form(answer)
-        seen.same, seen.same_form = (seen.same + 1 if found == seen.same_form else 1), found
-        if seen.same >= SAME_IN_A_ROW:
+        if seen.same.came(answer):
             seen.trip = seen.trip or Trip("refused", answer.message)
 
     def observe(self, client_id: str, outcome: Outcome, first_try: int) -> None:
@@ -155,7 +163,7 @@ class Breaker:
         seen = self._apps.get(client_id)
         if seen is None or not seen.first_is_back:
             return True
-        return bool(seen.gone or seen.same) and not seen.works and seen.closed is None
+        return bool(seen.gone or seen.same.times) and not seen.works and seen.closed is None
 
     def tripped(self, client_id: str) -> Trip | None:
         """Why the app's rows are stopped, or None."""

@@ -9,42 +9,46 @@ from __future__ import annotations
 import math
 import queue
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from jobs.core.model import Answer
 from jobs.highlevel.network_errors import is_late
 from jobs.recovery.concurrency import Concurrency
+from jobs.recovery.progress import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from jobs.recovery.attempt import Task, Tried
-    from jobs.recovery.progress import InstallProgress
+    from jobs.recovery.notes import Notes
 
 # Seconds. A slower disk is unusable. If another program held the ledger for a minute, the disk is still not slow.
 _LONGEST_AWAY = 5.0
+Task = TypeVar("Task")
+Tried = TypeVar("Tried")
+Got_co = TypeVar("Got_co", covariant=True)
+Given_contra = TypeVar("Given_contra", contravariant=True)
 
 
-class FinishedTry(NamedTuple):
-    """A try that a worker has finished: how it ended, or the bug that ended it."""
+class FinishedTry(NamedTuple, Generic[Item, Task, Tried]):
+    """A try that a worker has finished: how it ended (None: not at all), or the bug that ended it."""
 
-    progress: InstallProgress
+    progress: Item
     task: Task
-    tried: Tried
+    tried: Tried | None
     bug: BaseException | None = None
 
 
-class Inbox(Protocol):
+class Inbox(Protocol[Got_co]):
     """A queue of finished tries. None in it asks the scheduler to look again."""
 
-    def get(self, *, timeout: float) -> FinishedTry | None:
+    def get(self, *, timeout: float) -> Got_co | None:
         """The first item, waiting for it. Raises queue.Empty after that many seconds."""
 
-    def get_nowait(self) -> FinishedTry | None:
+    def get_nowait(self) -> Got_co | None:
         """The first item. Raises queue.Empty if there is none."""
 
 
-class Workers(Protocol):
+class Workers(Protocol[Given_contra]):
     """The threads that do the tries."""
 
     @property
@@ -61,11 +65,11 @@ class Workers(Protocol):
     def ready(self) -> bool:
         """Whether a thread is free for one more try."""
 
-    def do(self, job: Callable[[], FinishedTry]) -> None:
+    def do(self, job: Callable[[], Given_contra]) -> None:
         """Have a thread do the job. Its result goes into the inbox."""
 
 
-def came_late(back: FinishedTry) -> bool:
+def came_late(back: FinishedTry[Item, Task, Tried]) -> bool:
     """Whether the try timed out."""
     return isinstance(back.tried, Answer) and is_late(back.tried)
 
@@ -81,7 +85,7 @@ class Sizes(NamedTuple):
     requests_per_second: float = 0.0
 
 
-class Dispatcher:
+class Dispatcher(Generic[Item, Task, Tried]):
     """Hands tries to `threads`, and takes their results from `inbox`.
 
     `try_once` does a try. `under_way` gives how many requests have left and are not answered; when it grows, None
@@ -90,9 +94,9 @@ class Dispatcher:
 
     def __init__(
         self,
-        threads: Workers,
-        inbox: Inbox,
-        try_once: Callable[[Task], Tried],
+        threads: Workers[FinishedTry[Item, Task, Tried]],
+        inbox: Inbox[FinishedTry[Item, Task, Tried]],
+        try_once: Callable[[Task], Tried | None],
         under_way: Callable[[], int],
         sizes: Sizes,
     ) -> None:
@@ -122,28 +126,30 @@ class Dispatcher:
         """How many installs must wait at the gate, so that it does not run out of them until the caller is back."""
         return max(self._sizes.at_gate, math.ceil(self._away * self._sizes.requests_per_second))
 
-    def has_thread(self) -> bool:
-        """Whether a thread is free for one more try. It is started if needed."""
-        return self._threads.ready()
+    def has_thread(self, no_thread: Callable[[str], None], notes: Notes) -> bool:
+        """Whether a thread is free for one more try. It is started if needed.
 
-    @property
-    def started(self) -> int:
-        """How many threads there are."""
-        return len(self._threads)
+        If no more can be started, `notes` say so, and those that there are do the tries. If there are none, `no_thread`
+        hears why.
+        """
+        if self._threads.ready():
+            return True
+        started, why = len(self._threads), self._threads.why_fewer
+        if not started:
+            no_thread(why)
+        elif why:
+            words = f"this machine starts no more threads ({why}): continuing with {started}"
+            notes.add_once(("threads",), words)
+        return False
 
-    @property
-    def why_fewer(self) -> str:
-        """Why this machine starts no more threads. Empty while it does."""
-        return self._threads.why_fewer
-
-    def send(self, progress: InstallProgress, task: Task) -> None:
+    def send(self, progress: Item, task: Task) -> None:
         """Hand a try to a free thread."""
         self.tries += 1
         self.out += 1
         progress.first_try, progress.last_try = progress.first_try or self.tries, self.tries
         self._threads.do(partial(_try, self._try_once, progress, task))
 
-    def take(self, seconds: float) -> Iterator[FinishedTry]:
+    def take(self, seconds: float) -> Iterator[FinishedTry[Item, Task, Tried]]:
         """The finished tries. It waits for the first one, at most this many `seconds`."""
         try:
             finished = self._inbox.get(timeout=seconds)
@@ -168,7 +174,7 @@ class Dispatcher:
         self._away = min(_LONGEST_AWAY, max(seconds, self._away / 2))
 
 
-def _try(try_once: Callable[[Task], Tried], progress: InstallProgress, task: Task) -> FinishedTry:
+def _try(try_once: Callable[[Task], Tried | None], progress: Item, task: Task) -> FinishedTry[Item, Task, Tried]:
     try:
         return FinishedTry(progress, task, try_once(task))
     except BaseException as bug:  # noqa: BLE001 - it is raised in the scheduler's thread

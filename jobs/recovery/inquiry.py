@@ -1,46 +1,40 @@
 """Questions that spend nothing, several at once: each is asked again while that may help.
 
-A question that waits for its next try needs no worker. A 429 holds everybody back and uses up no try. While nobody gets
-an answer, one question asks again and the others wait. They go one by one until HighLevel has shown that it works.
+They are asked as a run tries its installs: a wait holds no worker, a 429 uses up no try, and while nobody gets an answer,
+one question asks again. But they go one by one until HighLevel has shown that it works.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
-import queue
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from jobs.core.causes import ADVICE, Shows, diagnose
 from jobs.core.errors import Exit
-from jobs.highlevel.api import CallFailed, LocalFailure
 from jobs.highlevel.network_errors import is_late, is_unreachable
-from jobs.pace.gate import Stopped
-from jobs.recovery.attempt import is_refused_by_pace
-from jobs.recovery.breaker import SAME_IN_A_ROW, form
-from jobs.recovery.concurrency import Concurrency
-from jobs.recovery.connectivity import Connectivity
-from jobs.recovery.runner import in_the_air, make_api, make_gate, retry_policy_of, sizes_of
-from jobs.recovery.threads import WorkerThreads
+from jobs.recovery.attempt import attempt, is_refused_by_pace
+from jobs.recovery.breaker import SameRefusal
+from jobs.recovery.equipment import Equipment
+from jobs.recovery.notes import Notes
+from jobs.recovery.progress import OnItsWay
+from jobs.recovery.scheduler import MOST_WAITING
+from jobs.recovery.state import LOOK_UP_SECONDS
+from jobs.recovery.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from jobs.config.settings import Settings
     from jobs.core.model import Answer, InstallKey
     from jobs.highlevel.api import HighLevel
-    from jobs.pace.gate import Gate, Held
-    from jobs.recovery.breaker import Form
+    from jobs.pace.gate import Held
+    from jobs.recovery.connectivity import Connectivity
+    from jobs.recovery.dispatcher import Dispatcher, FinishedTry
     from jobs.recovery.stop import Stop
-
-_MOST_WAITING = 10_000
-_LOOK_UP_SECONDS = 1.0
 
 
 class Subject(Protocol):
@@ -72,29 +66,11 @@ class Round(NamedTuple, Generic[Asked]):
 
 
 @dataclass(slots=True)
-class _Question(Generic[Asked]):
-    """A question on its way, and its last answer. `first_try` and `last_try` count among the tries of all questions.
-
-    `refusals` are 429s in a row. A `suspect` got no answer while others did.
-    """
+class _Question(OnItsWay, Generic[Asked]):
+    """A question on its way. `tries` leaves out those that met a 429."""
 
     asked: Asked
     tries: int = 0
-    first_try: int = 0
-    last_try: int = 0
-    last: Answer | None = None
-    refusals: int = 0
-    refused_since: float = 0.0
-    suspect: bool = False
-
-
-class _FinishedTry(NamedTuple, Generic[Asked]):
-    """A try that a worker has finished: its answer, whether it was sent at all, or the bug that ended it."""
-
-    question: _Question[Asked]
-    answer: Answer | None
-    is_sent: bool = True
-    bug: BaseException | None = None
 
 
 def inquire(
@@ -112,44 +88,27 @@ def inquire(
     `tells` says whether such an answer decides the question. The rest is not asked once `stop` says so. The inquiry itself
     asks `stop` to, if going on makes no sense.
     """
-    inbox: SimpleQueue[_FinishedTry[Asked] | None] = SimpleQueue()
-    look_again = partial(inbox.put, None)
-    stop.asked_to = look_again
-    gate = make_gate(settings.pace, retry_policy_of(settings), look_again)
-    sizes = sizes_of(settings.pace)
-    with (
-        closing(make_api(settings, base_url, environment, gate, look_again)) as api,
-        closing(_threads(sizes.slots, inbox)) as threads,
-    ):
-        inquiry = _Inquiry(settings, gate, stop, threads, inbox, partial(_try, partial(ask, api), stop), tells)
-        inquiry.under_way = partial(in_the_air, gate, api)
+    with closing(Equipment(settings, base_url, environment, stop)) as equipment:
+        api, gate = equipment.api, equipment.gate
+        try_once = partial(_try_once, partial(ask, api), stop)
+        dispatcher: Dispatcher[_Question[Asked], Asked, Reply[Asked] | Answer] = equipment.dispatcher(try_once)
+        breaker = _Breaker(settings.stop.transient_installs, stop, tells)
+        inquiry = _Inquiry(equipment, dispatcher, breaker, questions(api))
         try:
-            yield from inquiry.rounds(questions(api))
+            for replies in inquiry.rounds():
+                yield Round(replies, dispatcher.out, gate.requests, gate.held, inquiry.notes.take())
         finally:
             gate.stop()  # If this ends early, nobody may be left waiting there.
+        if gate.enough:
+            stop.ask("outage", Exit.STOPPED_EARLY, gate.enough)
 
 
-def _threads(most: int, inbox: SimpleQueue[_FinishedTry[Asked] | None]) -> WorkerThreads[_FinishedTry[Asked]]:
-    return WorkerThreads(most, time.monotonic, inbox.put, _came_late)
+def _try_once(ask: Callable[[Asked], None], stop: Stop, asked: Asked) -> Reply[Asked] | Answer | None:
+    def call() -> Reply[Asked]:
+        ask(asked)
+        return Reply(asked, None)
 
-
-def _came_late(finished: _FinishedTry[Asked]) -> bool:
-    return finished.answer is not None and is_late(finished.answer)
-
-
-def _try(ask: Callable[[Asked], None], stop: Stop, question: _Question[Asked]) -> _FinishedTry[Asked]:
-    try:
-        ask(question.asked)
-    except LocalFailure as reached_limit:
-        stop.ask("outage", Exit.STOPPED_EARLY, str(reached_limit))
-        return _FinishedTry(question, None, is_sent=False)
-    except CallFailed as failed:
-        return _FinishedTry(question, failed.answer)
-    except Stopped:
-        return _FinishedTry(question, None, is_sent=False)
-    except BaseException as bug:  # noqa: BLE001 - it is raised in the thread that decides
-        return _FinishedTry(question, None, is_sent=False, bug=bug)
-    return _FinishedTry(question, None)
+    return attempt(call, stop)
 
 
 class _Inquiry(Generic[Asked]):
@@ -157,230 +116,147 @@ class _Inquiry(Generic[Asked]):
 
     def __init__(
         self,
-        settings: Settings,
-        gate: Gate,
-        stop: Stop,
-        threads: WorkerThreads[_FinishedTry[Asked]],
-        inbox: SimpleQueue[_FinishedTry[Asked] | None],
-        try_once: Callable[[_Question[Asked]], _FinishedTry[Asked]],
-        tells: Callable[[Answer], bool],
+        equipment: Equipment,
+        dispatcher: Dispatcher[_Question[Asked], Asked, Reply[Asked] | Answer],
+        breaker: _Breaker,
+        questions: Iterator[Asked | None],
     ) -> None:
-        self._policy = retry_policy_of(settings)
-        self._gate = gate
-        self._stop = stop
-        self._threads = threads
-        self._inbox = inbox
-        self._try_once = try_once
-        self._sizes = sizes_of(settings.pace)
-        self._concurrency = Concurrency(self._sizes.slots)
-        self._connectivity = Connectivity(settings.stop.network_patience_seconds, self._policy.backoff)
-        self._breaker = _Breaker(settings.stop.transient_installs, stop, tells)
-        self._waiting: list[tuple[float, int, _Question[Asked]]] = []
-        self._unsettled: list[tuple[_Question[Asked], Answer]] = []
-        self._ended: list[Reply[Asked]] = []
-        self._notes: list[str] = []
-        self._order = itertools.count()
-        self._out = self._tries = 0
+        self.notes = Notes()
+        self._retry_policy = equipment.retry_policy
+        self._stop = equipment.stop_conditions
+        self._look_again = equipment.look_again
+        self._dispatcher = dispatcher
+        self._connectivity: Connectivity[_Question[Asked]] = equipment.connectivity(self.notes)
+        self._breaker = breaker
+        self._questions = questions
         self._all_asked = False
-        self.under_way: Callable[[], int] = lambda: 0
+        self._waits: Waits[_Question[Asked]] = Waits()
+        self._ended: list[Reply[Asked]] = []
 
-    def rounds(self, questions: Iterator[Asked | None]) -> Iterator[Round[Asked]]:
-        """The rounds, until every question is settled or the inquiry stops."""
+    def rounds(self) -> Iterator[list[Reply[Asked]]]:
+        """The replies since the last round, until every question is settled or the inquiry stops."""
         until = math.inf
         while True:
-            if self._stops():
-                self._gate.stop()
+            if self._stop.met():
                 self._give_up_waiting()
             else:
-                until = self._hand_out(questions)
-            if not self._out:
+                until = self._hand_out()
+            if not self._dispatcher.out:
                 self._settle_last()
-            over = self._all_asked or self._stops()
-            if over and not (self._out or self._waiting or self._ended):
-                break
-            for finished in self._take(until):
+            over = self._all_asked or self._stop.met()
+            if over and not (self._dispatcher.out or self._waits or self._ended):
+                return
+            # Replies are given first.
+            patience = 0.0 if self._ended else min(LOOK_UP_SECONDS, max(0.0, until - time.monotonic()))
+            for finished in self._dispatcher.take(patience):
                 self._judge(finished)
             ended, self._ended = self._ended, []
-            notes, self._notes = tuple(self._notes), []
-            yield Round(ended, self._out, self._gate.requests, self._gate.held, notes)
-        if self._gate.enough:
-            self._stop.ask("outage", Exit.STOPPED_EARLY, self._gate.enough)
-
-    def _stops(self) -> bool:
-        return self._stop.asked() or bool(self._gate.enough)
+            yield ended
 
     # -- out to the threads ---------------------------------------------------------------------------------------
 
-    def _hand_out(self, questions: Iterator[Asked | None]) -> float:
+    def _hand_out(self) -> float:
         """Hand out the questions that may go. Returns when to look again, if nothing comes in until then."""
-        while len(self._ended) < self._sizes.slots and not self._stops():
-            if self._is_full():
+        while len(self._ended) < self._dispatcher.slots and not self._stop.met():
+            if self._dispatcher.is_full or (self._dispatcher.out and not self._breaker.seen_at_work):
                 return math.inf
             if (not_before := self._connectivity.not_before()) > time.monotonic():
                 return not_before
-            if not self._has_thread():
+            if not self._dispatcher.has_thread(self._stop.no_thread, self.notes):
                 return math.inf
-            question = self._next(questions)
+            question = self._next()
             if question is None:
-                return self._next_due
-            self._tries += 1
-            self._out += 1
-            question.first_try, question.last_try = question.first_try or self._tries, self._tries
-            self._threads.do(partial(self._try_once, question))
+                return self._waits.next_due
+            self._dispatcher.send(question, question.asked)
             self._connectivity.goes(question.last_try)
         return math.inf
 
-    @property
-    def _next_due(self) -> float:
-        """When the next question that waits is due."""
-        return self._waiting[0][0] if self._waiting else math.inf
-
-    def _is_full(self) -> bool:
-        if self._out >= (self._concurrency.most if self._breaker.seen_at_work else 1):
-            return True
-        return not self._sizes.fixed and self._threads.busy - self.under_way() >= self._sizes.at_gate
-
-    def _has_thread(self) -> bool:
-        if self._threads.ready():
-            return True
-        if not len(self._threads):
-            why = f"this machine does not start a single thread ({self._threads.why_fewer}): free memory, or raise its limits"
-            self._stop.ask("outage", Exit.STOPPED_EARLY, why)
-        return False
-
-    def _next(self, questions: Iterator[Asked | None]) -> _Question[Asked] | None:
-        if self._next_due <= time.monotonic():
-            return heapq.heappop(self._waiting)[2]
-        waits = len(self._waiting) + len(self._unsettled)
-        if self._all_asked or waits >= _MOST_WAITING or (waits and not self._connectivity.reached):
+    def _next(self) -> _Question[Asked] | None:
+        if (due := self._waits.take_due(time.monotonic())) is not None:
+            return due
+        waits = len(self._waits)
+        if self._all_asked or waits >= MOST_WAITING or (waits and not self._connectivity.reached):
             return None
         try:
-            asked = next(questions)
+            asked = next(self._questions)
         except StopIteration:
             self._all_asked = True
             return None
         if asked is None:
-            self._inbox.put(None)  # The caller has its turn, and nothing else would end the wait.
+            self._look_again()  # The caller has its turn, and nothing else would end the wait.
             return None
         return _Question(asked)
 
     # -- back from the threads ------------------------------------------------------------------------------------
 
-    def _take(self, until: float) -> Iterator[_FinishedTry[Asked]]:
-        """The tries that have come back. Unless a question has ended, it waits for the first one, at most until `until`."""
-        patience = 0.0 if self._ended else min(_LOOK_UP_SECONDS, max(0.0, until - time.monotonic()))
-        try:
-            finished = self._inbox.get(timeout=patience)
-            while True:
-                if finished is not None:
-                    self._out -= 1
-                    yield finished
-                finished = self._inbox.get_nowait()
-        except queue.Empty:
-            return
-
-    def _judge(self, finished: _FinishedTry[Asked]) -> None:
-        question, answer, now = finished.question, finished.answer, time.monotonic()
+    def _judge(self, finished: FinishedTry[_Question[Asked], Asked, Reply[Asked] | Answer]) -> None:
+        question, tried, now = finished.progress, finished.tried, time.monotonic()
         if finished.bug is not None:
             raise finished.bug
         self._connectivity.back(question.last_try, now)
-        if not finished.is_sent:
+        if tried is None:
             self._cut_short(question)
             return
+        answer = None if isinstance(tried, Reply) else tried
         if answer is None or answer.status:
-            self._concurrency.answered()
-            self._breaker.hear(answer, self._tries)
-            self._in_contact()
-        elif is_unreachable(answer) and (self._connectivity.away or not question.suspect):
-            was_away = self._connectivity.away
-            if self._connectivity.unanswered(question.asked.key, question.last_try, now):
-                self._unsettled.append((question, answer))
-                self._in_doubt(answer, was_away=was_away)
-                return
+            self._dispatcher.answered()
+            self._breaker.hear(answer, self._dispatcher.tries)
+            self._settle(self._connectivity.answered(self._dispatcher.tries))
+        elif is_unreachable(answer) and self._connectivity.unanswered(question, answer, now):
+            self._in_doubt(answer, now)
+            return
         self._go_on(question, answer)
 
-    def _in_contact(self) -> None:
-        """Take note of an answer: a question that got none until now was itself at fault."""
-        if self._connectivity.away:
-            self._notes.append("HighLevel answers again: going on")
-        self._connectivity.answered(self._tries)
-        for question, _ in self._unsettled:
-            question.suspect = True
-        self._settle_all()
-
-    def _settle_all(self) -> None:
-        unsettled, self._unsettled = self._unsettled, []
+    def _settle(self, unsettled: Iterable[tuple[_Question[Asked], Answer]]) -> None:
         for question, answer in unsettled:
             self._go_on(question, answer)
 
     def _settle_last(self) -> None:
         """Settle those that got no answer, when nothing is asked that could show more."""
-        if self._unsettled and all(answer.never_left for _, answer in self._unsettled):
-            was_away = self._connectivity.away
-            self._connectivity.no_connection(time.monotonic())
-            self._in_doubt(self._unsettled[-1][1], was_away=was_away)
-        else:
-            self._settle_all()
-
-    def _in_doubt(self, answer: Answer, *, was_away: bool) -> None:
-        """One more question got no answer. If nobody gets one, no try is used up, and all wait for the network."""
         now = time.monotonic()
-        if not self._connectivity.away:
-            return
+        if (answer := self._connectivity.no_connection(now)) is not None:
+            self._in_doubt(answer, now)
+        else:
+            self._settle(self._connectivity.settle())
+
+    def _in_doubt(self, answer: Answer, now: float) -> None:
+        """One more question got no answer. If nobody gets one, no try is used up, and all wait for the network."""
         if self._connectivity.over(now):
-            self._stop.ask("outage", Exit.STOPPED_EARLY, answer.message)
-        if not was_away:
-            self._notes.append(
-                f"HighLevel cannot be reached: {answer.message}; one install asks again, the others wait"
-            )
-        for question, _ in self._unsettled:
-            self._wait(question, now)
-        self._unsettled.clear()
+            self._breaker.stop_all(answer)
+        if self._connectivity.away:
+            for question, _ in self._connectivity.settle():
+                self._waits.add(now, question)
 
     def _go_on(self, question: _Question[Asked], answer: Answer | None) -> None:
         """Let a question go on after a try, or end."""
         if answer is not None and is_late(answer) and self._connectivity.reached:
-            self._concurrency.late(question.last_try, self._out + 1, self._tries)
+            self._dispatcher.late(question.last_try)
         question.last = answer
         wait = None if answer is None else self._wait_after(question, answer)
         if wait is None:
-            self._end(question, answer)
-        elif self._stops():
+            self._ended.append(Reply(question.asked, answer))
+            self._breaker.ended(answer, question.first_try, reached=self._connectivity.reached)
+        elif self._stop.met():
             self._cut_short(question)
         else:
-            self._wait(question, time.monotonic() + wait)
+            self._waits.add(time.monotonic() + wait, question)
 
     def _wait_after(self, question: _Question[Asked], answer: Answer) -> float | None:
         """Seconds until the next try, or None if this was the last one. A 429 uses up no try, only patience."""
-        if not is_refused_by_pace(answer):
-            question.refusals = 0
-            question.tries += 1
-            return self._policy.wait_after(question.tries, answer)
-        now = time.monotonic()
-        question.refused_since = question.refused_since if question.refusals else now
-        question.refusals += 1
-        left = question.refused_since + self._policy.patience - now
-        asked_for = answer.retry_after or 0.0
-        if left <= 0 or asked_for > left:
-            return None
-        return min(asked_for or self._policy.backoff(question.refusals), left)
-
-    def _wait(self, question: _Question[Asked], until: float) -> None:
-        heapq.heappush(self._waiting, (until, next(self._order), question))
-
-    def _end(self, question: _Question[Asked], answer: Answer | None) -> None:
-        self._ended.append(Reply(question.asked, answer))
-        self._breaker.ended(answer, question.first_try, reached=self._connectivity.reached)
+        if is_refused_by_pace(answer):
+            return question.wait_refused(answer, time.monotonic(), self._retry_policy)
+        question.refusals = 0
+        question.tries += 1
+        return self._retry_policy.wait_after(question.tries, answer)
 
     def _cut_short(self, question: _Question[Asked]) -> None:
         """Cut a question short: it ends with 429 if it met that until patience ran out, otherwise it gets no reply."""
-        if self._gate.out_of_patience and is_refused_by_pace(question.last):
+        if self._stop.out_of_patience and is_refused_by_pace(question.last):
             self._ended.append(Reply(question.asked, question.last))
 
     def _give_up_waiting(self) -> None:
-        waiting = [question for _, _, question in sorted(self._waiting)] + [question for question, _ in self._unsettled]
-        self._waiting, self._unsettled = [], []
-        for question in waiting:
+        waiting = self._waits.take(lambda _: True)
+        for question in [*waiting, *(question for question, _ in self._connectivity.settle())]:
             self._cut_short(question)
 
 
@@ -395,8 +271,8 @@ class _Breaker:
         self._most = most
         self._stop = stop
         self._tells = tells
-        self._worked_at = self._in_a_row = self._same = 0
-        self._form: Form | None = None
+        self._worked_at = self._in_a_row = 0
+        self._same = SameRefusal()
 
     @property
     def seen_at_work(self) -> bool:
@@ -406,12 +282,9 @@ class _Breaker:
     def hear(self, answer: Answer | None, tries: int) -> None:
         """Take note of an answer. `tries` is how many were begun by now."""
         if answer is None or self._shows_work(answer):
-            self._worked_at, self._in_a_row, self._same = tries, 0, 0
-        elif not ADVICE[diagnose(answer)].again:
-            found = form(answer)
-            self._same, self._form = (self._same + 1 if found == self._form else 1), found
-            if self._same >= SAME_IN_A_ROW:
-                self._stop.ask("refused", Exit.STOPPED_EARLY, answer.message)
+            self._worked_at, self._in_a_row, self._same.times = tries, 0, 0
+        elif not ADVICE[diagnose(answer)].again and self._same.came(answer):
+            self._stop.ask("refused", Exit.STOPPED_EARLY, answer.message)
 
     def _shows_work(self, answer: Answer) -> bool:
         return self._tells(answer) or ADVICE[diagnose(answer)].shows is Shows.AT_WORK
@@ -422,4 +295,8 @@ class _Breaker:
             return
         self._in_a_row += 1
         if self._in_a_row >= self._most or not reached:
-            self._stop.ask("outage", Exit.STOPPED_EARLY, answer.message)
+            self.stop_all(answer)
+
+    def stop_all(self, answer: Answer) -> None:
+        """Stop the inquiry: nobody gets an answer that helps."""
+        self._stop.ask("outage", Exit.STOPPED_EARLY, answer.message)

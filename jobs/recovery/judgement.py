@@ -16,13 +16,15 @@ from jobs.recovery.progress import Exhausted
 from jobs.recovery.state import Ended
 
 if TYPE_CHECKING:
-    from jobs.recovery.attempt import Tried
+    from jobs.recovery.attempt import Task, Tried
     from jobs.recovery.dispatcher import FinishedTry
     from jobs.recovery.progress import InstallProgress
     from jobs.recovery.state import Parts, State
 
+    InstallTry = FinishedTry[InstallProgress, Task, Tried]
 
-def take_in(state: State, finished: FinishedTry, parts: Parts) -> BaseException | None:
+
+def take_in(state: State, finished: InstallTry, parts: Parts) -> BaseException | None:
     """Judge a finished try. Returns the bug that its worker met, or that the judging met. The install ends with it; a
     new pair is kept.
     """
@@ -42,7 +44,7 @@ def take_in(state: State, finished: FinishedTry, parts: Parts) -> BaseException 
     return bug
 
 
-def _judge(state: State, finished: FinishedTry, parts: Parts) -> None:
+def _judge(state: State, finished: InstallTry, parts: Parts) -> None:
     """Tell everybody who counts answers, then let the install go on."""
     progress, tried, now = finished.progress, finished.tried, parts.clock()
     state.release(parts.router.heard(progress, finished.task, tried), now)
@@ -51,65 +53,44 @@ def _judge(state: State, finished: FinishedTry, parts: Parts) -> None:
         parts.breaker.hear(progress.install.key.client_id, finished.task.route, tried, parts.dispatcher.tries)
     if isinstance(tried, Tokens | Listing) or (isinstance(tried, Answer) and tried.status):
         parts.dispatcher.answered()
-        _in_contact(state, parts)
-    elif isinstance(tried, Answer) and _may_be_the_network(progress, tried, parts):
-        was_away = parts.connectivity.away
-        if parts.connectivity.unanswered(progress.install.key, progress.last_try, now):
-            state.unsettled.append((progress, tried))
-            _in_doubt(state, tried, parts, was_away=was_away)
-            return
+        _settle(state, parts.connectivity.answered(parts.dispatcher.tries), parts)
+    elif (
+        isinstance(tried, Answer)
+        and _may_be_the_network(progress, tried)
+        and parts.connectivity.unanswered(progress, tried, now)
+    ):
+        _in_doubt(state, tried, parts)
+        return
     _go_on(state, progress, tried, parts)
 
 
-def _may_be_the_network(progress: InstallProgress, answer: Answer, parts: Parts) -> bool:
+def _may_be_the_network(progress: InstallProgress, answer: Answer) -> bool:
     """Whether no answer came for a reason that may be nobody's fault.
 
     Not so for an exchange, since an answer came before it, nor for a refresh whose token may be spent: that is
     repeated in time, or never.
     """
-    if not is_unreachable(answer) or answer.stage is Stage.EXCHANGE or progress.window.opened is not None:
-        return False
-    return parts.connectivity.away or not progress.suspect
+    return is_unreachable(answer) and answer.stage is not Stage.EXCHANGE and progress.window.opened is None
 
 
-def _in_contact(state: State, parts: Parts) -> None:
-    """Take note of an answer: an install that got none until now was itself at fault."""
+def _in_doubt(state: State, answer: Answer, parts: Parts) -> None:
+    """One more install got no answer. If nobody gets one, no try is used up, and all wait for the network."""
+    if parts.connectivity.over(parts.clock()):
+        parts.breaker.stop_all(Trip("outage", answer.message))
     if parts.connectivity.away:
-        parts.notes.add("HighLevel answers again: the run continues")
-    parts.connectivity.answered(parts.dispatcher.tries)
-    for progress, _ in state.unsettled:
-        progress.suspect = True
-    settle_all(state, parts)
+        for progress, _ in parts.connectivity.settle():
+            state.waiting.add(parts.clock(), progress)
 
 
 def settle_last(state: State, parts: Parts) -> None:
-    """Settle the installs that got no answer, when nothing is tried that could show more. If no connection could be
-    made for them, the network is away, however few they are.
-    """
-    if state.unsettled and all(answer.never_left for _, answer in state.unsettled):
-        was_away = parts.connectivity.away
-        parts.connectivity.no_connection(parts.clock())
-        _in_doubt(state, state.unsettled[-1][1], parts, was_away=was_away)
+    """Settle the installs that got no answer, when nothing is tried that could show more."""
+    if (answer := parts.connectivity.no_connection(parts.clock())) is not None:
+        _in_doubt(state, answer, parts)
     else:
-        settle_all(state, parts)
+        _settle(state, parts.connectivity.settle(), parts)
 
 
-def _in_doubt(state: State, answer: Answer, parts: Parts, *, was_away: bool) -> None:
-    """One more install got no answer. If nobody gets one, no try is used up, and all wait for the network."""
-    if not parts.connectivity.away:
-        return
-    if parts.connectivity.over(parts.clock()):
-        parts.breaker.stop_all(Trip("outage", answer.message))
-    if not was_away:
-        parts.notes.add(f"HighLevel cannot be reached: {answer.message}; one install keeps trying, the others wait")
-    for progress, _ in state.unsettled:
-        state.wait_until(parts.clock(), progress)
-    state.unsettled.clear()
-
-
-def settle_all(state: State, parts: Parts) -> None:
-    """Go on with the installs that got no answer while others did: it counts as their try."""
-    unsettled, state.unsettled = state.unsettled, []
+def _settle(state: State, unsettled: list[tuple[InstallProgress, Answer]], parts: Parts) -> None:
     for progress, answer in unsettled:
         _go_on(state, progress, answer, parts)
 
@@ -120,7 +101,7 @@ def _go_on(state: State, progress: InstallProgress, tried: Tried, parts: Parts) 
         _unless_tomorrow(state, progress.install.key.client_id, parts)
         _cut_short(state, progress, parts)
     elif isinstance(tried, Listing):
-        state.wait_until(parts.clock(), progress)
+        state.waiting.add(parts.clock(), progress)
     elif isinstance(tried, Tokens):
         progress.tries += 1
         state.end(progress, parts.router.recovered(progress, tried))
@@ -144,7 +125,7 @@ def _failed(state: State, progress: InstallProgress, answer: Answer, parts: Part
     if is_refused_by_pace(answer):
         wait = parts.router.wait_refused(progress, answer)
         if wait is not None:
-            state.wait_until(parts.clock() + wait, progress)
+            state.waiting.add(parts.clock() + wait, progress)
             return
     else:
         progress.refusals = 0
@@ -156,7 +137,7 @@ def _failed(state: State, progress: InstallProgress, answer: Answer, parts: Part
     elif parts.stop.met() or parts.breaker.tripped(progress.install.key.client_id):
         state.end(progress, parts.router.unfinished(progress))
     else:
-        state.wait_until(parts.clock() + (wait or 0.0), progress)
+        state.waiting.add(parts.clock() + (wait or 0.0), progress)
 
 
 def _cut_short(state: State, progress: InstallProgress, parts: Parts) -> None:
@@ -172,6 +153,10 @@ def _cut_short(state: State, progress: InstallProgress, parts: Parts) -> None:
 def give_up_waiting(state: State, parts: Parts, *, everybody: bool) -> None:
     """End waits that are pointless now: all of them, or those of an app that is stopped."""
     stopped = {client_id for client_id in state.queues if everybody or parts.breaker.tripped(client_id)}
+
+    def given_up(progress: InstallProgress) -> bool:
+        return progress.install.key.client_id in stopped
+
     if stopped:
-        for progress in state.take_waiting(lambda progress: progress.install.key.client_id in stopped):
+        for progress in [*state.take_waiting(given_up), *parts.connectivity.give_up(given_up)]:
             _cut_short(state, progress, parts)

@@ -157,22 +157,17 @@ class Router:
         """
         if progress.left[0] is Route.AGENCY:
             return 0.0
-        now, patience = self._clocks.monotonic(), self._retry_policy.patience
-        progress.refused_since = progress.refused_since if progress.refusals else now
-        progress.refusals += 1
+        wait = progress.wait_refused(answer, self._clocks.monotonic(), self._retry_policy)
         if progress.refusals == OWN_LIMIT:
             self._notes.add_once(
                 (),
                 f"HighLevel refused {progress.install.key.account_id} with 429 {OWN_LIMIT} times in a row: it waits by itself "
-                f"for {patience:g} seconds at most, and the others go on. Further installs like it are not named",
+                f"for {self._retry_policy.patience:g} seconds at most, and the others go on. Further installs like it are not named",
             )
-        wait = answer.retry_after or self._retry_policy.backoff(progress.refusals)
-        left = progress.refused_since + patience - now
-        if left > 0 and (answer.retry_after or 0.0) <= left:
-            return min(wait, left)
-        progress.met.append(RouteResult(progress.left[0], answer))
-        self._leave(progress)
-        return None
+        if wait is None:
+            progress.met.append(RouteResult(progress.left[0], answer))
+            self._leave(progress)
+        return wait
 
     def wait_after(self, progress: InstallProgress, answer: Answer) -> float | None:
         """Seconds until the next try on the same route, or None if the install is done with this route."""

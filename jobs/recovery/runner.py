@@ -6,42 +6,32 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from jobs import __version__
-from jobs.core.clock import utc, utc_now
+from jobs.core.clock import utc_now
 from jobs.core.errors import Exit
 from jobs.core.model import Recovered, Route, Unfinished
-from jobs.highlevel.api import HighLevel, Limits, LocalFailure
-from jobs.highlevel.transport import Transport
 from jobs.ledger.sqlite import UnwritableError
-from jobs.pace.gate import Gate
-from jobs.recovery.attempt import RetryPolicy, attempt
-from jobs.recovery.connectivity import Connectivity
-from jobs.recovery.dispatcher import Dispatcher, FinishedTry, Sizes, came_late
+from jobs.recovery.attempt import attempt, by_its_route
+from jobs.recovery.equipment import Equipment
 from jobs.recovery.recorder import Recorder
 from jobs.recovery.routes import keep_bearers, open_routes
 from jobs.recovery.scheduler import outcomes
 from jobs.recovery.state import Parts
-from jobs.recovery.stop import StopConditions
-from jobs.recovery.threads import WorkerThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from jobs.config.settings import PaceSettings, Settings
     from jobs.core.model import App, Install, Outcome
+    from jobs.highlevel.api import HighLevel
     from jobs.ledger.ledger import Ledger
-    from jobs.pace.gate import Held, Lowered
+    from jobs.pace.gate import Gate, Held, Lowered
     from jobs.recovery.attempt import Task, Tried
     from jobs.recovery.breaker import Breaker
     from jobs.recovery.routes import Routing
     from jobs.recovery.scheduler import Round
     from jobs.recovery.stop import Stop
     from jobs.start import RunOptions, Start
-
-MOST_WORKERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +68,12 @@ def work(
     `make_room` frees the disk space that was reserved. Whatever ends this, even a bug of the caller, installs in
     flight are recorded first. Raises UnwritableError if the ledger cannot be read.
     """
-    pacing, retry_policy = start.settings.pace, retry_policy_of(start.settings)
-    inbox: SimpleQueue[FinishedTry | None] = SimpleQueue()
-    look_again = partial(inbox.put, None)
-    stop.asked_to = look_again
-    gate = make_gate(pacing, retry_policy, look_again)
     total = min(sum(todo.values()), options.limit or sum(todo.values()))
-    with (
-        closing(make_api(start.settings, start.base_url, start.environment, gate, look_again)) as api,
-        closing(WorkerThreads(pacing.workers or MOST_WORKERS, time.monotonic, inbox.put, came_late)) as threads,
-    ):
+    with closing(Equipment(start.settings, start.base_url, start.environment, stop)) as equipment:
+        gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
         routing = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
-        under_way = partial(in_the_air, gate, api)
-        dispatcher = Dispatcher(threads, inbox, try_once, under_way, sizes_of(pacing))
-        parts = _parts(start.settings, dispatcher, routing, StopConditions(stop, gate))
+        parts = _parts(equipment, try_once, routing)
         coming, left = outcomes(_queues(ledger, todo, options), parts), sum(todo.values())
         with closing(_recorded(coming, _recorder(ledger, stop, make_room, gate), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
@@ -112,21 +93,16 @@ def _is_done(outcome: Outcome) -> bool:
     return not isinstance(outcome, Unfinished) and not (isinstance(outcome, Recovered) and outcome.stray)
 
 
-def _parts(settings: Settings, dispatcher: Dispatcher, routing: Routing, stop: StopConditions) -> Parts:
-    patience, backoff = settings.stop.network_patience_seconds, retry_policy_of(settings).backoff
-    connectivity = Connectivity(patience, backoff)
-    return Parts(dispatcher, routing.router, routing.breaker, connectivity, stop, routing.notes, time.monotonic)
-
-
-def in_the_air(gate: Gate, api: HighLevel) -> int:
-    """How many requests are not answered yet, and connections not made yet."""
-    return gate.under_way + api.connecting
-
-
-def sizes_of(pacing: PaceSettings) -> Sizes:
-    """How many may be out at once by these settings."""
-    at_gate = max(2, min(32, round(pacing.requests_per_second / 10)))
-    return Sizes(pacing.workers or MOST_WORKERS, bool(pacing.workers), at_gate, pacing.requests_per_second)
+def _parts(equipment: Equipment, try_once: Callable[[Task], Tried], routing: Routing) -> Parts:
+    return Parts(
+        equipment.dispatcher(try_once),
+        routing.router,
+        routing.breaker,
+        equipment.connectivity(routing.notes),
+        equipment.stop_conditions,
+        routing.notes,
+        time.monotonic,
+    )
 
 
 def _recorder(ledger: Ledger, stop: Stop, make_room: Callable[[], None], gate: Gate) -> Recorder:
@@ -151,34 +127,10 @@ def _recorded(coming: Iterator[Round], recorder: Recorder, stop: Stop) -> Genera
         recorder.close()
 
 
-def retry_policy_of(settings: Settings) -> RetryPolicy:
-    """How often an install is tried, and the waits between."""
-    retry = settings.retry
-    patience = settings.pace.patience_seconds
-    return RetryPolicy(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds, patience)
-
-
-def make_gate(pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[], None] = lambda: None) -> Gate:
-    """The gate that all requests of a run pass. `left` is called when a request has left."""
-    return Gate(
-        pacing.requests_per_second,
-        pacing.patience_seconds,
-        clock=time.monotonic,
-        now=utc,
-        backoff=retry_policy.backoff,
-        left=left,
-    )
-
-
 def _try_once(
     api: HighLevel, apps: Mapping[str, App], intend: Callable[[Install], bool], stop: Stop, task: Task
 ) -> Tried:
-    """How one try ended. If this machine cannot make a connection, there is no try and the run stops."""
-    try:
-        return attempt(api, apps[task.install.key.client_id], task, intend)
-    except LocalFailure as error:
-        stop.ask("outage", Exit.STOPPED_EARLY, str(error))
-        return None
+    return attempt(partial(by_its_route, api, apps[task.install.key.client_id], task, intend), stop)
 
 
 def _intend(ledger: Ledger, stop: Stop, gate: Gate, install: Install) -> bool:
@@ -193,28 +145,6 @@ def _intend(ledger: Ledger, stop: Stop, gate: Gate, install: Install) -> bool:
         stop.ask(error.because, Exit.STOPPED_EARLY, str(error))
         return False
     return True
-
-
-def make_api(
-    settings: Settings,
-    base_url: str,
-    environment: Mapping[str, str],
-    gate: Gate,
-    connects: Callable[[], None] = lambda: None,
-) -> HighLevel:
-    """The client of the API, behind `gate`. `connects` is called when a connection is about to be made."""
-    http = settings.http
-    limits = Limits(
-        http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes
-    )
-    return HighLevel(
-        base_url=base_url,
-        transport=Transport(base_url, limits, environment, connects),
-        gate=gate,
-        clock=time.monotonic,
-        now=utc,
-        user_agent=f"highlevel-recovery/{__version__}",
-    )
 
 
 def _queues(ledger: Ledger, todo: Mapping[str, int], options: RunOptions) -> dict[str, Iterator[Install]]:

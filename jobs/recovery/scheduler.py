@@ -7,7 +7,6 @@ go out, and otherwise once a second to keep people informed. So waiting costs al
 
 from __future__ import annotations
 
-import heapq
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from jobs.recovery.progress import InstallProgress
     from jobs.recovery.state import Parts
 
-_MOST_WAITING = 10_000
+MOST_WAITING = 10_000
 
 
 class Round(NamedTuple):
@@ -73,8 +72,8 @@ def _yield(state: State, parts: Parts) -> Iterator[Round]:
             continue  # It was not handed out, and its answer has already been heard.
         state.queues[install.key.client_id].under_way -= 1
         parts.breaker.observe(install.key.client_id, outcome, first_try)
-    left = parts.clock()
-    yield Round([(install, outcome) for install, outcome, _ in ended], parts.dispatcher.out, state.waits)
+    left, waiting = parts.clock(), state.waits + len(parts.connectivity.unsettled)
+    yield Round([(install, outcome) for install, outcome, _ in ended], parts.dispatcher.out, waiting)
     parts.dispatcher.caller_was_away(parts.clock() - left)
     for install, _, _ in ended:
         state.release(parts.router.ended(install), parts.clock())
@@ -92,12 +91,11 @@ def _hand_out(state: State, parts: Parts) -> float:
         not_before = parts.connectivity.not_before()
         if not_before > parts.clock():
             return not_before
-        if not parts.dispatcher.has_thread():
-            _too_few(state, parts)
+        if not parts.dispatcher.has_thread(parts.stop.no_thread, parts.notes):
             return math.inf
         progress = _next(state, parts)
         if progress is None:
-            return state.next_due
+            return state.waiting.next_due
         try:
             task = parts.router.claim(progress) if _may_go(state, progress, parts) else None
         except BaseException:
@@ -109,32 +107,22 @@ def _hand_out(state: State, parts: Parts) -> float:
     return math.inf
 
 
-def _too_few(state: State, parts: Parts) -> None:
-    """No more threads can be started: the run goes on with those it has, or stops if it has none."""
-    if not parts.dispatcher.started:
-        parts.stop.no_thread(parts.dispatcher.why_fewer)
-    elif parts.dispatcher.why_fewer and not state.told_of_threads:
-        state.told_of_threads = True
-        why = f"this machine starts no more threads ({parts.dispatcher.why_fewer})"
-        parts.notes.add(f"{why}: continuing with {parts.dispatcher.started}")
-
-
 def _may_go(state: State, progress: InstallProgress, parts: Parts) -> bool:
     """Whether the install's next try goes out now. Otherwise the install waits or ends."""
     step = parts.router.step(progress)
     if isinstance(step, WaitFor):
         state.parked.setdefault(step.key, []).append(progress)
     elif isinstance(step, WaitUntil):
-        state.wait_until(step.moment, progress)
+        state.waiting.add(step.moment, progress)
     elif isinstance(step, Exhausted):
         state.end(progress, parts.router.over(progress))
     return isinstance(step, RunNow)
 
 
 def _next(state: State, parts: Parts) -> InstallProgress | None:
-    if state.next_due <= parts.clock():
-        return heapq.heappop(state.waiting)[2]
-    if state.waits >= _MOST_WAITING:
+    if (due := state.waiting.take_due(parts.clock())) is not None:
+        return due
+    if state.waits >= MOST_WAITING:
         return None
     for client_id, queued in state.queues.items():
         if queued.empty or parts.breaker.tripped(client_id):
@@ -153,5 +141,5 @@ def _next(state: State, parts: Parts) -> InstallProgress | None:
 
 def _aside(state: State, client_id: str) -> int:
     """How many installs of an app wait for a limit of their own. The others do not wait for these."""
-    waiting = (progress for _, _, progress in state.waiting if progress.refusals >= OWN_LIMIT)
+    waiting = (progress for progress in state.waiting if progress.refusals >= OWN_LIMIT)
     return sum(progress.install.key.client_id == client_id for progress in waiting)

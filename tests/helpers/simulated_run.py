@@ -82,7 +82,7 @@ class Night:
             dispatcher,
             reconnecting(ledger, self.breaker, retry_policy, lambda: self.now, self.notes),
             self.breaker,
-            Connectivity(patience, retry_policy.backoff),
+            Connectivity(patience, retry_policy.backoff, self.notes),
             self,
             self.notes,
             lambda: self.now,

@@ -99,6 +99,9 @@ class Never:
     def met(self):
         return False
 
+    def no_thread(self, why):
+        raise AssertionError(why)
+
 
 class Waiting:
     """Ends what it was given when it is told to."""
@@ -135,7 +138,7 @@ def test_installs_that_end_while_others_are_written_share_one_synced_transaction
         Dispatcher(threads, threads.inbox, lambda task: pair, lambda: 0, Sizes(8, fixed=True)),
         reconnecting(ledger, breaker, retry_policy, lambda: 0.0, notes),
         breaker,
-        Connectivity(600, lambda n: 1.0),
+        Connectivity(600, lambda n: 1.0, notes),
         Never(),
         notes,
         lambda: 0.0,
