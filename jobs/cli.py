@@ -144,15 +144,16 @@ def plan(
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--cut-short", "code", type=int, hidden=True)
+@click.option("--requests", type=int, default=0, hidden=True)
 @click.option("--then", "command", default="", hidden=True)
 @click.pass_obj
-def report(terminal: Terminal, folder: Path, code: int | None, command: str) -> int:
+def report(terminal: Terminal, folder: Path, code: int | None, requests: int, command: str) -> int:
     """Write the reports in DIR again from its ledger, even while a run is under way."""
     from jobs.report import report_again
     from jobs.start import PROJECT
 
     try:
-        run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, code)
+        run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, code, requests)
     except (UserError, FileError) as error:
         if code is None:
             raise

@@ -64,7 +64,7 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         this_run, courier = run.this_run, _open_courier(start, ledger)
         try:
             for progress in _work(start, ledger, todo, options, stop, make_room):
-                this_run = _count(this_run, progress)
+                this_run = beside.this_run = _count(this_run, progress)
                 _tell_deliveries(courier, terminal)
                 terminal.ended(progress, this_run, signalled=stop.signalled)
                 _look_after(stop, progress, beside, in_place)
@@ -151,7 +151,7 @@ def _bring_back(ledger: Ledger, folder: Path, stop: Stop) -> bool:
 def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, code: Exit) -> None:
     terminal.cut_short(code)
     beside.end()
-    leave_reports(beside.folder, code, command)
+    leave_reports(beside.folder, code, command, beside.this_run.requests)
 
 
 def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:

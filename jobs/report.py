@@ -96,12 +96,13 @@ def report_again(
     environment: Mapping[str, str],
     say: Callable[[str], None],
     cut_short: int | None = None,
+    requests: int = 0,
 ) -> tuple[Run, bool]:
     """The run, and whether the set of failed installs has changed since a run last ended. Renders the reports of `folder`.
 
-    `cut_short` is the exit code of a run that a second signal has just ended. Without it, nobody asks about the change, and
-    the answer is False. `say` tells a person what the job waits for and which messages are left out. Raises FileError, and
-    UserError if the folder has no ledger.
+    `cut_short` is the exit code of a run that a second signal has just ended, after so many `requests`. Without it, nobody
+    asks about the change, and the answer is False. `say` tells a person what the job waits for and which messages are left
+    out. Raises FileError, and UserError if the folder has no ledger.
     """
     must_hold_ledger(folder)
     apps = _apps(project, environment)
@@ -112,7 +113,7 @@ def report_again(
     try:
         with alone(folder, patience_for_reports(say)):
             if cut_short is not None:
-                _end(ledger, cut_short)
+                _end(ledger, cut_short, requests)
             with at_one_moment(ledger.engine) as connection:
                 run = _as_it_stands(connection)
                 if run is None:
@@ -158,9 +159,12 @@ def _as_it_stands(connection: Connection) -> Run | None:
     return run if run is None or run.finished_at else under_way(connection, run)
 
 
-def _end(ledger: Ledger, code: int) -> None:
+def _end(ledger: Ledger, code: int, requests: int) -> None:
     """Record that a signal ended the last run, unless the run has already ended."""
     with at_one_moment(ledger.engine) as connection:
         run = _as_it_stands(connection)
     if run is not None and not run.finished_at:
-        ledger.save_run(replace(run, finished_at=utc_now(), exit_code=code, stopped_because="signal"))
+        this_run = replace(run.this_run, requests=requests)
+        ledger.save_run(
+            replace(run, finished_at=utc_now(), exit_code=code, stopped_because="signal", this_run=this_run)
+        )

@@ -11,9 +11,11 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jobs.core.model import ThisRun
 
 if TYPE_CHECKING:
     from jobs.core.errors import Exit
@@ -24,9 +26,10 @@ _END_SECONDS = 2.0
 
 @dataclass(slots=True)
 class ReportBeside:
-    """`recover report` on `folder`, in a process beside the run."""
+    """`recover report` on `folder`, in a process beside the run. `this_run` is what the run has done so far."""
 
     folder: Path
+    this_run: ThisRun = field(default_factory=ThisRun)
     process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
@@ -52,13 +55,14 @@ class ReportBeside:
             self.process.wait()
 
 
-def leave_reports(folder: Path, code: Exit, command: str) -> None:
+def leave_reports(folder: Path, code: Exit, command: str, requests: int) -> None:
     """End this process as `kill -9` would, and replace it by `recover report`, which exits with `code`.
 
-    `command` is what to run next, for the message about the end. This returns only if the system cannot start the other
-    process. An impatient third signal is ignored until the other process has begun.
+    `command` is what to run next, for the message about the end. `requests` were made, which the ledger does not know. This
+    returns only if the system cannot start the other process. An impatient third signal is ignored until the other process has begun.
     """
-    words, environment = _job("report", "--cut-short", str(int(code)), "--then", command, "--", os.fspath(folder))
+    cut_short = ("--cut-short", str(int(code)), "--requests", str(requests), "--then", command)
+    words, environment = _job("report", *cut_short, "--", os.fspath(folder))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):

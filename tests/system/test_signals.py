@@ -163,6 +163,9 @@ def test_whoever_asked_for_it_hears_of_a_second_signals_end_too(play):
     assert said.splitlines()[0] == "HighLevel recovery: 1 of 4 installs are back, 1 failed, 2 pending (exit 143)"
     assert "--rate 400" in said  # The command to run next is whole.
     assert said.splitlines()[-1].startswith("exit 143: ")
+    assert job.summary()["this_run"] == {
+        "attempted": 2, "recovered": 1, "failed": 1, "new_failures": 1, "already_recovered": 0, "requests": job.arrived()
+    }  # fmt: skip
 
 
 def test_a_signal_cuts_a_notification_short_and_leaves_the_exit_code(play):
