@@ -15,7 +15,7 @@ from jobs.ledger.sqlite import UnwritableError
 from jobs.recovery.attempt import attempt, by_its_route
 from jobs.recovery.equipment import Equipment
 from jobs.recovery.recorder import Recorder
-from jobs.recovery.routes import keep_bearers, open_routes
+from jobs.recovery.route_parts import keep_bearers, open_routes
 from jobs.recovery.scheduler import outcomes
 from jobs.recovery.state import Parts
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobs.pace.gate import Gate, Held, Lowered
     from jobs.recovery.attempt import Task, Tried
     from jobs.recovery.breaker import Breaker
-    from jobs.recovery.routes import Routing
+    from jobs.recovery.route_parts import RouteParts
     from jobs.recovery.scheduler import Round
     from jobs.recovery.stop import Stop
     from jobs.start import RunOptions, Start
@@ -71,19 +71,19 @@ def work(
     total = min(sum(todo.values()), options.limit or sum(todo.values()))
     with closing(Equipment(start.settings, start.base_url, start.environment, stop)) as equipment:
         gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
-        routing = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
+        route_parts = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
-        parts = _parts(equipment, try_once, routing)
+        parts = _parts(equipment, try_once, route_parts)
         coming, left = outcomes(_queues(ledger, todo, options), parts), sum(todo.values())
         with closing(_recorded(coming, _recorder(ledger, stop, make_room, gate), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
                 left -= sum(_is_done(outcome) for _, outcome in ended)
-                keep_bearers(routing.bearers, ended, options.routes)
-                alone = all(routing.breaker.goes_alone(client_id) for client_id in todo)
-                notes = routing.notes.take()
+                keep_bearers(route_parts.bearers, ended, options.routes)
+                alone = all(route_parts.breaker.goes_alone(client_id) for client_id in todo)
+                notes = route_parts.notes.take()
                 yield Progress(ended, gate.requests, total, gate.held, in_flight, waiting, alone, notes, gate.lowered)
     if left:  # A run that has tried every install was not stopped, whatever it met.
-        _why_stopped(stop, routing.breaker, gate.enough, todo)
+        _why_stopped(stop, route_parts.breaker, gate.enough, todo)
     if options.limit is not None and total < sum(todo.values()):
         stop.ask("install_limit", Exit.STOPPED_AS_ASKED)
 
@@ -93,14 +93,14 @@ def _is_done(outcome: Outcome) -> bool:
     return not isinstance(outcome, Unfinished) and not (isinstance(outcome, Recovered) and outcome.stray)
 
 
-def _parts(equipment: Equipment, try_once: Callable[[Task], Tried], routing: Routing) -> Parts:
+def _parts(equipment: Equipment, try_once: Callable[[Task], Tried], route_parts: RouteParts) -> Parts:
     return Parts(
         equipment.dispatcher(try_once),
-        routing.router,
-        routing.breaker,
-        equipment.connectivity(routing.notes),
+        route_parts.router,
+        route_parts.breaker,
+        equipment.connectivity(route_parts.notes),
         equipment.stop_conditions,
-        routing.notes,
+        route_parts.notes,
         time.monotonic,
     )
 

@@ -47,7 +47,7 @@ def keep_bearers(bearers: AgencyTokens, recorded: Iterable[tuple[Install, Outcom
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
+class RouteParts:
     """The parts that walk a run's installs along its routes, and the notes for a person."""
 
     router: Router
@@ -63,7 +63,7 @@ def open_routes(
     settings: StopSettings,
     stop: Stop,
     server_time: Callable[[], float],
-) -> Routing:
+) -> RouteParts:
     """The routes of a run as they are at its start."""
     bearers, for_run, notes = bearers_at_start(ledger, routes), dict[Route, Answer](), Notes()
     breaker = Breaker(settings.transient_installs, partial(_route_left, ledger, routes, bearers, for_run))
@@ -72,7 +72,7 @@ def open_routes(
     agency_answers = AgencyAnswers(partial(_standing, ledger), utc_now, notes.add)
     clocks = Clocks(stop.clock, utc_now, server_time)
     router = Router(routes, retry_policy, closed, agency_route, agency_answers, clocks, notes)
-    return Routing(router, breaker, bearers, notes)
+    return RouteParts(router, breaker, bearers, notes)
 
 
 def _route_left(
