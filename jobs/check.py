@@ -14,24 +14,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jobs.config.apps import Apps, base_url, load_apps, too_open
-from jobs.config.settings import load_settings
+from jobs.config.apps import too_open
 from jobs.core.checks import GOOD, Check, verdict
 from jobs.core.clock import utc_now
 from jobs.core.errors import Exit, Gathered, refuse
 from jobs.core.file_errors import FileError
 from jobs.core.model import Broken, Counts, InstallKey, Row, Run
 from jobs.highlevel.jwt_claims import EXPIRED, read_claims, why_useless
-from jobs.highlevel.proxy import check_way_out
 from jobs.manifest.distinct import Distinct
 from jobs.manifest.reader import open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.recovery.inquiry import inquire
 from jobs.recovery.stop import Left, Stop, end_of
 from jobs.reports.affected import AffectedList, Shape
-from jobs.start import environment_of, with_apps
+from jobs.start import Basis, hold_apps, read_basis, with_apps
 from jobs.system.files import clear_left_behind, replacing
-from jobs.system.locks import app_lock, hold
 from jobs.system.signals import on_signals
 from jobs.terminal.checks import Opening, Standing, closing_block
 
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping
     from pathlib import Path
 
-    from jobs.config.settings import Settings
+    from jobs.config.apps import Apps
     from jobs.core.model import Answer
     from jobs.core.secret import Secret
     from jobs.highlevel.api import HighLevel
@@ -66,13 +63,9 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(Basis):
     """All that is known before the first request. `left` holds the installs that were not looked at yet."""
 
-    settings: Settings
-    apps: Apps
-    base_url: str
-    environment: Mapping[str, str]
     manifest: Manifest
     listed: Listed
     left: Distinct
@@ -108,14 +101,9 @@ def prepare(
 ) -> Question:
     """All that a check needs, with the whole list read. Raises UserError with every problem found."""
     gathered, left = Gathered(), Distinct()
-    take = gathered.take
-    known = take(lambda: environment_of(project, environment)) or dict(environment)
-    settings = take(lambda: load_settings(project / "config" / "recovery.toml", known, options))
-    apps = take(lambda: load_apps(project, known))
-    url = take(lambda: base_url(known))
-    take(lambda: check_way_out(url or "https://", known))
-    manifest = take(lambda: open_manifest(source, chosen))
-    listed: Any = take(lambda: _listed(manifest, apps or Apps(), left)) if manifest else None
+    settings, apps, url, known = read_basis(project, environment, options, gathered)
+    manifest = gathered.take(lambda: open_manifest(source, chosen))
+    listed: Any = gathered.take(lambda: _listed(manifest, apps, left)) if manifest else None
     gathered.raise_all()
     return Question(settings, apps, url, known, manifest, listed, left)
 
@@ -150,7 +138,8 @@ def check(question: Question, output: Path | None, terminal: Terminal, *, with_t
     standing = Standing(question.listed.installs + question.listed.broken)
     with ExitStack() as held:
         held.callback(question.left.close)
-        _hold_apps(question, held)
+        holder = f"recover check on {question.manifest.path} that began {utc_now()}"
+        hold_apps(held, question, question.listed.client_ids, holder)
         try:
             with ExitStack() as written:
                 affected = written.enter_context(_affected(question, output, with_tokens=with_tokens))
@@ -175,13 +164,6 @@ def _refuse_input(output: Path, source: Path) -> None:
         there = output.lstat()
         if any(os.path.samestat(there, one) for one in (source.stat(), source.lstat())):
             raise refuse("is INPUT itself", str(output), "give another name to --output")
-
-
-def _hold_apps(question: Question, held: ExitStack) -> None:
-    holder = f"recover check on {question.manifest.path} that began {utc_now()}"
-    for client_id in sorted(question.listed.client_ids):
-        lock = app_lock(question.environment, question.base_url, client_id)
-        held.enter_context(hold(lock, f"the app {client_id}", holder))
 
 
 @contextmanager
@@ -234,8 +216,7 @@ def _ask_all(question: Question, stop: Stop, book: _Book) -> Generator[Round[Cas
     def cases(api: HighLevel) -> Iterator[Case | None]:
         return _cases(question, stop, book, api.server_time)
 
-    settings, url, environment = question.settings, question.base_url, question.environment
-    with closing(inquire(settings, url, environment, stop, _ask, _tells, cases)) as rounds:
+    with closing(inquire(question, stop, _ask, _tells, cases)) as rounds:
         for now in rounds:
             for case, answer in now.replies:
                 book.settle(Finding(case.row, verdict(answer), answer=answer))

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs.config.apps import base_url, load_apps
-from jobs.config.settings import load_settings
 from jobs.core.clock import utc, utc_now
-from jobs.core.errors import Exit, Problem, UserError, refuse
+from jobs.core.errors import Exit, Gathered, Problem, UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.core.formula_guard import without_formula
 from jobs.core.ids import is_id
@@ -34,9 +32,8 @@ from jobs.recovery.attempt import is_refused_by_pace
 from jobs.recovery.coverage import known_bearers
 from jobs.recovery.equipment import Equipment
 from jobs.recovery.stop import Stop
-from jobs.start import environment_of, with_apps
+from jobs.start import Basis, hold_apps, read_basis, with_apps
 from jobs.system.files import replacing
-from jobs.system.locks import app_lock, hold
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.config.apps import Apps
-    from jobs.config.settings import Settings
     from jobs.highlevel.api import HighLevel
     from jobs.manifest.reader import Manifest
     from jobs.recovery.attempt import RetryPolicy
@@ -54,13 +50,9 @@ _LOOK_UP_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(Basis):
     """Everything that is known before the first request. `manifest` is the existing list, if there is one."""
 
-    settings: Settings
-    apps: Apps
-    base_url: str
-    environment: Mapping[str, str]
     agencies: dict[AgencyKey, Secret]
     manifest: Manifest | None
 
@@ -78,9 +70,9 @@ def prepare(
     project: Path, environment: Mapping[str, str], companies: Sequence[str], source: Path | None, output: Path
 ) -> Question:
     """Everything that is needed to ask the agencies. Raises UserError with every problem that was found."""
-    known = environment_of(project, environment)
-    settings = load_settings(project / "config" / "recovery.toml", known, {})
-    apps, url = load_apps(project, known), base_url(known)
+    gathered = Gathered()
+    settings, apps, url, known = read_basis(project, environment, {}, gathered)
+    gathered.raise_all()
     manifest = open_manifest(output) if output.exists() else None
     noticed = ListWarnings()
     # A list that cannot be read is refused before anything is sent.
@@ -150,9 +142,7 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
     stop = Stop(time.monotonic)
     holder = f"recover discover that began {utc_now()}"
     with ExitStack() as held:
-        for client_id in sorted({key.client_id for key in question.agencies}):
-            lock = app_lock(question.environment, question.base_url, client_id)
-            held.enter_context(hold(lock, f"the app {client_id}", holder))
+        hold_apps(held, question, {key.client_id for key in question.agencies}, holder)
         held.enter_context(on_signals(stop.signal, lambda _: None))
         replies = _ask_all(question, stop)
     for reply in replies:
@@ -173,8 +163,7 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
 def _ask_all(question: Question, stop: Stop) -> list[Reply]:
     """The replies of all agencies, in order. A signal cuts waits short."""
     stopping = threading.Event()
-    equipped = closing(Equipment(question.settings, question.base_url, question.environment, stop))
-    with equipped as equipment, ThreadPoolExecutor(1) as executor:
+    with closing(Equipment(question, stop)) as equipment, ThreadPoolExecutor(1) as executor:
         ask = partial(_ask, equipment.api, equipment.retry_policy, stopping)
         replies = [executor.submit(ask, agency, token) for agency, token in question.agencies.items()]
         while not all(reply.done() for reply in replies):

@@ -25,10 +25,10 @@ from jobs.recovery.stop import Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import REPORTS
-from jobs.start import make_plan, with_apps
+from jobs.start import hold_apps, make_plan, with_apps
 from jobs.system.descriptors import refuse_few_descriptors
 from jobs.system.files import clear_left_behind
-from jobs.system.locks import LOCK, alone, app_lock, hold, patience_for_reports
+from jobs.system.locks import LOCK, alone, hold, patience_for_reports
 from jobs.system.output_folder import make_folder, refuse_folders, reserve, warnings_of
 from jobs.system.report_process import ReportBeside, leave_reports
 from jobs.system.signals import on_signals
@@ -167,9 +167,7 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
     ledger = open_ledger(folder, start.base_url, usual_wait(terminal.waits))
     held.callback(ledger.close)
     refuse_unknown_tokens(folder, ledger)
-    for client_id in sorted(start.needed):
-        lock = app_lock(start.environment, start.base_url, client_id)
-        held.enter_context(hold(lock, f"the app {client_id}", holder))
+    hold_apps(held, start, start.needed, holder)
     refuse_few_descriptors()
     return ledger, make_room
 

@@ -23,9 +23,11 @@ from jobs.ledger.opening import LEDGER
 from jobs.manifest.reader import Manifest, open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.reports.messages import Messages, load_messages
+from jobs.system.locks import app_lock, hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import ExitStack
 
     from jobs.config.settings import DeliverSettings
     from jobs.core.model import Cause
@@ -37,16 +39,22 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Everything that is known before the first request. `needed` are the configured client ids that INPUT uses."""
+class Basis:
+    """What every command needs that sends something to HighLevel. `environment` stands over the project's `.env`."""
 
     settings: Settings
     apps: Apps
     base_url: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Start(Basis):
+    """Everything that is known before the first request. `needed` are the configured client ids that INPUT uses."""
+
     manifest: Manifest
     needed: frozenset[str]
     messages: Messages
-    environment: Mapping[str, str]
     noticed: tuple[str, ...] = ()
 
     @property
@@ -85,6 +93,26 @@ def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, s
     return {line.key: line.value for line in lines if line.key and line.value is not None} | dict(environment)
 
 
+def read_basis(
+    project: Path, environment: Mapping[str, str], options: Mapping[str, str], gathered: Gathered
+) -> tuple[Settings, Apps, str, dict[str, str]]:
+    """The fields of a `Basis`. None of it may be used before the problems that were `gathered` are raised."""
+    take = gathered.take
+    known = take(lambda: environment_of(project, environment)) or dict(environment)
+    settings = take(lambda: load_settings(project / "config" / "recovery.toml", known, options))
+    apps = take(lambda: load_apps(project, known)) or Apps()
+    url = take(lambda: base_url(known))
+    take(lambda: check_way_out(url or "https://", known))
+    return settings, apps, url, known
+
+
+def hold_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder: str) -> None:
+    """Hold these apps until `held` is closed. Raises UserError with exit 11 if another process has one."""
+    for client_id in sorted(client_ids):
+        lock = app_lock(basis.environment, basis.base_url, client_id)
+        held.enter_context(hold(lock, f"the app {client_id}", holder))
+
+
 def make_start(
     project: Path,
     environment: Mapping[str, str],
@@ -99,19 +127,15 @@ def make_start(
     """
     gathered = Gathered()
     take = gathered.take
-    known = take(lambda: environment_of(project, environment)) or dict(environment)
-    settings = take(lambda: load_settings(project / "config" / "recovery.toml", known, options))
-    apps = take(lambda: load_apps(project, known))
-    url = take(lambda: base_url(known))
-    take(lambda: check_way_out(url or "https://", known))
+    settings, apps, url, known = read_basis(project, environment, options, gathered)
     opened = take(lambda: open_manifest(manifest, chosen or {}))
     noticed = ListWarnings()
-    needed = take(lambda: needed_apps(opened.rows(noticed), apps or Apps())) if opened else set()
+    needed = take(lambda: needed_apps(opened.rows(noticed), apps)) if opened else set()
     take(lambda: _check_target(settings.deliver, opened.columns, known) if settings and opened else None)
     messages = load_messages(project / MESSAGES)
     gathered.raise_all()
     told = tuple(noticed.warnings())
-    return Start(settings, apps, url, opened, frozenset(needed), messages, known, told)
+    return Start(settings, apps, url, known, opened, frozenset(needed), messages, told)
 
 
 def _check_target(deliver: DeliverSettings, columns: Sequence[str], environment: Mapping[str, str]) -> None:

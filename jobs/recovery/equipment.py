@@ -19,13 +19,14 @@ from jobs.recovery.stop import StopConditions
 from jobs.recovery.threads import WorkerThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from jobs.config.settings import PaceSettings, Settings
     from jobs.recovery.dispatcher import FinishedTry
     from jobs.recovery.notes import Notes
     from jobs.recovery.progress import Item
     from jobs.recovery.stop import Stop
+    from jobs.start import Basis
 
     _AnyTry = FinishedTry[Any, Any, Any]
 
@@ -39,8 +40,9 @@ class Equipment:
     and each request that leaves.
     """
 
-    def __init__(self, settings: Settings, base_url: str, environment: Mapping[str, str], stop: Stop) -> None:
-        self._settings = settings
+    def __init__(self, basis: Basis, stop: Stop) -> None:
+        settings = basis.settings
+        self._patience = settings.stop.network_patience_seconds
         self._inbox: SimpleQueue[_AnyTry | None] = SimpleQueue()
         self.look_again = partial(self._inbox.put, None)
         stop.asked_to = self.look_again
@@ -48,7 +50,7 @@ class Equipment:
         self._sizes = _sizes_of(settings.pace)
         self.gate = _make_gate(settings.pace, self.retry_policy, self.look_again)
         self.stop_conditions = StopConditions(stop, self.gate)
-        self.api = _make_api(settings, base_url, environment, self.gate, self.look_again)
+        self.api = _make_api(basis, self.gate, self.look_again)
         self._threads: WorkerThreads[_AnyTry] = WorkerThreads(
             self._sizes.slots, time.monotonic, self._inbox.put, came_late
         )
@@ -63,7 +65,7 @@ class Equipment:
 
     def connectivity(self, notes: Notes) -> Connectivity[Item]:
         """What is known about the way to HighLevel: nothing yet."""
-        return Connectivity(self._settings.stop.network_patience_seconds, self.retry_policy.backoff, notes)
+        return Connectivity(self._patience, self.retry_policy.backoff, notes)
 
     def close(self) -> None:
         """Let the threads end, wait for them, and close the connections."""
@@ -98,21 +100,15 @@ def _make_gate(pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[
     )
 
 
-def _make_api(
-    settings: Settings,
-    base_url: str,
-    environment: Mapping[str, str],
-    gate: Gate,
-    connects: Callable[[], None],
-) -> HighLevel:
+def _make_api(basis: Basis, gate: Gate, connects: Callable[[], None]) -> HighLevel:
     """The client of the API, behind `gate`. `connects` is called when a connection is about to be made."""
-    http = settings.http
+    http = basis.settings.http
     limits = Limits(
         http.connect_timeout_seconds, http.read_timeout_seconds, http.total_timeout_seconds, http.max_answer_bytes
     )
     return HighLevel(
-        base_url=base_url,
-        transport=Transport(base_url, limits, environment, connects),
+        base_url=basis.base_url,
+        transport=Transport(basis.base_url, limits, basis.environment, connects),
         gate=gate,
         clock=time.monotonic,
         now=utc,

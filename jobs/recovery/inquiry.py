@@ -26,15 +26,15 @@ from jobs.recovery.state import LOOK_UP_SECONDS
 from jobs.recovery.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from jobs.config.settings import Settings
     from jobs.core.model import Answer, InstallKey
     from jobs.highlevel.api import HighLevel
     from jobs.pace.gate import Held
     from jobs.recovery.connectivity import Connectivity
     from jobs.recovery.dispatcher import Dispatcher, FinishedTry
     from jobs.recovery.stop import Stop
+    from jobs.start import Basis
 
 
 class Subject(Protocol):
@@ -74,9 +74,7 @@ class _Question(OnItsWay, Generic[Asked]):
 
 
 def inquire(
-    settings: Settings,
-    base_url: str,
-    environment: Mapping[str, str],
+    basis: Basis,
     stop: Stop,
     ask: Callable[[HighLevel, Asked], None],
     tells: Callable[[Answer], bool],
@@ -88,11 +86,11 @@ def inquire(
     `tells` says whether such an answer decides the question. The rest is not asked once `stop` says so. The inquiry itself
     asks `stop` to, if going on makes no sense.
     """
-    with closing(Equipment(settings, base_url, environment, stop)) as equipment:
+    with closing(Equipment(basis, stop)) as equipment:
         api, gate = equipment.api, equipment.gate
         try_once = partial(_try_once, partial(ask, api), stop)
         dispatcher: Dispatcher[_Question[Asked], Asked, Reply[Asked] | Answer] = equipment.dispatcher(try_once)
-        breaker = _Breaker(settings.stop.transient_installs, stop, tells)
+        breaker = _Breaker(basis.settings.stop.transient_installs, stop, tells)
         inquiry = _Inquiry(equipment, dispatcher, breaker, questions(api))
         try:
             for replies in inquiry.rounds():

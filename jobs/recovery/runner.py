@@ -69,7 +69,7 @@ def work(
     flight are recorded first. Raises UnwritableError if the ledger cannot be read.
     """
     total = min(sum(todo.values()), options.limit or sum(todo.values()))
-    with closing(Equipment(start.settings, start.base_url, start.environment, stop)) as equipment:
+    with closing(Equipment(start, stop)) as equipment:
         gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
         route_parts = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)

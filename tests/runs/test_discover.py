@@ -159,6 +159,16 @@ def test_what_keeps_it_from_starting_is_said_and_nothing_is_sent(agencies, argum
     assert job.sandbox.seen == []
 
 
+def test_all_that_keeps_it_from_starting_is_said_at_once(agencies):
+    job = agencies()
+    job.environment |= {"RECOVERY_RETRY__ATTEMPTS": "many", "HIGHLEVEL_BASE_URL": "ftp://example.test"}
+    done = job("discover", "--company", "CoA", "--output", job.folder / "x.csv")
+    assert done.returncode == 2
+    assert "RECOVERY_RETRY__ATTEMPTS" in done.stderr
+    assert "HIGHLEVEL_BASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_token_of_another_agency_or_past_its_time_is_not_sent(agencies):
     job = agencies()
     with_token(job, "CoB")
