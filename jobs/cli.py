@@ -31,7 +31,7 @@ from jobs.options import (
     given_options,
     sure,
 )
-from jobs.system.process import fill_streams, no_core_dumps
+from jobs.system.process import fill_streams, no_core_dumps, too_little_memory
 from jobs.system.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
@@ -297,6 +297,10 @@ def main(arguments: list[str] | None = None) -> None:
     no_core_dumps()
     given = sys.argv[1:] if arguments is None else arguments
     terminal = _terminal(given, *open_streams())
+    if problem := too_little_memory():
+        terminal.broke([str(problem)])
+        terminal.exits(Exit.CANNOT_START)
+        sys.exit(Exit.CANNOT_START)  # What would notify of this end cannot be loaded, either.
     try:
         # The code that says how the command ended may be loaded only then, which needs a file descriptor.
         with signals.raised(earlier=True), one_descriptor_kept():

@@ -238,3 +238,21 @@ def test_what_is_on_disk_for_a_moment_is_in_output_without_a_name(play):
     for path in temporary:
         nearby = lines[written[path] : written[path] + 4]
         assert any(line.find("unlink(") >= 0 and path in line for line in nearby)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process")
+@pytest.mark.parametrize("megabytes", [80, 180, 190, 200, 210])
+def test_a_process_with_too_little_memory_is_told_so_in_one_line_and_nothing_is_sent(play, megabytes):
+    job = play()
+    done = run(job, "sh", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "sh")
+    assert one_line(done, 2) == (
+        f"error: this process: may use only {megabytes} MB of memory (ulimit -v): raise that limit to 256 MB or more"
+    )
+    assert done.stderr.splitlines()[-1] == "exit 2: could not start; nothing was sent"
+    assert job.sandbox.seen == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process")
+def test_a_process_with_just_enough_memory_recovers_all(play):
+    done = run(play(), "sh", "-c", 'ulimit -v 262144; exec "$@"', "sh")
+    assert done.returncode == 0, done.stderr
