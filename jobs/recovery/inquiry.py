@@ -11,7 +11,7 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from jobs.core.causes import ADVICE, Shows, diagnose
 from jobs.core.errors import Exit
@@ -28,7 +28,7 @@ from jobs.recovery.waits import Waits
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from jobs.core.model import Answer, InstallKey
+    from jobs.core.model import Answer
     from jobs.highlevel.api import HighLevel
     from jobs.pace.gate import Held
     from jobs.recovery.connectivity import Connectivity
@@ -36,16 +36,7 @@ if TYPE_CHECKING:
     from jobs.recovery.stop import Stop
     from jobs.start import Basis
 
-
-class Subject(Protocol):
-    """What a question is about."""
-
-    @property
-    def key(self) -> InstallKey:
-        """The install."""
-
-
-Asked = TypeVar("Asked", bound=Subject)
+Asked = TypeVar("Asked")
 
 
 class Reply(NamedTuple, Generic[Asked]):
