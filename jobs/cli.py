@@ -8,7 +8,6 @@ import os
 import sys
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +23,7 @@ from jobs.options import (
     INPUT,
     LOG_FORMAT,
     OUTPUT,
+    PATH,
     QUIET,
     ROUTES,
     Duration,
@@ -36,6 +36,7 @@ from jobs.system.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from jobs.start import Start
     from jobs.terminal.live import LiveScreen
@@ -142,7 +143,7 @@ def plan(
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--cut-short", "code", type=int, hidden=True)
 @click.option("--requests", type=int, default=0, hidden=True)
 @click.option("--then", "command", default="", hidden=True)
@@ -168,7 +169,7 @@ def report(terminal: Terminal, folder: Path, code: int | None, requests: int, co
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
     "--id", "ids", multiple=True, help="Only this install, even if its pair was taken. Repeat it for more installs."
 )
@@ -192,7 +193,7 @@ def deliver(terminal: Terminal, folder: Path, ids: tuple[str, ...], everything: 
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--all", "everything", is_flag=True, help="Also pairs that were not delivered.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
@@ -209,9 +210,7 @@ def purge(terminal: Terminal, folder: Path, everything: bool, yes: bool) -> int:
 
 @cli.command()
 @INPUT
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="A list for `recover run` of what is not known to work."
-)
+@click.option("--output", type=PATH, help="A list for `recover run` of what is not known to work.")
 @click.option("--with-tokens", is_flag=True, help="Keep the tokens in that list, for the routes that need them.")
 @click.option("--rate", type=float, help="Requests a second.")
 @COLUMNS
@@ -251,12 +250,10 @@ def check(
 @click.option(
     "--company", "companies", multiple=True, required=True, help="Id of an agency. Repeat it for more agencies."
 )
-@click.option(
-    "--from", "source", type=click.Path(path_type=Path), help="Output folder of the run that recovered the agency."
-)
+@click.option("--from", "source", type=PATH, help="Output folder of the run that recovered the agency.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="installs.csv",
     show_default=True,
     help="The list to add to. Its lines are kept.",
@@ -273,7 +270,7 @@ def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> i
 
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
-@click.option("--world", type=click.Path(path_type=Path), help="File that says how apps and installs behave.")
+@click.option("--world", type=PATH, help="File that says how apps and installs behave.")
 @click.option("--receiver", is_flag=True, help="Also run a store that new pairs can be handed over to.")
 def sandbox(port: int, world: Path | None, receiver: bool) -> int:
     """Run a local HighLevel to rehearse with."""
@@ -283,7 +280,8 @@ def sandbox(port: int, world: Path | None, receiver: bool) -> int:
     try:
         serve(world or PROJECT / "data" / "sandbox.example.json", port, sys.stdout, receiver=receiver)
     except ValueError as error:
-        raise UserError(Problem(str(error), "", "correct it and start again")) from None
+        what, _, todo = str(error).rpartition(": ")
+        raise UserError(Problem(what, "", todo)) from None
     return Exit.OK
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -35,6 +35,15 @@ class Duration(click.ParamType[float]):
         if duration > _LONGEST_HOURS * 3600:
             self.fail(f"{value} is too long; give a duration from 0s to {_LONGEST_HOURS}h", param, ctx)
         return float(duration)
+
+
+class SomePath(click.Path):
+    """A path. An empty one is refused: it comes from a shell variable that is not set, and would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("it is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Moment(click.ParamType[str]):
@@ -114,10 +123,9 @@ def _as_given(option: click.Option, value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-INPUT = click.argument("manifest", metavar="INPUT", type=click.Path(path_type=Path))
-OUTPUT = click.option(
-    "--output", type=click.Path(path_type=Path), help="Folder of the results.  [data/<stem of INPUT>]"
-)
+PATH = SomePath(path_type=Path)
+INPUT = click.argument("manifest", metavar="INPUT", type=PATH)
+OUTPUT = click.option("--output", type=PATH, help="Folder of the results.  [data/<stem of INPUT>]")
 BEFORE = click.option(
     "--recovered-before",
     "before",

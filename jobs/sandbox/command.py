@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def run(world_file: Path, port: int, out: TextIO, *, receiver: bool = False) -> None:
     """Serve until SIGINT or SIGTERM. With `receiver`, serve also an app's own store, which keeps pairs in memory.
 
-    Raises ValueError with one line if the world is bad or the port is taken.
+    Raises ValueError with one line if the world is bad or the port is taken: what is wrong, and what to do.
     """
     world = load_world(world_file)
     ends = {signal.SIGINT, signal.SIGTERM}

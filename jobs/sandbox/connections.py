@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import time
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
@@ -64,7 +64,8 @@ class Server(ThreadedWSGIServer):
         self.world = world
         self._opened = opened
         self._open: set[Any] = set()
-        super().__init__("127.0.0.1", port, app, _Handler)
+        with redirect_stderr(io.StringIO()):  # Werkzeug prints a line of its own if the port is taken.
+            super().__init__("127.0.0.1", port, app, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._opened.append(client_address)

@@ -78,12 +78,28 @@ class World:
         return self.place(location_id).company_id or f"Company{location_id[:12]}"
 
 
+def _object(read: Any) -> dict[str, Any]:
+    if not isinstance(read, dict):
+        message = "it is not an object"
+        raise TypeError(message)
+    return read
+
+
+def _clients(read: Any) -> dict[str, str]:
+    """The secret of each client id."""
+    try:
+        return {client["client_id"]: client["client_secret"] for client in read}
+    except (TypeError, KeyError):
+        message = "clients is not a list of objects with client_id and client_secret"
+        raise ValueError(message) from None
+
+
 def load_world(file: Path) -> World:
     """The world that a JSON file describes. Raises ValueError with one line if the file is not valid."""
     try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        values = _object(json.loads(file.read_text(encoding="utf-8")))
         values.pop("about", None)
-        clients = {client["client_id"]: client["client_secret"] for client in values.pop("clients")}
+        clients = _clients(values.pop("clients", None))
         installs = {account: Place(**place) for account, place in values.pop("installs", {}).items()}
         limit = values.pop("limit", None)
         limits = {company: Limit(**one) for company, one in values.pop("agency_limits", {}).items()}

@@ -76,11 +76,12 @@ def _holder(handle: int, file: Path) -> str:
 def app_lock(environment: Mapping[str, str], base_url: str, client_id: str) -> Path:
     """The lock file of an app of an API, the same for all runs of this user on this machine. Raises UserError.
 
-    The state folder comes first, because cron has no runtime folder and must find the same file.
+    The state folder comes first, because cron has no runtime folder and must find the same file. As the XDG specification
+    has it, a folder that is not absolute is ignored.
     """
     me = os.getuid()
-    state = environment.get("XDG_STATE_HOME") or str(_home(environment) / ".local" / "state")
-    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/user/{me}"
+    state = _absolute(environment, "XDG_STATE_HOME") or str(_home(environment) / ".local" / "state")
+    runtime = _absolute(environment, "XDG_RUNTIME_DIR") or f"/run/user/{me}"
     name = hashlib.sha256(f"{base_url}\0{client_id}".encode()).hexdigest()[:32] + ".lock"
     for place in (state, runtime):
         if folder := _usable(Path(place) / "highlevel-recovery"):
@@ -90,6 +91,12 @@ def app_lock(environment: Mapping[str, str], base_url: str, client_id: str) -> P
     if folder is not None and folder.lstat().st_uid == me and not folder.lstat().st_mode & 0o022:
         return folder / name
     raise refuse("cannot hold the lock of the app", state, "set XDG_STATE_HOME to a folder that this user may write to")
+
+
+def _absolute(environment: Mapping[str, str], name: str) -> str:
+    """The folder that a variable names, or empty if it is not an absolute path."""
+    value = environment.get(name, "")
+    return value if Path(value).is_absolute() else ""
 
 
 def _usable(folder: Path) -> Path | None:
@@ -111,7 +118,7 @@ def _temporary() -> Path:
 
 def _home(environment: Mapping[str, str]) -> Path:
     try:
-        return Path(environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+        return Path(_absolute(environment, "HOME") or pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
         return Path("/")  # A user without a name, as in a container.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import signal
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -26,6 +27,15 @@ from tests.helpers.job import PROJECT
         (("run", "x.csv", "--rate", "inf"), "give a number from 0.001 to 100,000"),
         (("run", "x.csv", "--workers", "1000000000"), "give a whole number from 0 to 256"),
         (("sandbox", "--port", "99999999999"), "0<=x<=65535"),
+        (("run", ""), "'INPUT': it is empty"),
+        (("run", "x.csv", "--output", ""), "'--output': it is empty"),
+        (("plan", "x.csv", "--output", ""), "'--output': it is empty"),
+        (("check", "x.csv", "--output", ""), "'--output': it is empty"),
+        (("discover", "--company", "CoA", "--from", ""), "'--from': it is empty"),
+        (("report", ""), "'DIR': it is empty"),
+        (("deliver", ""), "'DIR': it is empty"),
+        (("purge", ""), "'DIR': it is empty"),
+        (("sandbox", "--world", ""), "'--world': it is empty"),
     ],
 )
 def test_a_wrong_call_is_named_and_the_last_line_has_the_code_in_words(play, arguments, named):
@@ -69,8 +79,11 @@ CLIENTS = '"clients": [{"client_id": "a", "client_secret": "b"}]'
     ("world", "says"),
     [
         ("{", "is not a valid world"),
-        ("[]", "is not a valid world"),
+        ("[]", "is not a valid world \\(it is not an object"),
         ('{"clients": []}', "has no clients"),
+        ('{"clients": {"a": "b"}}', "clients is not a list of objects with client_id and client_secret"),
+        ('{"clients": [{"client_id": "a"}]}', "clients is not a list of objects with client_id and client_secret"),
+        ("{}", "clients is not a list of objects with client_id and client_secret"),
         (f'{{{CLIENTS}, "instals": {{}}}}', "instals"),
         (f'{{{CLIENTS}, "default": "odd"}}', "unknown behaviour odd"),
         (f'{{{CLIENTS}, "installs": {{"LocA": {{"heals_after": "2"}}}}}}', "heals_after"),
@@ -84,6 +97,17 @@ def test_a_world_that_the_sandbox_does_not_understand_is_refused_in_a_line(tmp_p
     with pytest.raises(ValueError, match=says) as error:
         load_world(file)
     assert "\n" not in str(error.value)
+
+
+def test_a_sandbox_that_cannot_start_says_why_in_one_line_and_what_to_do(play):
+    job = play()
+    port = urlsplit(job.sandbox.url).port
+    done = job("sandbox", "--port", port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == f"error: port {port} is taken: use a different --port"
+    done = job("sandbox", "--world", job.folder / "none.json")
+    said = f"error: {job.folder / 'none.json'}: cannot be read (No such file or directory): use a world file"
+    assert done.stderr.splitlines()[0] == said
 
 
 def test_the_example_world_knows_every_install_of_the_example_list():

@@ -16,7 +16,7 @@ import pytest
 from jobs.core.errors import UserError
 from jobs.ledger.opening import open_ledger
 from jobs.system.lock_holders import Patience
-from jobs.system.locks import alone, patience_for_reports
+from jobs.system.locks import alone, app_lock, patience_for_reports
 from tests.helpers.job import pairs
 from tests.helpers.lists import listing
 from tests.helpers.waiting import wait_until
@@ -204,3 +204,13 @@ def test_a_wait_for_another_process_that_writes_the_reports_is_given_up(tmp_path
     with pytest.raises(UserError, match=words), alone(tmp_path, Patience(0.3, 0.1, said.append)):
         pytest.fail("it is not alone")
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("relative", ["state", "./state", ""])
+def test_a_state_folder_that_is_not_absolute_is_ignored_so_that_all_runs_find_the_same_lock(
+    tmp_path, monkeypatch, relative
+):
+    monkeypatch.chdir(tmp_path)
+    found = app_lock({"XDG_STATE_HOME": relative, "HOME": str(tmp_path / "home")}, "https://api.example.test", "app-1")
+    assert found.parent == tmp_path / "home" / ".local" / "state" / "highlevel-recovery"
+    assert not (tmp_path / "state").exists()
