@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import tomllib
 from contextlib import closing
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -41,20 +42,26 @@ ORDER = [
 ]  # fmt: skip
 
 
+@cache
+def _tree(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PROJECT)))
 def test_the_functions_of_a_room_are_small(room):
-    for node in ast.walk(ast.parse(room.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(room)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno <= 40, node.name
 
 
 def test_the_sandbox_imports_nothing_of_the_job():
     for room in (PROJECT / "jobs" / "sandbox").glob("*.py"):
-        for node in ast.walk(ast.parse(room.read_text(encoding="utf-8"))):
+        for node in ast.walk(_tree(room)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jobs"):
                 assert node.module.startswith("jobs.sandbox")
 
 
+@cache
 def _imports(room, *, for_types=False):
     """The names that `room` imports from the job, also within functions; those for types alone only where asked for."""
 
@@ -68,7 +75,7 @@ def _imports(room, *, for_types=False):
             assert not isinstance(child, ast.Import) or not any(name.name.startswith("jobs") for name in child.names)
             yield from found(child)
 
-    return found(ast.parse(room.read_text(encoding="utf-8")))
+    return [*found(_tree(room))]
 
 
 def _room_of(file):
@@ -103,7 +110,7 @@ def test_no_modules_import_each_other_in_a_circle():
 DOORS = {
     file.parent.name: ast.literal_eval(node.value)
     for file in PROJECT.glob("jobs/*/__init__.py")
-    for node in ast.parse(file.read_text(encoding="utf-8")).body
+    for node in _tree(file).body
     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
 }
 
@@ -112,7 +119,7 @@ DOORS = {
 def test_what_a_door_opens_is_what_others_use(room):
     """A door says what its room promises, and names the modules that others may import from; all else is the room's own."""
     door = PROJECT / "jobs" / room / "__init__.py"
-    assert len(ast.get_docstring(ast.parse(door.read_text(encoding="utf-8")))) > 100
+    assert len(ast.get_docstring(_tree(door))) > 100
     used = {
         module.split(".")[2]
         for file in (*ROOMS, *PROJECT.glob("tests/bench/*.py"))
@@ -126,7 +133,7 @@ def test_what_a_door_opens_is_what_others_use(room):
 def test_what_the_job_imports_and_what_it_declares_are_the_same():
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     named = {re.match(r"[\w.-]+", one)[0]: one for one in declared}
-    trees = [ast.parse(room.read_text(encoding="utf-8")) for room in ROOMS]
+    trees = [*map(_tree, ROOMS)]
     modules = {
         module.split(".")[0]
         for node in (node for tree in trees for node in ast.walk(tree))

@@ -96,13 +96,13 @@ AT_THE_BEGINNING = only_at_the_beginning()
 
 def seconds_of(pattern, text):
     subject = text.encode(errors="replace") if isinstance(pattern.pattern, bytes) else text
-    began = time.perf_counter()
+    began = time.thread_time()
     pattern.fullmatch(subject)
     pattern.match(subject)
     if pattern.pattern not in AT_THE_BEGINNING:
         for _ in pattern.finditer(subject):
             pass
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 def test_every_pattern_of_the_job_is_found_here():
@@ -128,7 +128,7 @@ def test_every_pattern_is_linear_on_texts_that_were_made_against_it(pattern):
 
 
 def test_what_a_text_means_is_known_at_once_whatever_the_text():
-    began = time.perf_counter()
+    began = time.thread_time()
     count = 0
     for text in adversarial(LONGEST_SAID):
         count += 1
@@ -137,22 +137,22 @@ def test_what_a_text_means_is_known_at_once_whatever_the_text():
             rule.says(text)
         for *_, says in CLOSINGS:
             says(text)
-    assert (time.perf_counter() - began) / count < 0.1
+    assert (time.thread_time() - began) / count < 0.1
 
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_the_words_of_any_page_are_read_at_once(piece):
     page = (piece * LONGEST_TEXT)[: 1 << 20]
-    began = time.perf_counter()
+    began = time.thread_time()
     words = text_of(page)
     looks(page, words)
     plain(scrub(page), 2_000)
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_the_text_that_once_hung_the_process_has_a_cause_at_once():
-    began = time.perf_counter()
+    began = time.thread_time()
     diagnose(Answer(Stage.RECONNECT, 404, "nginx/. " * 240 + "zzz"))
     diagnose(Answer(Stage.RECONNECT, 400, "location " * 220))
     text_of("<" * (1 << 20))
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1

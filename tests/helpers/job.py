@@ -17,7 +17,7 @@ from tests.helpers.waiting import wait_until
 
 if TYPE_CHECKING:
     from jobs.sandbox.server import Sandbox
-    from tests.helpers.fork_server import ForkServer
+    from tests.helpers.fork_server import Forked, ForkServer
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 CLIENT_ID = "66c8a1b2c3d4e5f6a7b8c9d0-m0testing"
@@ -32,8 +32,8 @@ FAST = {
 
 @dataclass
 class Job:
-    """Runs of the job on one output folder. A call is a fork of a process that has loaded everything; `start` is a
-    process of its own, for tests of the process itself."""
+    """Runs of the job on one output folder. A run is a fork of a process that has loaded everything; `alone` and
+    `process` are processes of their own, for tests of the process itself."""
 
     folder: Path
     sandbox: Sandbox
@@ -51,7 +51,7 @@ class Job:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
+    def process(self, *arguments: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*map(str, (*(self.command or (sys.executable, "-m", "jobs")), *arguments))],
             cwd=self.project,
@@ -63,9 +63,16 @@ class Job:
 
     def alone(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run it in a process of its own, to its end."""
-        process = self.start(*arguments)
+        process = self.process(*arguments)
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def start(self, *arguments: object, **more: object) -> Forked:
+        return self.forks.piped(arguments, self.environment, **more)
+
+    def start_on(self, stream: int, *arguments: object, **more: object) -> Forked:
+        """It writes to this stream alone."""
+        return self.forks.start(arguments, self.environment, stream, stream, **more)
 
     def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         if self.command or self.project != PROJECT:
@@ -112,16 +119,18 @@ class Stage:
     """Runs that are killed where asked: at the n-th time of a moment (see `fork_server`), or some seconds after it."""
 
     job: Job
-    owed: list[int] = field(default_factory=list)
+    owed: list[Forked] = field(default_factory=list)
 
     def start(self, *arguments, kill_at=("", 0), kill_after=0.0, **more):
         moments = {"kill_at": kill_at, "kill_after": kill_after}
         with (self.job.folder / "said").open("ab") as said:
             task = {"moments": moments, **more}
-            self.owed.append(self.job.forks.start(arguments, self.job.environment, said, said, **task))
+            self.owed.append(self.job.start_on(said.fileno(), *arguments, **task))
 
     def end(self):
-        return self.job.forks.end(self.owed.pop(0))
+        """The exit code (below 0: minus the signal), and how often each moment was met."""
+        run = self.owed.pop(0)
+        return {"code": run.wait(), "moments": run.moments}
 
     def run(self, manifest, output, *arguments, **more):
         self.start("run", manifest, "--output", output, "--workers", 3, *arguments, **more)

@@ -7,6 +7,7 @@ below the job (audit events, SQLAlchemy's dialect), never in its own code.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import importlib
 import io
 import itertools
@@ -16,6 +17,7 @@ import pkgutil
 import signal
 import socket
 import sys
+import termios
 import threading
 import time
 from collections import Counter
@@ -83,6 +85,14 @@ class Moments:
         sys.addaudithook(self.on_audit)
 
 
+def take_terminal(stream):
+    """Have it as a person's process has: the keyboard sends its signals to whoever has taken it."""
+    os.setsid()
+    fcntl.ioctl(stream, termios.TIOCSCTTY, 0)
+    os.dup2(stream, 0)
+    sys.stdin = os.fdopen(0, closefd=False)
+
+
 def plant(bug):
     """Make a function of the job raise at its n-th call: a bug on purpose, or what the system refuses (`errno`)."""
     place, _, name = bug["where"].rpartition(".")
@@ -99,8 +109,11 @@ def plant(bug):
 
 def run(task, out, err, answer):
     """Play one task in this (forked) process, and end it."""
+    os.write(answer, f"{os.getpid()}\n".encode())
     os.dup2(out, 1)
     os.dup2(err, 2)
+    if task.get("terminal"):
+        take_terminal(out)
     sys.stdout, sys.stderr = fresh_stream(sys.stdout, 1), fresh_stream(sys.stderr, 2)
     os.environ.clear()
     os.environ.update(task["environment"])
@@ -136,7 +149,8 @@ def ended(main):
 
 def fresh_stream(stream, number):
     """A standard stream as the interpreter makes it at its start, over what is there now."""
-    words = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": stream.line_buffering}
+    in_lines = number == 2 or os.isatty(number)
+    words = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": in_lines}
     return io.TextIOWrapper(open(number, "wb", closefd=False), **words)
 
 
@@ -156,6 +170,7 @@ def keep(task, out, err, answer):
 def main():
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for what keeps a run.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests may run under nohup.
     while True:
         text, descriptors, *_ = socket.recv_fds(control, MOST_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
         if not text:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import threading
-import tracemalloc
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from jobs.config.settings import DeliverSettings, Words
 from jobs.core.errors import UserError
 from jobs.outgoing.deliver import opening
 from jobs.outgoing.deliver.command import CommandCourier
-from tests.helpers.deliveries import played, waiting
+from tests.helpers.deliveries import most_memory, played, waiting
 from tests.helpers.waiting import wait_until
 
 BEGIN = "import json, os, sys, time, pathlib\nhere = pathlib.Path.cwd()\n"
@@ -27,10 +27,10 @@ for line in sys.stdin:
 """
 
 
-def courier_of(waits, folder, program, seconds=20):
+def courier_of(waits, folder, program, seconds=20, clock=time.monotonic):
     (folder / "program.py").write_text(BEGIN + program)
     command = (sys.executable, str(folder / "program.py"))
-    return CommandCourier(waits.store, command, folder, seconds)
+    return CommandCourier(waits.store, command, folder, seconds, clock)
 
 
 def test_each_pair_is_a_json_object_a_line_and_an_answer_a_line_says_that_it_is_stored(tmp_path):
@@ -303,10 +303,13 @@ for line in sys.stdin:
     print(json.dumps({"pair_id": json.loads(line)["pair_id"]}), flush=True)
 """
     with waiting(tmp_path, 90, cells=("gold" * 2_000,)) as waits:  # A pipe holds eight of them.
-        courier = courier_of(waits, tmp_path, slow)
+        looks = []
+        courier = courier_of(waits, tmp_path, slow, clock=lambda: looks.append(1) or time.monotonic())
         courier.start()
         wait_until((tmp_path / "reads").exists)
         courier.stop()
+        before = len(looks)
+        wait_until(lambda: len(looks) > before + 6)  # Two turns: it has seen the stop.
         (tmp_path / "go").touch()
         assert courier.ended(20)
         taken = waits.count("delivered")
@@ -346,15 +349,7 @@ for one in ids:
 """
     with waiting(tmp_path, 3_000, cells=("gold" * 1_000,)) as waits:
         courier = courier_of(waits, tmp_path, at_the_end)
-        tracemalloc.start()
-        try:
-            courier.start()
-            courier.finish()
-            while not courier.ended(0.1):
-                courier.news()
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        peak = most_memory(courier)
         assert waits.count("delivered") == 3_000
     assert peak < 6_000_000  # The command was given 14 MB.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import tracemalloc
 
 import pytest
 from sqlalchemy import event
@@ -13,7 +12,7 @@ from jobs.core.model import Delivery
 from jobs.outgoing.deliver.courier import Policy
 from jobs.outgoing.deliver.pool import PoolCourier
 from jobs.outgoing.deliver.verdict import Later, No, Over, Yes
-from tests.helpers.deliveries import FAST, played, waiting
+from tests.helpers.deliveries import FAST, most_memory, played, waiting
 from tests.helpers.waiting import wait_until
 
 
@@ -275,15 +274,7 @@ def test_a_store_that_hangs_keeps_nobody_waiting_but_the_courier(tmp_path):
 def test_memory_is_bounded_however_many_wait(tmp_path):
     with waiting(tmp_path, 600, cells=("gold" * 5_000,)) as waits:
         courier = PoolCourier(waits.store, Store(), FAST)
-        tracemalloc.start()
-        try:
-            courier.start()
-            courier.finish()
-            while not courier.ended(0.1):
-                courier.news()
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        peak = most_memory(courier)
         assert waits.count("delivered") == 600
     assert peak < 4_000_000  # The target was given 12 MB.
 

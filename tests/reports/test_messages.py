@@ -174,7 +174,7 @@ def test_a_mistake_in_a_template_keeps_no_install_from_coming_back(play):
     job = play({"LocB": Place("not_installed")})
     job.project = job.folder / "project"
     for folder in ("jobs", "config"):
-        shutil.copytree(PROJECT / folder, job.project / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PROJECT / folder, job.project / folder)
     (job.project / MESSAGES / "not_installed.txt").write_text("Subject: x\n{{ acount }}", encoding="utf-8")
     manifest = job.manifest("location_id\nLocA\nLocB\n")
     planned = job("plan", manifest, "--output", job.output)

@@ -39,7 +39,7 @@ def night(play, tmp_path):
         checkout = tmp_path / "a checkout"
         checkout.mkdir()
         for name in ("jobs", "config", "data"):
-            shutil.copytree(PROJECT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(PROJECT / name, checkout / name)
         recover = checkout / ".venv" / "bin" / "recover"
         recover.parent.mkdir(parents=True)
         main = f"import sys; sys.path.insert(0, {str(checkout)!r}); from jobs.cli import main; main()"

@@ -255,7 +255,7 @@ def test_a_second_signal_ends_the_run_at_once_and_the_reports_are_there(play, se
     job.command, job.project = (Path(sys.executable).with_name("recover"),), job.folder
     for name in ("json.py", "jobs.py"):
         (job.folder / name).write_text("raise SystemExit(99)", encoding="utf-8")
-    process = job.start("run", manifest, "--output", job.output, "--workers", "1")
+    process = job.process("run", manifest, "--output", job.output, "--workers", "1")
     wait_until(lambda: any(seen.account_id == "LocB" for seen in job.sandbox.seen))
     job.slow_down(60)
     process.send_signal(signal.SIGTERM)

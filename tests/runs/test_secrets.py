@@ -187,7 +187,7 @@ def test_what_goes_wrong_in_the_ledger_shows_no_value_of_the_write(tmp_path, ope
 def test_a_process_list_shows_no_secret_and_a_core_dump_holds_none(play):
     job = play(latency_seconds=0.1)
     manifest = job.manifest("location_id\n" + "".join(f"Loc{n}\n" for n in range(100)))
-    process = job.start("run", manifest, "--output", job.output)
+    process = job.process("run", manifest, "--output", job.output)
     try:
         wait_until(lambda: len(job.sandbox.seen) >= 2)
         own = Path(f"/proc/{process.pid}")

@@ -31,8 +31,7 @@ def project(play, tmp_path):
     def with_secret(second, installs=None, **more):
         job = play(installs, clients={CLIENT_ID: SECRET, "app-2": "secret-of-the-second"}, **more)
         job.project = tmp_path / "project"
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PROJECT / "jobs", job.project / "jobs", ignore=ignored)
+        shutil.copytree(PROJECT / "jobs", job.project / "jobs")
         shutil.copytree(PROJECT / "config" / "messages", job.project / "config" / "messages")
         (job.project / "config" / "apps.toml").write_text(APPS, encoding="utf-8")
         (job.project / "config" / "second").write_text(second, encoding="utf-8")

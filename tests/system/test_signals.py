@@ -37,7 +37,7 @@ def mail_of(job, level="problems"):
     return mail
 
 
-def start(job, *arguments):
+def afresh(job, *arguments):
     """The command, with signals as a shell gives them: these tests may run under nohup."""
     return subprocess.Popen(
         [sys.executable, "-m", "jobs", *map(str, arguments)],
@@ -63,7 +63,7 @@ def test_a_signal_while_a_long_list_is_read_ends_it_with_its_code_a_last_line_an
     job = play()
     mail = mail_of(job, "changes")
     manifest = job.manifest(listing(100_000))
-    process = start(job, "run", manifest, "--output", job.output)
+    process = job.start("run", manifest, "--output", job.output)
     wait_until(lambda: reads(process, manifest))
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
@@ -79,7 +79,7 @@ def test_a_signal_while_a_long_list_is_read_ends_it_with_its_code_a_last_line_an
 def test_a_signal_while_installs_are_enrolled_leaves_no_reserve_no_half_file_and_no_lock(play):
     job = play()
     mail = mail_of(job)
-    process = start(job, "run", job.manifest(listing(100_000)), "--output", job.output, "--log-format", "json")
+    process = job.start("run", job.manifest(listing(100_000)), "--output", job.output, "--log-format", "json")
     wait_until((job.output / ".reserve").exists)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)  # The clean-up is not interrupted by another one.
@@ -97,7 +97,7 @@ def test_a_signal_in_the_first_moments_ends_a_run_with_its_code_whenever_it_come
     job = play(latency_seconds=0.2)
     manifest = job.manifest(listing(300))
     for moment in range(12):
-        process = start(job, "run", manifest, "--output", job.output, "--workers", "1")
+        process = afresh(job, "run", manifest, "--output", job.output, "--workers", "1")
         # From when it has taken its signals (its first act) to when it has begun, in twelve steps.
         wait_until(lambda process=process: takes_signals(process))
         spin(moment)
@@ -138,7 +138,7 @@ def test_a_signal_ends_the_other_commands_with_its_code_and_without_a_traceback(
         "report": ("report", job.output),
         "discover": ("discover", "--company", "CoOne", "--output", job.folder / "found.csv"),
     }[command]
-    process = start(job, *words)
+    process = job.start(*words)
     wait_until(lambda: takes_signals(process))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -151,7 +151,7 @@ def test_a_signal_ends_the_other_commands_with_its_code_and_without_a_traceback(
 def test_whoever_asked_for_it_hears_of_a_second_signals_end_too(play):
     job = play({"Loc0000001": Place("not_installed")}, latency_seconds=0.1)
     mail = mail_of(job, "changes")
-    process = start(job, "run", job.manifest(listing(4)), "--output", job.output, "--workers", "1", "--rate", "400")
+    process = job.start("run", job.manifest(listing(4)), "--output", job.output, "--workers", "1", "--rate", "400")
     wait_until(lambda: any(seen.account_id == "Loc0000001" for seen in job.sandbox.seen))
     job.slow_down(60)
     process.send_signal(signal.SIGTERM)
@@ -173,7 +173,7 @@ def test_a_signal_cuts_a_notification_short_and_leaves_the_exit_code(play):
     began = job.folder / "began"
     job.environment["RECOVERY_NOTIFY__COMMAND"] = shlex.join(["sh", "-c", f"touch '{began}'; exec sleep 60"])
     job.environment["RECOVERY_NOTIFY__TIMEOUT_SECONDS"] = "50"
-    process = start(job, "run", job.manifest(listing(2)), "--output", job.output)
+    process = job.start("run", job.manifest(listing(2)), "--output", job.output)
     wait_until(began.exists)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -184,7 +184,7 @@ def test_a_signal_cuts_a_notification_short_and_leaves_the_exit_code(play):
 
 def test_at_the_first_signal_the_reports_of_what_stands_are_there_while_the_rest_is_in_flight(play):
     job = play(latency_seconds=0.02)
-    process = start(job, "run", job.manifest(listing(6)), "--output", job.output, "--workers", "2")
+    process = job.start("run", job.manifest(listing(6)), "--output", job.output, "--workers", "2")
     wait_until(lambda: len({seen.account_id for seen in job.sandbox.seen}) > 2)
     job.slow_down(60)
     process.send_signal(signal.SIGTERM)
@@ -200,7 +200,7 @@ def test_at_the_first_signal_the_reports_of_what_stands_are_there_while_the_rest
 
 def test_what_was_in_flight_at_the_signal_is_in_the_reports_of_the_end(play):
     job = play(latency_seconds=0.02)
-    process = start(job, "run", job.manifest(listing(6)), "--output", job.output, "--workers", "1")
+    process = job.start("run", job.manifest(listing(6)), "--output", job.output, "--workers", "1")
     wait_until(lambda: len({seen.account_id for seen in job.sandbox.seen}) > 2)
     job.slow_down(4)
     process.send_signal(signal.SIGTERM)

@@ -49,10 +49,6 @@ listing = partial(lists.listing, width=4)
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LIVE = re.compile(r"(\d+)(?:/| of )(\d+)  ?\d+ recovered")
-# The keyboard of a terminal sends its signals to the processes that have taken it.
-TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
 FORCED = {
     "FORCE_COLOR": "1",
     "CLICOLOR_FORCE": "1",
@@ -68,15 +64,8 @@ class Screen:
     def __init__(self, job, arguments, columns, environment):
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (30, columns))
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", TAKE_TERMINAL, sys.executable, "-m", "jobs", *map(str, arguments)],
-            cwd=PROJECT,
-            env=job.environment | {"TERM": "xterm-256color"} | environment,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-        )
+        environment = job.environment | {"TERM": "xterm-256color"} | environment
+        self.process = job.forks.start(arguments, environment, slave, slave, terminal=True)
         os.close(slave)
         self.raw = ""
 
@@ -507,10 +496,27 @@ def test_the_json_log_tells_of_a_folder_that_another_run_holds(play):
     assert (told[-1]["exit_code"], told[-1]["reason"]) == (11, "held")
 
 
-BUGGY = """
-import jobs.recover, jobs.recovery.runner, sys
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_bug_is_told_with_its_traceback_without_secrets_and_the_code_last(play, log_format):
+    job = play()
+    run = ["run", job.manifest(listing(2)), "--output", job.output, "--log-format", log_format]
+    process = job.start(*run, bug={"where": "jobs.recovery.runner.work", "at": 1, "said": f"the secret is {SECRET}"})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 70
+    assert SECRET not in out + err
+    assert "RuntimeError: the secret is ****" in err
+    if log_format == "json":
+        told = objects(err)
+        assert [event["event"] for event in told[-2:]] == ["bug", "run_finished"]
+        assert (told[-1]["exit_code"], told[-1]["counts"]["pending"]) == (70, 2)
+    else:
+        assert err.splitlines()[-1].startswith("exit 70: a bug")
+
+
+WARNING = """
+import jobs.recover, jobs.recovery.runner, sys, warnings
 def work(*_):
-    raise RuntimeError("the secret is " + {secret!r})
+    warnings.warn("the secret is " + {secret!r})
     yield
 jobs.recovery.runner.work = work
 from jobs.cli import main
@@ -518,27 +524,9 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_bug_is_told_with_its_traceback_without_secrets_and_the_code_last(play, log_format):
-    job = play()
-    command = [sys.executable, "-c", BUGGY.format(secret=SECRET), "run", str(job.manifest(listing(2)))]
-    command += ["--output", str(job.output), "--log-format", log_format]
-    done = subprocess.run(command, cwd=PROJECT, env=job.environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 70
-    assert SECRET not in done.stdout + done.stderr
-    assert "RuntimeError: the secret is ****" in done.stderr
-    if log_format == "json":
-        told = objects(done.stderr)
-        assert [event["event"] for event in told[-2:]] == ["bug", "run_finished"]
-        assert (told[-1]["exit_code"], told[-1]["counts"]["pending"]) == (70, 2)
-    else:
-        assert done.stderr.splitlines()[-1].startswith("exit 70: a bug")
-
-
 def test_what_a_library_prints_is_an_object_too(play):
     job = play()
-    code = BUGGY.replace("raise RuntimeError(", "import warnings; warnings.warn(").format(secret=SECRET)
-    command = [sys.executable, "-c", code, "run", str(job.manifest(listing(2)))]
+    command = [sys.executable, "-c", WARNING.format(secret=SECRET), "run", str(job.manifest(listing(2)))]
     command += ["--output", str(job.output), "--log-format", "json"]
     done = subprocess.run(command, cwd=PROJECT, env=job.environment, capture_output=True, text=True, check=False)
     told = objects(done.stderr)
@@ -590,12 +578,9 @@ def test_a_reader_that_is_gone_costs_messages_and_no_install(play):
     job = play()
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "jobs", "run", str(job.manifest(listing(20))), "--output", str(job.output)]
-    done = subprocess.run(
-        command, cwd=PROJECT, env=job.environment, stdout=writer, stderr=writer, timeout=60, check=False
-    )
+    process = job.start_on(writer, "run", job.manifest(listing(20)), "--output", job.output)
     os.close(writer)
-    assert done.returncode == 0
+    assert process.wait(60) == 0
     assert job.summary()["counts"]["recovered"] == 20
 
 
@@ -616,10 +601,9 @@ def fill(kind):
 
 def test_a_log_on_a_full_disk_costs_messages_and_no_install(play):
     job = play()
-    command = [sys.executable, "-m", "jobs", "run", str(job.manifest(listing(5))), "--output", str(job.output)]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, cwd=PROJECT, env=job.environment, stdout=full, stderr=full, check=False)
-    assert done.returncode == 0
+        process = job.start_on(full.fileno(), "run", job.manifest(listing(5)), "--output", job.output)
+    assert process.wait(60) == 0
     assert job.summary()["counts"]["recovered"] == 5
 
 
@@ -630,12 +614,11 @@ STREAMS = ["pipe", "terminal", "socket"]
 def test_a_reader_that_does_not_read_costs_messages_and_no_install(play, kind):
     job = play()
     reader, writer = fill(kind)
-    environment = job.environment | {"TERM": "dumb"}
-    command = [sys.executable, "-m", "jobs", "run", str(job.manifest(listing(30))), "--output", str(job.output)]
-    done = subprocess.run(command, cwd=PROJECT, env=environment, stdout=writer, stderr=writer, timeout=100, check=False)
+    job.environment["TERM"] = "dumb"
+    code = job.start_on(writer, "run", job.manifest(listing(30)), "--output", job.output).wait(100)
     os.close(writer)
     os.close(reader)
-    assert done.returncode == 0
+    assert code == 0
     assert job.summary()["counts"]["recovered"] == 30
 
 
@@ -643,12 +626,11 @@ def test_a_reader_that_does_not_read_costs_messages_and_no_install(play, kind):
 def test_a_signal_ends_a_run_whose_reader_does_not_read(play, kind):
     job = play(latency_seconds=0.05)
     reader, writer = fill(kind)
-    environment = job.environment | {"TERM": "dumb"}
-    command = [sys.executable, "-m", "jobs", "run", str(job.manifest(listing(3_000))), "--output", str(job.output)]
-    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=writer, stderr=writer) as process:
-        wait_until(lambda: job.sandbox.codes.issued)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
+    job.environment["TERM"] = "dumb"
+    process = job.start_on(writer, "run", job.manifest(listing(3_000)), "--output", job.output)
+    wait_until(lambda: job.sandbox.codes.issued)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
     os.close(writer)
     os.close(reader)
     assert job.summary()["stopped_because"] == "signal"
@@ -658,13 +640,10 @@ def test_a_signal_ends_a_run_whose_reader_does_not_read(play, kind):
 def test_a_run_that_cannot_start_waits_for_no_reader_either(play, kind):
     job = play()
     reader, writer = fill(kind)
-    command = [sys.executable, "-m", "jobs", "run", "installs.csv", "--no-such-option"]
-    done = subprocess.run(
-        command, cwd=PROJECT, env=job.environment, stdout=writer, stderr=writer, timeout=30, check=False
-    )
+    code = job.start_on(writer, "run", "installs.csv", "--no-such-option").wait(30)
     os.close(writer)
     os.close(reader)
-    assert done.returncode == 2
+    assert code == 2
 
 
 WITHOUT_THREADS = """
