@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -291,7 +290,7 @@ def receiving(folder, secret):
         wait_until(lambda: answers(url))
         yield url
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # Not by SIGINT, which a shell's background job ignores, and its children too.
         process.wait(10)
 
 
