@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import ExitStack
 
 import pytest
@@ -12,6 +13,10 @@ from jobs.sandbox.world import World
 from tests.helpers.fork_server import fork_server
 from tests.helpers.job import CLIENT_ID, FAST, KEPT, SECRET, Job, Stage
 from tests.helpers.transport import FakeTransport
+
+# The tests may run under nohup or in a shell's background. What they start must not ignore these signals for that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,6 @@ def keep(task, out, err, answer):
 def main():
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for what keeps a run.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # The tests may run under nohup.
     while True:
         text, descriptors, *_ = socket.recv_fds(control, MOST_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
         if not text:
