@@ -125,6 +125,9 @@ def run(task, out, err, answer):
         moments.set_up()
     if "bug" in task:
         plant(task["bug"])
+    if task.get("interrupted") and (coverage := sys.modules.get("coverage")):
+        # It holds a lock in Python code, and never lets go if a signal raises there.
+        coverage.Coverage.current().stop()
     code = ended(jobs.cli.main)
     if moments:
         os.write(answer, json.dumps(moments.seen).encode() + b"\n")

@@ -325,7 +325,7 @@ def test_a_signal_ends_it_gracefully_and_the_list_holds_what_is_known_by_then(pl
 def test_a_second_signal_ends_it_at_once_and_leaves_no_half_written_list(play):
     job = play(latency_seconds=20)
     dump, output = job.manifest(table(line(f"Loc{n}") for n in range(30))), job.folder / "affected.csv"
-    process = job.start("check", dump, "--output", output, "--with-tokens")
+    process = job.start("check", dump, "--output", output, "--with-tokens", interrupted=True)
     wait_until(lambda: [*job.folder.glob(".new-*")])
     time.sleep(0.5)
     for number in (signal.SIGTERM, signal.SIGTERM):
