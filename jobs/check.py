@@ -276,8 +276,7 @@ def _end(question: Question, output: Path | None, stop: Stop, book: _Book, termi
     if affected is not None and affected.starred:
         terminal.warn(f"what looks like a token or a secret is starred in {output}: {', '.join(affected.starred)}")
     counts = Counts(listed.lines, listed.installs + listed.broken, listed.lines - listed.installs - listed.broken)
-    source = os.fsencode(question.manifest.path).decode(errors="backslashreplace")
-    run = Run("", source, question.base_url, "", utc_now(), int(code), counts=counts)
+    run = Run("", question.manifest.path_in_reports, question.base_url, "", utc_now(), int(code), counts=counts)
     run = replace(run, stopped_because=stop.because, met=stop.met) if stopped else run
     is_there = output if affected is not None and stop.because != FileError.because else None
     terminal.check_ended(run, standing, closing_block(standing, is_there))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -187,10 +186,10 @@ def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tup
 def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began: str) -> Run:
     """The run as it begins. It is saved, since somebody may ask for a report before it ends."""
     this_run = ThisRun(already_recovered=plan.recovered)
-    # A file's name may not be UTF-8, but summary.json must be.
-    manifest = os.fsencode(start.manifest.path).decode(errors="backslashreplace")
     before = options.recovered_before
-    run = Run(uuid4().hex, manifest, start.base_url, began, this_run=this_run, recovered_before=before)
+    run = Run(
+        uuid4().hex, start.manifest.path_in_reports, start.base_url, began, this_run=this_run, recovered_before=before
+    )
     with ledger.engine.connect() as connection:
         run = as_it_stands(connection, run, plan.rows)
     ledger.save_run(run)

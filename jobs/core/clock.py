@@ -1,4 +1,4 @@
-"""The operator's clock, as the reports write it."""
+"""The operator's clock, as the reports write it, and what is due by a clock."""
 
 from __future__ import annotations
 
@@ -19,6 +19,23 @@ class Clocks(NamedTuple):
     monotonic: Callable[[], float]
     now: Callable[[], str]
     server: Callable[[], float]
+
+
+class Every:
+    """Says when something is due: once in so many `seconds` of `clock`, counted from `last`."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float], last: float = float("-inf")) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last = last
+
+    def due(self, *, asked: bool = False) -> bool:
+        """Whether it is due, or somebody `asked` for it. It is counted again from then on."""
+        now = self._clock()
+        if not asked and now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
 
 
 def utc() -> datetime:

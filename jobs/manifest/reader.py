@@ -7,6 +7,7 @@ of the file is a row, a broken line, a blank line, or a repeated header.
 from __future__ import annotations
 
 import csv
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class Manifest:
 
     path: Path
     layout: Layout
+
+    @property
+    def path_in_reports(self) -> str:
+        """Its path for reports, which must be UTF-8 even if the path is not."""
+        return os.fsencode(self.path).decode(errors="backslashreplace")
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import socket
+import threading
 import time
-from contextlib import redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
@@ -13,6 +14,9 @@ from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_input_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from socketserver import BaseServer
+
     from flask import Flask
 
     from jobs.sandbox.world import World
@@ -82,3 +86,16 @@ class Server(ThreadedWSGIServer):
         for connection in [*self._open]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """Serve in a thread of its own during the block."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

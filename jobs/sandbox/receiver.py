@@ -11,12 +11,14 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
+
+from jobs.sandbox.connections import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,14 +112,8 @@ def receiving(receiver: Receiver, store: Path | str = ":memory:", port: int = 0)
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     receiver.url = f"http://127.0.0.1:{server.server_address[1]}/connections"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with closing(receiver.database), serving(server):
         yield receiver
-    finally:
-        server.shutdown()
-        server.server_close()
-        receiver.database.close()
 
 
 def as_lines(receiver: Receiver) -> list[str]:

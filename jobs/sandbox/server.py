@@ -27,7 +27,7 @@ from jobs.sandbox.behaviours import (
     as_json,
     error,
 )
-from jobs.sandbox.connections import NO_ANSWER, Server
+from jobs.sandbox.connections import NO_ANSWER, Server, serving
 from jobs.sandbox.limits import Meter
 from jobs.sandbox.oauth import Code, Codes, server_for
 from jobs.sandbox.tokens import Refreshes, pair, read
@@ -284,11 +284,5 @@ def running(world: World, port: int = 0) -> Iterator[Sandbox]:
     sandbox = Sandbox(world, random=Random(world.seed))
     server = Server(world, port, make_app(sandbox), sandbox.connections)
     sandbox.url = f"http://127.0.0.1:{server.port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield sandbox
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobs.core.checks import GOOD, MEANS, Check
-from jobs.core.clock import duration
+from jobs.core.clock import Every, duration
 from jobs.core.errors import EXIT_WORDS, Exit
 from jobs.core.model import Broken, Level
 from jobs.terminal.events import Event
 from jobs.terminal.shell import run_command, shown
-from jobs.terminal.watch import HEARTBEAT_SECONDS
+from jobs.terminal.watch import HEARTBEAT_SECONDS, REFRESH_SECONDS
+from jobs.terminal.words import end_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from jobs.recovery.inquiry import Asked, Round
     from jobs.terminal.voice import Voice
 
-_REFRESH_SECONDS = 0.25
 _REST = "; the rest was not asked"
 
 CHECK_WORDS: Mapping[Exit, str] = {
@@ -76,8 +75,8 @@ class CheckWatch:
     def __init__(self, voice: Voice, clock: Callable[[], float]) -> None:
         self._voice = voice
         self._clock = clock
-        self._begun = self._beat = clock()
-        self._drawn = self._held_until = float("-inf")
+        self._begun, self._held_until = clock(), float("-inf")
+        self._beats, self._draws = Every(HEARTBEAT_SECONDS, clock, self._begun), Every(REFRESH_SECONDS, clock)
         self._seen: set[Check] = set()
         self._acknowledged = False
 
@@ -105,27 +104,20 @@ class CheckWatch:
     def see(self, standing: Standing, now: Round[Asked], *, signalled: bool, asked: bool) -> None:
         """Report how far the check is, when that is due or when somebody `asked`."""
         for note in now.notes:
-            self._voice.tell(Event.WARNING, {"message": note}, f"warning: {note}")
+            self._voice.warn(note)
         if signalled and not self._acknowledged:
             self._acknowledged = True
-            words = f"stopping gracefully: {now.in_flight:,} in flight; Ctrl-C again to stop now"
-            self._voice.tell(Event.STOPPING, {"in_flight": now.in_flight}, words)
+            self._voice.stops(now.in_flight)
         if now.held is not None and now.held.until > self._held_until:
             self._held_until = now.held.until
-            until = datetime.now().astimezone() + timedelta(seconds=max(0.0, now.held.until - self._clock()))
-            fields: dict[str, object] = {"until": until.isoformat(timespec="seconds"), "http_status": now.held.status}
-            self._voice.tell(
-                Event.HELD_BACK, fields, f"held back by HighLevel until {until:%H:%M:%S %Z} ({now.held.status})"
-            )
+            self._voice.holds(end_of(now.held, self._clock()), now.held.status)
         self._report(standing, now.in_flight, asked=asked)
 
     def _report(self, standing: Standing, in_flight: int, *, asked: bool) -> None:
-        time, screen = self._clock(), self._voice.screen
-        if screen is not None and time - self._drawn >= _REFRESH_SECONDS:
-            self._drawn = time
+        screen = self._voice.screen
+        if screen is not None and self._draws.due():
             screen.draw(self._line(standing))
-        if asked or (screen is None and time - self._beat >= HEARTBEAT_SECONDS):
-            self._beat = time
+        if (asked or screen is None) and self._beats.due(asked=asked):
             fields: dict[str, object] = {"done": standing.counts.total(), "total": standing.total}
             fields |= {check.value: standing.counts[check] for check in Check}
             fields |= {"in_flight": in_flight, "requests": standing.requests}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobs.core.clock import Every
 from jobs.core.model import Delivery
 from jobs.terminal.events import Event
 from jobs.terminal.shell import deliver_command
+from jobs.terminal.watch import REFRESH_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -16,16 +18,13 @@ if TYPE_CHECKING:
     from jobs.outgoing.deliver.courier import News
     from jobs.terminal.voice import Voice
 
-_REFRESH_SECONDS = 0.25
-
 
 class DeliveryWatch:
     """Tells about deliveries. `clock` gives monotonic seconds."""
 
     def __init__(self, voice: Voice, clock: Callable[[], float]) -> None:
         self._voice = voice
-        self._clock = clock
-        self._drawn = float("-inf")
+        self._draws = Every(REFRESH_SECONDS, clock)
         self._failed_before = False
 
     def happened(self, news: Iterable[News]) -> None:
@@ -47,9 +46,8 @@ class DeliveryWatch:
 
     def delivering(self, report: DeliveryReport) -> None:
         """Show how far the delivery is when nothing is tried any more."""
-        now, screen = self._clock(), self._voice.screen
-        if screen is not None and now - self._drawn >= _REFRESH_SECONDS:
-            self._drawn = now
+        screen = self._voice.screen
+        if screen is not None and self._draws.due():
             screen.wait(f"delivering: {report.delivered:,} delivered, {report.failed:,} not ...")
 
 

@@ -64,7 +64,7 @@ def tail(standing: Standing) -> tuple[str, str]:
     if standing.stopping:
         return f"stopping gracefully: {standing.in_flight} in flight", "yellow"
     if standing.held_until is not None:
-        return hold(standing), "yellow"
+        return hold(standing.held_until, standing.held_status), "yellow"
     if standing.alone:
         return "trying one first", "cyan"
     if standing.to_go is None:

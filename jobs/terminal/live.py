@@ -74,7 +74,7 @@ class LiveScreen:
     def wait(self, words: str) -> None:
         """Show what is happening now in place of the live line."""
         if self._live is not None:
-            self._live.update(Text(words, no_wrap=True, overflow="crop"), refresh=True)
+            self.draw(words)
 
     def close(self) -> None:
         """Remove the live line."""

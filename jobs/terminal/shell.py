@@ -40,24 +40,25 @@ def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]
     the value of a flag is empty. Installs recovered `before` that moment are recovered again. After `--force` that is
     the moment when the run began, so the next run leaves alone what this one recovered.
     """
-    words = [*_program(), "run", str(manifest.absolute()), "--output", str(folder.absolute())]
+    words = ["run", str(manifest.absolute()), "--output", str(folder.absolute())]
     for name, value in options:
         if name not in _NOT_AGAIN:
             words += [name, value] if value else [name]
     words += ["--recovered-before", before] if before else []
-    return " ".join(quoted(word) for word in words)
+    return _command(*words)
 
 
 def run_command(manifest: Path) -> str:
     """The command that recovers what `manifest` lists, from wherever it is typed."""
-    return " ".join(quoted(word) for word in [*_program(), "run", str(manifest.absolute())])
+    return _command("run", str(manifest.absolute()))
 
 
 def deliver_command(folder: Path) -> str:
     """The command that hands over what waits in `folder`, from wherever it is typed."""
-    return " ".join(quoted(word) for word in [*_program(), "deliver", str(folder.absolute())])
+    return _command("deliver", str(folder.absolute()))
 
 
-def _program() -> list[str]:
+def _command(*words: str) -> str:
     program = Path(sys.argv[0])
-    return [str(program.absolute())] if program.stem == "recover" else [sys.executable, "-m", "jobs"]
+    begins = [str(program.absolute())] if program.stem == "recover" else [sys.executable, "-m", "jobs"]
+    return " ".join(quoted(word) for word in [*begins, *words])

@@ -106,10 +106,14 @@ class Terminal:
     def begins(self, manifest: Path, options: Iterable[tuple[str, str]]) -> None:
         """Remember the list and the options that the run was started with."""
         self._input, self._options = str(manifest), list(options)
-        for stream in (self._out, self._err):
-            stream.spare(manifest, manifest.absolute())
+        self._spare(manifest)
         if self._voice.as_json:
             sys.stderr = cast("TextIO", Stray(self.warn))
+
+    def _spare(self, path: Path) -> None:
+        """Never hide this path, or a part of it, as if it were a token."""
+        for stream in (self._out, self._err):
+            stream.spare(path, path.absolute())
 
     def configured(self, level: str, secrets: Iterable[Secret], warnings: Iterable[str] = ()) -> None:
         """Apply the settings: the log level, the secrets to hide, and the warnings to show at the start."""
@@ -122,8 +126,7 @@ class Terminal:
     def started(self, opening: Opening) -> None:
         """Say what there is to do, what is left alone, how long it takes, and where the files go."""
         plan, self._folder = opening.plan, opening.folder
-        for stream in (self._out, self._err):
-            stream.spare(opening.folder, opening.folder.absolute())
+        self._spare(opening.folder)
         self._start(
             output=str(opening.folder),
             to_try=opening.to_try,
@@ -159,14 +162,14 @@ class Terminal:
         if not self._begun:
             self._warnings.append(text)
             return
-        self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
+        self._voice.warn(text, asked=asked)
 
     def waits(self, text: str) -> None:
         """Say at once what the command is waiting for. Only in a JSON log does the start of the run come first."""
         if self._begun or self._voice.as_json:
             self.warn(text)
         else:
-            self._voice.tell(Event.WARNING, {"message": text}, f"warning: {text}")
+            self._voice.warn(text)
 
     # -- while it runs -------------------------------------------------------------------------------------------
 
@@ -212,8 +215,7 @@ class Terminal:
         """Say what a check looks at."""
         self._words = CHECK_WORDS
         if opening.output is not None:
-            for stream in (self._out, self._err):
-                stream.spare(opening.output, opening.output.absolute())
+            self._spare(opening.output)
         self._start(
             output=str(opening.output) if opening.output else None,
             installs=opening.installs,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.terminal.events import KINDS, LEVELS, Event
+from jobs.terminal.words import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from jobs.terminal.live import LiveScreen
     from jobs.terminal.log import Log
@@ -36,6 +38,20 @@ class Voice:
             self.log.tell(event, kind.level, fields)
         elif words:
             self.screen.say(self._err.scrub(words), kind.level)
+
+    def warn(self, text: str, *, asked: bool = False) -> None:
+        """Tell a warning."""
+        self.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
+
+    def holds(self, until: datetime, status: int) -> None:
+        """Tell that HighLevel holds all requests back."""
+        fields = {"until": until.isoformat(timespec="seconds"), "http_status": status}
+        self.tell(Event.HELD_BACK, fields, hold(until, status))
+
+    def stops(self, in_flight: int) -> None:
+        """Tell that the first signal came, and that so many requests are in flight."""
+        words = f"stopping gracefully: {in_flight:,} in flight; Ctrl-C again to stop now"
+        self.tell(Event.STOPPING, {"in_flight": in_flight}, words)
 
     @property
     def log(self) -> Log:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from jobs.core.clock import A_YEAR
+from jobs.core.clock import Every
 from jobs.core.model import Failed, Install, Recovered
 from jobs.terminal.events import Event
 from jobs.terminal.gauge import Gauge, Standing
-from jobs.terminal.words import failure, hold, pace
+from jobs.terminal.words import end_of, failure, pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from jobs.recovery.runner import Progress
     from jobs.terminal.voice import Voice
 
-HEARTBEAT_SECONDS = 60.0
-_REFRESH_SECONDS = 0.25
+HEARTBEAT_SECONDS, REFRESH_SECONDS = 60.0, 0.25
 # Holds that follow each other closely are told as one.
 _HOLD_SECONDS = 10.0
 
@@ -35,8 +33,8 @@ class Watch:
         self._gauge = Gauge(limit, clock)
         self._seen: set[Cause] = set()
         self._acknowledged = self._was_alone = False
-        self._beat = clock()
-        self._drawn = self._held_at = self._pace_told = float("-inf")
+        self._beats, self._draws = Every(HEARTBEAT_SECONDS, clock, clock()), Every(REFRESH_SECONDS, clock)
+        self._held_at = self._pace_told = float("-inf")
         self._lowered: Lowered | None = None
 
     def see(
@@ -44,35 +42,31 @@ class Watch:
     ) -> None:
         """Report the installs that have ended (often none), and the progress when it is due or when somebody `asked`."""
         for note in progress.notes:
-            self._voice.tell(Event.WARNING, {"message": note}, f"warning: {note}")
+            self._voice.warn(note)
         for install, outcome in progress.ended:
             self._tell(install, outcome)
         self._gauge.note(this_run.requests)
         if signalled and not self._acknowledged:
             self._acknowledged = True
-            words = f"stopping gracefully: {progress.in_flight:,} in flight; Ctrl-C again to stop now"
-            self._voice.tell(Event.STOPPING, {"in_flight": progress.in_flight}, words)
+            self._voice.stops(progress.in_flight)
         if progress.alone and not self._was_alone:
             self._voice.tell(Event.TRYING_ONE_FIRST, {})  # The screen shows it in the live line.
         self._was_alone = progress.alone
         self._tell_pace(progress.lowered)
         now, screen = self._clock(), self._voice.screen
         begins = progress.held is not None and now - self._held_at >= _HOLD_SECONDS
-        draws = screen is not None and now - self._drawn >= _REFRESH_SECONDS
-        beats = screen is None and now - self._beat >= HEARTBEAT_SECONDS
+        draws = screen is not None and self._draws.due()
+        beats = (asked or screen is None) and self._beats.due(asked=asked)
         if progress.held is not None:
             self._held_at = now
-        if not (begins or draws or beats or asked):
+        if not (begins or draws or beats):
             return
         standing = self._standing(progress, this_run, stopping=signalled, delivered=delivered)
         if begins and standing.held_until is not None:
-            until = standing.held_until.isoformat(timespec="seconds")
-            self._voice.tell(Event.HELD_BACK, {"until": until, "http_status": standing.held_status}, hold(standing))
-        if beats or asked:
-            self._beat = now
+            self._voice.holds(standing.held_until, standing.held_status)
+        if beats:
             self._report(standing, asked=asked)
         if draws and screen is not None:
-            self._drawn = now
             screen.show(standing)
 
     def _tell_pace(self, lowered: Lowered | None) -> None:
@@ -128,7 +122,6 @@ class Watch:
 
     def _standing(self, progress: Progress, this_run: ThisRun, *, stopping: bool, delivered: int | None) -> Standing:
         held = progress.held
-        left = timedelta(seconds=min(max(0.0, held.until - self._clock()), A_YEAR)) if held else timedelta()
         return Standing(
             done=this_run.attempted,
             total=progress.total,
@@ -140,7 +133,7 @@ class Watch:
             rate=self._gauge.rate(this_run.requests),
             limit=self._limit,
             to_go=self._gauge.to_go(this_run.requests, this_run.attempted, progress.total),
-            held_until=datetime.now().astimezone() + left if held else None,
+            held_until=end_of(held, self._clock()) if held else None,
             held_status=held.status if held else 0,
             alone=progress.alone,
             stopping=stopping,

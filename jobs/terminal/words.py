@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from jobs.core.causes import ADVICE
+from jobs.core.clock import A_YEAR
 from jobs.core.model import Level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jobs.core.model import Failed, Install
-    from jobs.pace.gate import Lowered
-    from jobs.terminal.gauge import Standing
+    from jobs.pace.gate import Held, Lowered
 
 
 # Why the pace is below the set one: in full, and for the live line.
@@ -36,12 +37,16 @@ def failure(install: Install, outcome: Failed) -> str:
     )
 
 
-def hold(standing: Standing) -> str:
-    """Until when HighLevel holds all requests back. Empty if it does not."""
-    if standing.held_until is None:
-        return ""
-    until = f"{standing.held_until:%H:%M:%S %Z}".strip()
-    return f"held back by HighLevel until {until} ({standing.held_status})"
+def end_of(held: Held, now: float) -> datetime:
+    """When a hold ends, in local time. `now` are the seconds that it is measured in."""
+    left = timedelta(seconds=min(max(0.0, held.until - now), A_YEAR))
+    return datetime.now().astimezone() + left
+
+
+def hold(until: datetime, status: int) -> str:
+    """Until when HighLevel holds all requests back, and with which status it asked for that."""
+    when = f"{until:%H:%M:%S %Z}".strip()
+    return f"held back by HighLevel until {when} ({status})"
 
 
 def pace(lowered: Lowered | None, limit: float) -> str:
