@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flask import request
 
 from jobs.sandbox.agencies import bearer, refuse_bearer
-from jobs.sandbox.behaviours import NO_SCOPE, PROOF, Behaviour, Reply, as_json, error
+from jobs.sandbox.behaviours import NO_SCOPE, PROOF, Behaviour, Reply, error
 from jobs.sandbox.tokens import read
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def installed_locations(world: World, company_id: str, behaviour: Behaviour) -> 
         return refused or error(422, [f"{name} should not be empty" for name in missing], "Unprocessable Entity")
     mine = [
         {"_id": account, "name": f"Business {account}", "address": "", "isInstalled": True}
-        for account, place in world.installs.items()
-        if place.level == "Location" and place.company_id == company_id
+        for account in world.locations_of(company_id)
     ]
     skip, limit = (int(request.args.get(name, usual)) for name, usual in (("skip", "0"), ("limit", "20")))
     page = {"locations": mine[skip : skip + limit], "count": len(mine), "installToFutureLocations": False}
@@ -63,13 +62,12 @@ def _refused(scope: str, behaviour: Behaviour) -> Reply | None:
     claims = read(bearer(), "access")
     if claims is None:
         return error(401, "Invalid JWT", "UnAuthorized!")
-    if behaviour.at(PROOF) and behaviour.reply:
-        return behaviour.reply({"bearer": bearer()})
+    if fault := behaviour.instead(PROOF, {"bearer": bearer()}):
+        return fault
     if scope not in claims["oauthMeta"]["scopes"]:
         return error(401, NO_SCOPE, "UnAuthorized!")
     return None
 
 
 def _good(body: dict[str, object], behaviour: Behaviour) -> Reply:
-    body |= {"traceId": "sandbox-trace-2"}
-    return behaviour.bend(body) if behaviour.at(PROOF) and behaviour.bend else as_json(200, body)
+    return behaviour.good(PROOF, body | {"traceId": "sandbox-trace-2"})

@@ -50,8 +50,8 @@ def refuse_bearer(company_id: str) -> Reply | None:
 def location_token(world: World, company_id: str, location_id: str, behaviours: tuple[Behaviour, Behaviour]) -> Reply:
     """A new pair for a location, in the shape of the call. The agency and the location decide how it behaves."""
     for one in behaviours:
-        if one.at(LOCATION_TOKEN) and one.reply:
-            return one.reply({"bearer": bearer()})
+        if fault := one.instead(LOCATION_TOKEN, {"bearer": bearer()}):
+            return fault
     if location_id not in world.installs or world.company_of(location_id) != company_id:
         return error(403, "The token does not have access to this location.", "Forbidden")
     claims = read(bearer(), "access") or {}
@@ -60,15 +60,13 @@ def location_token(world: World, company_id: str, location_id: str, behaviours: 
         del answer["refresh_token"]
     hyphenated = request.path.endswith("-token")
     shown = camel(answer) if hyphenated else answer
-    if behaviours[1].at(LOCATION_TOKEN) and behaviours[1].bend:
-        return behaviours[1].bend(shown)
-    return as_json(200 if hyphenated else 201, shown)
+    return behaviours[1].good(LOCATION_TOKEN, shown, 200 if hyphenated else 201)
 
 
 def listing(world: World, company_id: str, behaviour: Behaviour) -> Reply:
     """A page of the company's locations. As in real life, some of them do not have the app."""
-    if behaviour.at(LISTING) and behaviour.reply:
-        return behaviour.reply({"bearer": bearer()})
+    if fault := behaviour.instead(LISTING, {"bearer": bearer()}):
+        return fault
     if request.headers.get("Version") != "v3":
         return error(401, "version header is invalid", "UnAuthorized!")
     app_id = (read(bearer(), "access") or {})["sourceId"].partition("-")[0]
@@ -76,8 +74,7 @@ def listing(world: World, company_id: str, behaviour: Behaviour) -> Reply:
         return error(400, "Invalid parameter: appId")
     mine = [
         {"_id": account, "name": account, "address": "", "isInstalled": place.behaviour != "not_installed"}
-        for account, place in world.installs.items()
-        if place.level == "Location" and place.company_id == company_id
+        for account, place in world.locations_of(company_id).items()
     ]
     size = min(int(request.args.get("pageSize", "20")), _MOST_ON_A_PAGE)
     begin = int(request.args.get("pageToken") or "0")

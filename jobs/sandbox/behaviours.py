@@ -48,6 +48,14 @@ class Behaviour:
         """Whether it shows at this call."""
         return call == self.call or call in self.also
 
+    def instead(self, call: str, sent: dict[str, str]) -> Reply | None:
+        """What this call answers instead of doing anything, if it does. `sent` are the secrets that it may echo."""
+        return self.reply(sent) if self.reply and self.at(call) else None
+
+    def good(self, call: str, body: dict[str, Any], status: int = 200) -> Reply:
+        """The good answer of this call, or what it becomes."""
+        return self.bend(body) if self.bend and self.at(call) else as_json(status, body)
+
 
 def as_json(status: int, body: object) -> Reply:
     """A JSON answer."""

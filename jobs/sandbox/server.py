@@ -181,8 +181,8 @@ def _reconnect(sandbox: Sandbox, sent: dict[str, Any], account: str) -> Reply:
     with sandbox.lock:
         sandbox.tries[account] += 1
     behaviour = _behaviour(sandbox, account, RECONNECT)
-    if behaviour.at(RECONNECT) and behaviour.reply:
-        return behaviour.reply({"secret": str(sent["clientSecret"])})
+    if fault := behaviour.instead(RECONNECT, {"secret": str(sent["clientSecret"])}):
+        return fault
     lifetime = 0.0 if behaviour.at(RECONNECT) else world.code_lifetime_seconds
     level = "Location" if ids == ["locationId"] else "Company"
     code = sandbox.codes.hand_out(Code(sent["clientKey"], account, level, time.monotonic() + lifetime))
@@ -201,16 +201,17 @@ def _token(sandbox: Sandbox, oauth: Any, account: str) -> Reply:  # noqa: PLR091
     if missing:
         return error(400, f"Missing parameter: {missing[0]}")
     behaviour = _behaviour(sandbox, account, TOKEN) if account else Behaviour()
-    if behaviour.at(TOKEN) and behaviour.reply:
+    secrets = {"secret": request.form["client_secret"], "code": request.form["code"]}
+    if fault := behaviour.instead(TOKEN, secrets):
         sandbox.codes.spend(request.form["code"])
-        return behaviour.reply({"secret": request.form["client_secret"], "code": request.form["code"]})
+        return fault
     answer = oauth.create_token_response()
     body = answer.get_json()
     if body.get("error") == "invalid_client":
         return error(401, "Invalid client credentials!", "UnAuthorized!")
     if answer.status_code >= 400:  # noqa: PLR2004 - the client errors begin here
         return as_json(400, {**body, "error_description": "Invalid grant: authorization code is invalid"})
-    return behaviour.bend(body) if behaviour.at(TOKEN) and behaviour.bend else as_json(200, body)
+    return behaviour.good(TOKEN, body)
 
 
 def _refresh(sandbox: Sandbox, oauth: Any, account: str) -> Reply:
@@ -223,19 +224,20 @@ def _refresh(sandbox: Sandbox, oauth: Any, account: str) -> Reply:
     with sandbox.refreshes.lock:
         sandbox.tries[account] += 1
         behaviour = _behaviour(sandbox, account, REFRESH) if account else Behaviour()
-        if behaviour.at(REFRESH) and behaviour.reply:
-            return behaviour.reply({"secret": request.form["client_secret"], "old": token})
+        if fault := behaviour.instead(REFRESH, {"secret": request.form["client_secret"], "old": token}):
+            return fault
         body = sandbox.refreshes.repeated(token, request.form["client_id"])
         how = "repeated" if body else "spent"
-        answer = None if body else oauth.create_token_response()
-        if answer is not None and answer.status_code >= 400:  # noqa: PLR2004 - the client errors begin here
-            sandbox.refreshes.note(token, "refused")
-            if answer.get_json().get("error") == "invalid_client":
-                return error(401, "Invalid client credentials!", "UnAuthorized!")
-            return error(400, "Invalid grant: refresh token is invalid")
+        if not body:
+            answer = oauth.create_token_response()
+            body = answer.get_json()
+            if answer.status_code >= 400:  # noqa: PLR2004 - the client errors begin here
+                sandbox.refreshes.note(token, "refused")
+                if body.get("error") == "invalid_client":
+                    return error(401, "Invalid client credentials!", "UnAuthorized!")
+                return error(400, "Invalid grant: refresh token is invalid")
         sandbox.refreshes.note(token, how)
-    good = body or (answer.get_json() if answer is not None else {})
-    return behaviour.bend(good) if behaviour.at(REFRESH) and behaviour.bend else as_json(200, good)
+    return behaviour.good(REFRESH, body)
 
 
 def _refused(sandbox: Sandbox, company: str = "") -> Reply | None:

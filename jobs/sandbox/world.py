@@ -73,6 +73,14 @@ class World:
         """The install of this account, or one with the default behaviour."""
         return self.installs.get(account_id) or Place(self.default)
 
+    def locations_of(self, company_id: str) -> dict[str, Place]:
+        """The locations that the world names for this company."""
+        return {
+            account: place
+            for account, place in self.installs.items()
+            if place.level == "Location" and place.company_id == company_id
+        }
+
     def company_of(self, location_id: str) -> str:
         """The company of a location. If the world does not name it, it is made from the location's id."""
         return self.place(location_id).company_id or f"Company{location_id[:12]}"
