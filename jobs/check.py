@@ -61,6 +61,16 @@ class Listed:
     has_torn_lines: bool
     warnings: tuple[str, ...]
 
+    @property
+    def total(self) -> int:
+        """How many results the check has: one for each install and broken line."""
+        return self.installs + self.broken
+
+    @property
+    def repeated(self) -> int:
+        """How many lines repeat an install."""
+        return self.lines - self.total
+
 
 @dataclass(frozen=True, slots=True)
 class Question(Basis):
@@ -135,7 +145,7 @@ def check(question: Question, output: Path | None, terminal: Terminal, *, with_t
     if output is not None:
         _refuse_input(output, question.manifest.path)
     stop = Stop(time.monotonic)
-    standing = Standing(question.listed.installs + question.listed.broken)
+    standing = Standing(question.listed.total)
     with ExitStack() as held:
         held.callback(question.left.close)
         holder = f"recover check on {question.manifest.path} that began {utc_now()}"
@@ -189,8 +199,7 @@ def _cut_short(terminal: Terminal, output: Path | None, code: Exit) -> None:
 
 def _opening(question: Question, output: Path | None) -> Opening:
     listed, pace = question.listed, question.settings.pace.requests_per_second
-    repeated = listed.lines - listed.installs - listed.broken
-    return Opening(output, listed.installs, repeated, listed.broken, len(listed.client_ids), pace)
+    return Opening(output, listed.installs, listed.repeated, listed.broken, len(listed.client_ids), pace)
 
 
 class _Book:
@@ -231,32 +240,34 @@ def _cases(question: Question, stop: Stop, book: _Book, now: Callable[[], float]
             return
         if isinstance(row, Row) and not question.left.take(_key(row)):
             continue
-        finding = _by_itself(row, now())
-        if finding is None and isinstance(row, Row) and row.access_token is not None:
-            yield Case(row, _key(row), row.access_token, _scopes(row))
+        found = _by_itself(row, now())
+        if isinstance(found, Case):
+            yield found
             continue
-        book.settle(finding or Finding(row, Check.UNKNOWN))
+        book.settle(found)
         settled += 1
         if settled % _SEEN_AT_ONCE == 0:
             yield None
 
 
-def _by_itself(row: Row | Broken, now: float) -> Finding | None:
-    """The finding that the list alone decides, or None if HighLevel must be asked."""
+def _by_itself(row: Row | Broken, now: float) -> Finding | Case:
+    """The finding that the list alone decides, or the case that HighLevel must be asked about."""
     if isinstance(row, Broken):
         return Finding(row, Check.UNKNOWN, row.why)
     if row.access_token is None:
         return Finding(row, Check.CORRUPTED, _NO_TOKEN)
-    why = why_useless(row.access_token, _key(row), now)
-    return Finding(row, Check.EXPIRED if why == EXPIRED else Check.CORRUPTED, why) if why else None
+    key = _key(row)
+    if why := why_useless(row.access_token, key, now):
+        return Finding(row, Check.EXPIRED if why == EXPIRED else Check.CORRUPTED, why)
+    return Case(row, key, row.access_token, _scopes(row.access_token, row.scope))
 
 
-def _scopes(row: Row) -> Collection[str] | None:
-    """The scopes that the token itself names, otherwise those in the list, or None if neither says."""
-    claims = read_claims(row.access_token) if row.access_token else None
+def _scopes(token: Secret, listed: str) -> Collection[str] | None:
+    """The scopes that the token itself names, otherwise those `listed`, or None if neither says."""
+    claims = read_claims(token)
     if claims is not None and claims.scopes is not None:
         return claims.scopes
-    return _SCOPE.findall(row.scope) or None
+    return _SCOPE.findall(listed) or None
 
 
 def _ask(api: HighLevel, case: Case) -> None:
@@ -275,7 +286,7 @@ def _end(question: Question, output: Path | None, stop: Stop, book: _Book, termi
     affected = book.affected
     if affected is not None and affected.starred:
         terminal.warn(f"what looks like a token or a secret is starred in {output}: {', '.join(affected.starred)}")
-    counts = Counts(listed.lines, listed.installs + listed.broken, listed.lines - listed.installs - listed.broken)
+    counts = Counts(listed.lines, listed.total, listed.repeated)
     run = Run("", question.manifest.path_in_reports, question.base_url, "", utc_now(), int(code), counts=counts)
     run = replace(run, stopped_because=stop.because, met=stop.met) if stopped else run
     is_there = output if affected is not None and stop.because != FileError.because else None

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -166,8 +166,7 @@ def _ask_all(question: Question, stop: Stop) -> list[Reply]:
     with closing(Equipment(question, stop)) as equipment, ThreadPoolExecutor(1) as executor:
         ask = partial(_ask, equipment.api, equipment.retry_policy, stopping)
         replies = [executor.submit(ask, agency, token) for agency, token in question.agencies.items()]
-        while not all(reply.done() for reply in replies):
-            time.sleep(_LOOK_UP_SECONDS)
+        while wait(replies, _LOOK_UP_SECONDS).not_done:
             if stop.asked():
                 stopping.set()
                 equipment.gate.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -48,7 +49,7 @@ _OF_A_DISK = {FileError.because, HeldError.because}
 
 def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal) -> Exit:
     """One run: hold the folder, read the manifest, plan, enrol, try, report. Raises UserError before anything is sent."""
-    stop = Stop(time.monotonic, None if options.max_duration is None else time.monotonic() + options.max_duration)
+    stop = Stop(time.monotonic, time.monotonic() + (math.inf if options.max_duration is None else options.max_duration))
     began = utc_now()
     with ExitStack() as held:
         folder = make_folder(output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -24,26 +24,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from jobs.core.secret import Secret
+    from jobs.pace.gate import Gate
 
-__all__ = ["CallFailed", "Code", "ConnectionLost", "Gate", "HighLevel", "Limits", "LocalFailure", "Pages", "Window"]
-
+__all__ = ["CallFailed", "Code", "ConnectionLost", "HighLevel", "Limits", "LocalFailure", "Pages", "Window"]
 
 _MOST_PAGES = 10_000
-
-
-class Gate(Protocol):
-    """Lets requests out, and hears of their answers."""
-
-    def enter(self, *, urgent: bool, resource: Resource) -> int:
-        """The number of the request, returned when it may leave. Raises Stopped, and Rests if only `resource` must
-        wait.
-        """
-
-    def withdraw(self, number: int) -> None:
-        """Take note that a request which was let out did not leave."""
-
-    def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:
-        """Take note of the answer to a request that left. `status` 0 means that none came."""
 
 
 class LocalFailure(CallFailed):

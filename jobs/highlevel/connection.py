@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import ssl
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection, ProxyConfig
 from urllib3.exceptions import ProtocolError
 from urllib3.util import Url, make_headers
 
+from jobs.highlevel.network_errors import CLOSED
+
 if TYPE_CHECKING:
+    import ssl
+
     from requests import PreparedRequest
     from urllib3 import BaseHTTPResponse
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
 _MOST_IDLE_SECONDS = 30.0
 # Seconds. The other side may have closed a connection that was opened so long ago and never used.
 _FRESH_SECONDS = 1.0
-# The errors that show that the other side has closed a connection.
-_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class Dropped(Exception):  # noqa: N818 - no error: it is nobody's try
@@ -216,7 +217,7 @@ class Wire:
             return self._asked(connection, request)
         except BaseException as error:
             connection.close()
-            if was_kept and isinstance(error, _CLOSED) and not self._call.heard:
+            if was_kept and isinstance(error, CLOSED) and not self._call.heard:
                 raise Dropped from error
             if isinstance(error, http.client.HTTPException):
                 message = "no answer"

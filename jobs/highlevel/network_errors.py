@@ -5,6 +5,7 @@ Every exception of `requests` and `urllib3` has its own row; a test fails when o
 
 from __future__ import annotations
 
+import ssl
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 
@@ -88,12 +89,15 @@ def judge(exception: type[BaseException]) -> Cause | None:
     return next((EXCEPTIONS[base] for base in exception.__mro__ if base in EXCEPTIONS), None)
 
 
-_TIME_OUTS = (rq.Timeout, u3.TimeoutError, TimeoutError)
+TIME_OUTS = (rq.Timeout, u3.TimeoutError, TimeoutError)
+"""The errors of an answer, or of a connection, that did not come in time."""
+CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+"""The errors that show that the other side has closed a connection."""
 
 
 def is_late(answer: Answer) -> bool:
     """Whether no answer came because the time for it, or for the connection, was over."""
-    return not answer.status and answer.exception is not None and issubclass(answer.exception, _TIME_OUTS)
+    return not answer.status and answer.exception is not None and issubclass(answer.exception, TIME_OUTS)
 
 
 def is_unreachable(answer: Answer) -> bool:

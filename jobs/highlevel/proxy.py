@@ -38,17 +38,11 @@ class Proxy:
 def check_way_out(base_url: str, environment: Mapping[str, str]) -> None:
     """Raise UserError if the environment names a proxy or certificates that cannot be used."""
     proxy_for(base_url, environment)
-    named = trusted(environment)
-    if isinstance(named, str):
-        import ssl  # slow to import and seldom needed
-
-        place = Path(named)
+    if variable := _names_trusted(environment):
         try:
-            ssl.create_default_context(
-                cafile=None if place.is_dir() else named, capath=named if place.is_dir() else None
-            )
-        except (ssl.SSLError, OSError):
-            raise refuse(f"names {named}, which holds no certificates", _names_trusted(environment), _TODO) from None
+            certificates(environment)
+        except OSError:  # An error of TLS is one too.
+            raise refuse(f"names {environment[variable]}, which holds no certificates", variable, _TODO) from None
 
 
 def proxy_for(base_url: str, environment: Mapping[str, str]) -> Proxy | None:
@@ -80,26 +74,17 @@ def _is_direct(host: str, no_proxy: str) -> bool:
     return any(name in {"*", host} or host.endswith(f".{name}") for name in names)
 
 
-def trusted(environment: Mapping[str, str]) -> bool | str:
-    """Where the certificates to trust are: the place that the environment names, or True for those that `requests`
-    brings. Raises UserError if that place cannot be read.
-    """
-    variable = _names_trusted(environment)
-    if not variable:
-        return True
-    place = environment[variable]
-    if not Path(place).exists() or not os.access(place, os.R_OK):
-        raise refuse(f"names {place}, which cannot be read", variable, _TODO)
-    return place
-
-
 def certificates(environment: Mapping[str, str]) -> ssl.SSLContext:
-    """The TLS context of connections: the certificates to trust, and every check of them."""
+    """The TLS context of connections: every check, and the certificates to trust. They are at the place that the environment
+    names, otherwise those that `requests` brings. Raises UserError if that place cannot be read, and OSError if it holds none.
+    """
     from requests.certs import where  # type: ignore[attr-defined]  # its types leave it out
     from urllib3.util import create_urllib3_context
 
-    named = trusted(environment)
-    place = where() if named is True else str(named)
+    variable = _names_trusted(environment)
+    place = environment[variable] if variable else where()
+    if variable and not (Path(place).exists() and os.access(place, os.R_OK)):
+        raise refuse(f"names {place}, which cannot be read", variable, _TODO)
     context = create_urllib3_context()
     is_folder = Path(place).is_dir()
     context.load_verify_locations(cafile=None if is_folder else place, capath=place if is_folder else None)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import requests
 import urllib3.exceptions as u3
 
+from jobs.highlevel.network_errors import CLOSED, TIME_OUTS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -137,8 +139,6 @@ _PROXY_STATUSES: Mapping[str, str] = {
 _PROXY_STATUS = "{proxy} answered {status} when asked for a connection to {address}: ask those who run it"
 
 _NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
-_LATE = (requests.exceptions.Timeout, u3.TimeoutError, TimeoutError)
-_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 _CONNECTING: _Table = (
     (
@@ -146,20 +146,20 @@ _CONNECTING: _Table = (
         "{who} is an unknown host: check {variable}, and this machine's network",
     ),
     ((ConnectionRefusedError,), "{who} refused the connection: check {variable}, and that it is up"),
-    (_CLOSED, "{who} closed the connection before it was ready: check {variable}"),
-    (_LATE, "{who} could not be reached in time: check {variable}, and this machine's network"),
+    (CLOSED, "{who} closed the connection before it was ready: check {variable}"),
+    (TIME_OUTS, "{who} could not be reached in time: check {variable}, and this machine's network"),
 )
 _ASKING_PROXY: _Table = (
-    (_CLOSED, "{who} closed the connection without an answer: check {variable}"),
+    (CLOSED, "{who} closed the connection without an answer: check {variable}"),
     ((HTTPException,), "{who} does not answer as a proxy does: check {variable}"),
-    (_LATE, "{who} gave no answer in time: check {variable}, and that it is up"),
+    (TIME_OUTS, "{who} gave no answer in time: check {variable}, and that it is up"),
 )
 _ANSWERING: _Table = (
     ((u3.NameResolutionError, socket.gaierror), "{who} is an unknown host"),
     ((ConnectionRefusedError,), "{who} refused the connection"),
-    (_CLOSED, "{who} closed the connection without an answer"),
+    (CLOSED, "{who} closed the connection without an answer"),
     ((requests.exceptions.ConnectTimeout, u3.ConnectTimeoutError), "{who} could not be reached in time"),
-    (_LATE, "no whole answer from {who} in time"),
+    (TIME_OUTS, "no whole answer from {who} in time"),
 )
 
 # By OpenSSL's own numbers, X509_V_ERR_*.

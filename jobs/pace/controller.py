@@ -147,11 +147,10 @@ class Controller:
         self._flights[number] = _Flight(resource, budget, budget.leave(now))
         return number
 
-    def withdrawn(self, number: int, now: float) -> None:
+    def withdrawn(self, number: int) -> None:
         """Note that request `number` did not leave."""
         self._withdrawn += 1
-        flight = self._flights.pop(number)
-        flight.budget.hear(None, flight.number, now, arrived=False)
+        self._flights.pop(number)
         if number == self._alone:
             self._alone = len(self._schedule)
 

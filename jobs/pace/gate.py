@@ -151,7 +151,7 @@ class Gate:
         for waiter in line:
             if waiter.resource.told not in free:
                 free[waiter.resource.told] = self._control.free_at(at, waiter.resource)
-        return min(line, key=lambda waiter: free[waiter.resource.told], default=None)
+        return min(line, key=lambda waiter: free[waiter.resource.told])
 
     def _wake_next(self) -> None:
         following = self._next(self._clock())
@@ -166,7 +166,7 @@ class Gate:
         """Note that request `number` did not leave, although it could. Nobody else gets its slot."""
         with self._lock:
             self._codes_to_come.pop(number, None)
-            self._control.withdrawn(number, self._clock())
+            self._control.withdrawn(number)
             self._wake_next()
 
     def observe(self, number: int, status: int, retry_after: float | None, headers: Mapping[str, str]) -> None:

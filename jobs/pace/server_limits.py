@@ -137,7 +137,7 @@ class Budget:
         more_gone = (before.said.remaining - said.remaining) - (number - before.number)
         if said.remaining - before.said.remaining > max(2, said.most * (0.2 + 1.2 * gone)):
             self._anew = told
-        elif self._anew is not None and self._slides(told):
+        elif self._anew is not None and _slides(self._anew, told):
             self._anew = None
         elif self._anew is not None:
             self._others += max(0, more_gone)
@@ -149,11 +149,6 @@ class Budget:
         ours = self._schedule.between(told.sent - said.seconds, told.sent)
         others = said.most - said.remaining - ours
         return others if others > 1 + said.most // 100 else 0
-
-    def _slides(self, told: _Told) -> bool:
-        """Whether the window slides. It does if fewer requests are gone than we sent since it seemed to restart."""
-        began = self._anew or told
-        return began.said.remaining - told.said.remaining < told.number - began.number - 2
 
     def _within(self, now: float) -> Window | None:
         """The server's window without the share of others. None if the server did not tell of one lately."""
@@ -204,3 +199,8 @@ class Budget:
             return None
         remain, number = self._day
         return remain - (len(self._schedule) - 1 - number)
+
+
+def _slides(began: _Told, told: _Told) -> bool:
+    """Whether the window slides. It does if fewer requests are gone than we sent since it seemed to restart."""
+    return began.said.remaining - told.said.remaining < told.number - began.number - 2

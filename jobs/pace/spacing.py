@@ -85,18 +85,17 @@ class Schedule:
             self._forgotten += _KEPT
         return len(self) - 1
 
-    def answered(self, number: int, now: float) -> float:
-        """The seconds that an answer took. It has just come."""
+    def answered(self, number: int, now: float) -> None:
+        """Note that an answer has just come, and how long it took."""
         place = number - self._forgotten
         if place < 0:
-            return 0.0
+            return
         took = now - self._left[place]
         self._answers += 1
         if self._answers % _GENERATION == 0:
             self._fastest_before, self._fastest = self._fastest, took
         self._fastest = min(self._fastest, took)
         self._took[place] = took
-        return took
 
     def pause(self, until: float) -> None:
         """Let nothing leave before `until`. After that, requests leave evenly, and no delay is made up."""

@@ -7,15 +7,12 @@ in temporary tables of the ledger: a token has 2 KB, and lists may name a millio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import and_, delete, func, insert, select, text
 
-from jobs.core.model import InstallKey, Level
 from jobs.core.secret import Secret
-from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.ledger import tables
 from jobs.ledger.ledger import in_batches
 from jobs.ledger.sqlite import UnwritableError
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Executable, Row, Select
 
-    from jobs.core.model import Answer, Tokens
+    from jobs.core.model import Answer
     from jobs.highlevel.api import Pages
     from jobs.ledger.ledger import Ledger
 
@@ -189,16 +186,3 @@ def _keep_locations(connection: Connection, key: AgencyKey, listed: Iterable[str
     statement = insert(locations).prefix_with("OR REPLACE")
     for batch in in_batches(listed, 500):
         connection.execute(statement, [{**key._asdict(), "location_id": location} for location in batch])
-
-
-def lives(tokens: Tokens, now: datetime) -> bool:
-    """Whether a recorded access token is still valid, by the expiry in its answer, or by its own claim."""
-    if tokens.expires_at:
-        return datetime.fromisoformat(tokens.expires_at) > now
-    claims = read_claims(tokens.access_token)
-    return claims is None or claims.expires is None or claims.expires > now.timestamp()
-
-
-def is_bearer(client_id: str, company_id: str, token: Secret, now: datetime) -> bool:
-    """Whether a token of the manifest may serve for an agency: none of its claims speaks against it."""
-    return not why_useless(token, InstallKey(client_id, Level.AGENCY, company_id), now.astimezone(UTC).timestamp())

@@ -73,17 +73,6 @@ def _exchanged(api: HighLevel, app: App, install: Install, code: Code, *, fresh:
     return replace(tokens, trace_id=tokens.trace_id or code.trace_id)
 
 
-def by_refresh(api: HighLevel, app: App, install: Install, window: Window, intend: Callable[[Install], bool]) -> Tokens:
-    """The pair that the old refresh token is exchanged for."""
-    assert install.old is not None
-    return api.refresh(app, install, install.old, window, intend)
-
-
-def by_agency(api: HighLevel, install: Install, agency: AgencyKey, bearer: Secret) -> Tokens:
-    """A pair for a sub-account by its agency's token."""
-    return api.location_token(install, agency.company_id, bearer)
-
-
 def read_on(api: HighLevel, pages: Pages, bearer: Secret) -> Listing:
     """Locations of an agency, from the next page on. It stops early rather than hold too many in memory."""
     try:
@@ -108,9 +97,10 @@ def by_its_route(api: HighLevel, app: App, task: Task, intend: Callable[[Install
     if task.route is Route.AGENCY:
         assert task.agency is not None
         assert task.bearer is not None
-        return by_agency(api, task.install, task.agency, task.bearer)
+        return api.location_token(task.install, task.agency.company_id, task.bearer)
     if task.route is Route.REFRESH:
-        return by_refresh(api, app, task.install, task.window, intend)
+        assert task.install.old is not None
+        return api.refresh(app, task.install, task.install.old, task.window, intend)
     return by_reconnect(api, app, task.install)
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, inspect, select
 
 from jobs.core.model import InstallKey, Level, Route, Status
 from jobs.core.secret import Secret
-from jobs.highlevel.jwt_claims import why_useless
+from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.ledger.counts import taken_again
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.refresh_log import fingerprint, newest
 from jobs.ledger.tables import SAME_INSTALL, installs, listed, spends, todo
-from jobs.recovery.agency_tokens import is_bearer, lives
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection, Select
+
+    from jobs.core.model import Tokens
 
 _AT_ONCE = 500
 
@@ -37,14 +38,22 @@ def known_bearers(connection: Connection, now: datetime) -> Iterator[Bearer]:
     given = select(listed.c.client_id, listed.c.account_id, listed.c.access_token)
     given = given.where(listed.c.level == Level.AGENCY.value, listed.c.access_token != "").order_by(listed.c.position)
     for client_id, company_id, text in connection.execute(given):
-        if is_bearer(client_id, company_id, Secret(text), now):
+        if not why_useless(Secret(text), InstallKey(client_id, Level.AGENCY, company_id), now.timestamp()):
             yield Bearer(client_id, company_id, Secret(text))
     back = select(installs.c.client_id, installs.c.account_id, installs.c.tokens)
     back = back.where(installs.c.level == Level.AGENCY.value, installs.c.status == Status.RECOVERED.value)
     for client_id, company_id, text in connection.execute(back):
         tokens = tokens_from_text(text)
-        if tokens.access_token.reveal() and lives(tokens, now):  # A purged pair has none.
+        if tokens.access_token.reveal() and _lives(tokens, now):  # A purged pair has none.
             yield Bearer(client_id, company_id, tokens.access_token)
+
+
+def _lives(tokens: Tokens, now: datetime) -> bool:
+    """Whether a recorded access token is still valid, by the expiry in its answer, or by its own claim."""
+    if tokens.expires_at:
+        return datetime.fromisoformat(tokens.expires_at) > now
+    claims = read_claims(tokens.access_token)
+    return claims is None or claims.expires is None or claims.expires > now.timestamp()
 
 
 def may_serve(connection: Connection, client_id: str, companies: Sequence[str], *, refresh: bool) -> bool:

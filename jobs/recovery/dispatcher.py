@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import queue
 from functools import partial
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from jobs.core.model import Answer
 from jobs.highlevel.network_errors import is_late
@@ -18,15 +18,15 @@ from jobs.recovery.progress import Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from queue import SimpleQueue
 
     from jobs.recovery.notes import Notes
+    from jobs.recovery.threads import WorkerThreads
 
 # Seconds. A slower disk is unusable. If another program held the ledger for a minute, the disk is still not slow.
 _LONGEST_AWAY = 5.0
 Task = TypeVar("Task")
 Tried = TypeVar("Tried")
-Got_co = TypeVar("Got_co", covariant=True)
-Given_contra = TypeVar("Given_contra", contravariant=True)
 
 
 class FinishedTry(NamedTuple, Generic[Item, Task, Tried]):
@@ -36,37 +36,6 @@ class FinishedTry(NamedTuple, Generic[Item, Task, Tried]):
     task: Task
     tried: Tried | None
     bug: BaseException | None = None
-
-
-class Inbox(Protocol[Got_co]):
-    """A queue of finished tries. None in it asks the scheduler to look again."""
-
-    def get(self, *, timeout: float) -> Got_co | None:
-        """The first item, waiting for it. Raises queue.Empty after that many seconds."""
-
-    def get_nowait(self) -> Got_co | None:
-        """The first item. Raises queue.Empty if there is none."""
-
-
-class Workers(Protocol[Given_contra]):
-    """The threads that do the tries."""
-
-    @property
-    def why_fewer(self) -> str:
-        """Why there are fewer threads than were asked for, or empty."""
-
-    @property
-    def busy(self) -> int:
-        """How many threads have a try."""
-
-    def __len__(self) -> int:
-        """How many threads there are."""
-
-    def ready(self) -> bool:
-        """Whether a thread is free for one more try."""
-
-    def do(self, job: Callable[[], Given_contra]) -> None:
-        """Have a thread do the job. Its result goes into the inbox."""
 
 
 def came_late(back: FinishedTry[Item, Task, Tried]) -> bool:
@@ -94,8 +63,8 @@ class Dispatcher(Generic[Item, Task, Tried]):
 
     def __init__(
         self,
-        threads: Workers[FinishedTry[Item, Task, Tried]],
-        inbox: Inbox[FinishedTry[Item, Task, Tried]],
+        threads: WorkerThreads[FinishedTry[Item, Task, Tried]],
+        inbox: SimpleQueue[FinishedTry[Item, Task, Tried] | None],
         try_once: Callable[[Task], Tried | None],
         under_way: Callable[[], int],
         sizes: Sizes,

@@ -68,13 +68,14 @@ def work(
     `make_room` frees the disk space that was reserved. Whatever ends this, even a bug of the caller, installs in
     flight are recorded first. Raises UnwritableError if the ledger cannot be read.
     """
-    total = min(sum(todo.values()), options.limit or sum(todo.values()))
+    lined_up = sum(todo.values())
+    total = min(lined_up, options.limit or lined_up)
     with closing(Equipment(start, stop)) as equipment:
         gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
         route_parts = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
         parts = _parts(equipment, try_once, route_parts)
-        coming, left = outcomes(_queues(ledger, todo, options), parts), sum(todo.values())
+        coming, left = outcomes(_queues(ledger, todo, options), parts), lined_up
         with closing(_recorded(coming, _recorder(ledger, stop, make_room, gate), stop)) as recorded:
             for ended, in_flight, waiting in recorded:
                 left -= sum(_is_done(outcome) for _, outcome in ended)
@@ -84,7 +85,7 @@ def work(
                 yield Progress(ended, gate.requests, total, gate.held, in_flight, waiting, alone, notes, gate.lowered)
     if left:  # A run that has tried every install was not stopped, whatever it met.
         _why_stopped(stop, route_parts.breaker, gate.enough, todo)
-    if options.limit is not None and total < sum(todo.values()):
+    if options.limit is not None and total < lined_up:
         stop.ask("install_limit", Exit.STOPPED_AS_ASKED)
 
 

@@ -125,13 +125,13 @@ def _next(state: State, parts: Parts) -> InstallProgress | None:
     if state.waits >= MOST_WAITING:
         return None
     for client_id, queued in state.queues.items():
-        if queued.empty or parts.breaker.tripped(client_id):
+        if parts.breaker.tripped(client_id):
             continue
-        if queued.under_way > _aside(state, client_id) and parts.breaker.goes_alone(client_id):
+        # What the breaker says is known at once. Those aside are counted.
+        if parts.breaker.goes_alone(client_id) and queued.under_way > _aside(state, client_id):
             continue
         install = next(queued.todo, None)
         if install is None:
-            queued.empty = True
             continue
         queued.under_way += 1
         state.queues[client_id] = state.queues.pop(client_id)  # The next app gets the next turn.

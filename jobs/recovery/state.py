@@ -54,7 +54,6 @@ class Queue:
 
     todo: Iterator[Install]
     under_way: int = 0
-    empty: bool = False
 
 
 @dataclass(slots=True)

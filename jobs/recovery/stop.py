@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from jobs.pace.gate import Gate
 
 
-_ENDS_DELIVERY = {"bug", UnwritableError.because, HeldError.because}
 _OF_THE_LEDGER = {UnwritableError.because, HeldError.because}
+_ENDS_DELIVERY = {"bug", *_OF_THE_LEDGER}
 
 
 class Left(Enum):
@@ -81,7 +82,7 @@ class Stop:
     """
 
     clock: Callable[[], float]
-    deadline: float | None = None
+    deadline: float = math.inf
     because: str = ""
     code: Exit = Exit.OK
     met: str = ""
@@ -106,12 +107,11 @@ class Stop:
     def ends_delivery(self) -> bool:
         """Whether delivery must stop too: a signal came, the time is over, or the ledger takes no more."""
         self.asked()
-        is_late = self.deadline is not None and self.clock() >= self.deadline
-        return self.signalled or is_late or self.because in _ENDS_DELIVERY
+        return self.signalled or self.clock() >= self.deadline or self.because in _ENDS_DELIVERY
 
     def asked(self) -> bool:
         """Whether to hand out no more."""
-        if self.deadline is not None and self.clock() >= self.deadline:
+        if self.clock() >= self.deadline:
             self.ask("time_limit", Exit.STOPPED_AS_ASKED)
         return bool(self.because)
 
