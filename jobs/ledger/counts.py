@@ -10,7 +10,7 @@ from sqlalchemy import and_, case, func, select
 from jobs.core.causes import ADVICE
 from jobs.core.model import Cause, Counts, Delivery, Run, Status
 from jobs.ledger.changes import LINE_BY_LAST_REPORT
-from jobs.ledger.tables import OF_KEPT_PAIR, broken, deliveries, installs
+from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, broken, deliveries, installs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,7 @@ def new_failures(connection: Connection, since: str) -> int:
 
 def count_pairs(connection: Connection) -> int:
     """How many installs have a pair."""
-    return connection.scalar(select(func.count()).where(installs.c.tokens.is_not(None))) or 0
+    return connection.scalar(select(func.count()).where(HAS_PAIR)) or 0
 
 
 def recovery_ages(connection: Connection, before: str = "") -> tuple[str, str]:

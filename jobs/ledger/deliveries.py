@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs.core.model import Delivery, Record
 from jobs.ledger.reads import as_record, layout_names
-from jobs.ledger.tables import OF_KEPT_PAIR, deliveries, installs, remember, remembered, todo
+from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, deliveries, installs, remember, remembered, todo
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -68,9 +68,7 @@ def take_over(connection: Connection) -> None:
     connection.execute(update(deliveries).where(refused).values(state=Delivery.WAITING.value))
     kept = select(installs.c.id, installs.c.recovered_at, literal(Delivery.WAITING.value))
     known = select(deliveries.c.install).where(OF_KEPT_PAIR).exists()
-    statement = upsert(deliveries).from_select(
-        ["install", "recovered_at", "state"], kept.where(installs.c.tokens.is_not(None), ~known)
-    )
+    statement = upsert(deliveries).from_select(["install", "recovered_at", "state"], kept.where(HAS_PAIR, ~known))
     taken = {name: statement.excluded[name] for name in ("recovered_at", "state")}
     connection.execute(
         statement.on_conflict_do_update(index_elements=["install"], set_={**taken, "turn": "", "at": "", "why": ""})
@@ -140,14 +138,14 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> None:
 
 def hand_over_again(connection: Connection, account_ids: Sequence[str] | None) -> set[str]:
     """Let delivered and refused pairs of these accounts (None: of all) wait again. Returns the ids that were found."""
-    kept = select(installs.c.id).where(installs.c.tokens.is_not(None))
+    kept = select(installs.c.id).where(HAS_PAIR)
     if account_ids is None:
         again = kept
         found: set[str] = set()
     else:
         again = kept.where(installs.c.account_id.in_(account_ids))
         found = set(connection.scalars(select(installs.c.account_id).where(installs.c.id.in_(again))))
-    mine = deliveries.c.install.in_(again) & (deliveries.c.state != Delivery.PURGED.value)
+    mine = deliveries.c.install.in_(again)
     connection.execute(update(deliveries).where(mine).values(state=Delivery.WAITING.value, turn="", at="", why=""))
     return found
 
@@ -161,7 +159,7 @@ def leave_others(connection: Connection, account_ids: Sequence[str]) -> None:
 
 def how_many_wait(connection: Connection) -> int:
     """How many kept pairs no store has taken. In a ledger without deliveries these are all of them."""
-    kept = select(func.count()).select_from(installs).where(installs.c.tokens.is_not(None))
+    kept = select(func.count()).select_from(installs).where(HAS_PAIR)
     if inspect(connection).has_table(deliveries.name):
         done = deliveries.c.state.in_((Delivery.DELIVERED.value, Delivery.PURGED.value))
         kept = kept.where(~select(deliveries.c.install).where(OF_KEPT_PAIR, done).exists())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select, update
 
 from jobs.core.model import Delivery
-from jobs.ledger.tables import OF_KEPT_PAIR, deliveries, installs
+from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, deliveries, installs
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine
@@ -20,20 +20,20 @@ _NO_TOKENS = ("$.access_token", "", "$.refresh_token", "")
 
 def undelivered(connection: Connection) -> int:
     """How many kept pairs no store has taken: `--all` would lose these."""
-    return connection.scalar(select(func.count()).select_from(installs).where(_has_tokens(), ~_delivered())) or 0
+    return connection.scalar(select(func.count()).select_from(installs).where(HAS_PAIR, ~_delivered())) or 0
 
 
 def forget(connection: Connection, *, everything: bool, at: str) -> int:
     """Empty the tokens of delivered pairs, or of all. Returns how many were forgotten."""
     if everything:
-        lost = select(installs.c.id).where(_has_tokens(), ~_delivered())
+        lost = select(installs.c.id).where(HAS_PAIR, ~_delivered())
         known = select(deliveries.c.install).where(OF_KEPT_PAIR)
-        fresh = select(installs.c.id, installs.c.recovered_at).where(_has_tokens(), ~known.exists())
+        fresh = select(installs.c.id, installs.c.recovered_at).where(HAS_PAIR, ~known.exists())
         connection.execute(deliveries.delete().where(deliveries.c.install.in_(select(fresh.subquery().c.id))))
         connection.execute(deliveries.insert().from_select(["install", "recovered_at"], fresh))
         gone = update(deliveries).where(deliveries.c.install.in_(lost))
         connection.execute(gone.values(state=Delivery.PURGED.value, turn="", at=at, why=""))
-    mine = _has_tokens() if everything else _has_tokens() & _delivered()
+    mine = HAS_PAIR if everything else HAS_PAIR & _delivered()
     emptied = func.json_set(installs.c.tokens, *_NO_TOKENS)
     return int(connection.execute(update(installs).where(mine).values(tokens=emptied)).rowcount)
 
@@ -44,10 +44,6 @@ def scrub_file(engine: Engine) -> None:
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
         connection.exec_driver_sql("VACUUM")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _has_tokens() -> ColumnElement[bool]:
-    return installs.c.tokens.is_not(None) & (func.json_extract(installs.c.tokens, "$.access_token") != "")
 
 
 def _delivered() -> ColumnElement[bool]:

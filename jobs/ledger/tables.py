@@ -28,6 +28,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    func,
     select,
     text,
 )
@@ -201,6 +202,8 @@ locations = Table(
 
 OF_KEPT_PAIR = (deliveries.c.install == installs.c.id) & (deliveries.c.recovered_at == installs.c.recovered_at)
 """A row of `deliveries` that speaks of the pair an install has now."""
+HAS_PAIR = installs.c.tokens.is_not(None) & (func.json_extract(installs.c.tokens, "$.access_token") != "")
+"""An install whose pair is still here. A purged pair has no tokens."""
 SAME_INSTALL = (
     (listed.c.client_id == installs.c.client_id)
     & (listed.c.level == installs.c.level)

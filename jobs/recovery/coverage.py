@@ -13,7 +13,7 @@ from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.ledger.counts import taken_again
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.refresh_log import fingerprint, newest
-from jobs.ledger.tables import SAME_INSTALL, installs, listed, spends, todo
+from jobs.ledger.tables import HAS_PAIR, SAME_INSTALL, installs, listed, spends, todo
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -67,7 +67,7 @@ def may_serve(connection: Connection, client_id: str, companies: Sequence[str], 
     ]
     if refresh:
         with_old = lined_up.join(listed, listed.c.position == installs.c.position)
-        asked += [with_old.where(listed.c.refresh_token != ""), lined_up.where(installs.c.tokens.is_not(None))]
+        asked += [with_old.where(listed.c.refresh_token != ""), lined_up.where(HAS_PAIR)]
     return any(connection.execute(query.limit(1)).first() is not None for query in asked)
 
 

@@ -300,6 +300,19 @@ def test_after_a_purge_no_byte_of_a_delivered_pair_is_in_any_file(job, store):
     assert delivered(store) == [IDS[0]]
 
 
+def test_a_purged_pair_is_never_handed_over_again_even_if_somebody_asks_for_all_or_for_it(job, store):
+    job.run(job.manifest(LIST))
+    assert job("purge", job.output).returncode == 0
+    store.seen.clear()
+    everything = job("deliver", job.output, "--all", "--yes")
+    assert (everything.returncode, delivered(store)) == (0, [])
+    assert "nothing to do" in everything.stdout
+    one = job("deliver", job.output, "--id", IDS[3])
+    assert (one.returncode, delivered(store)) == (2, [])
+    assert f"error: {IDS[3]}: has no pair in" in one.stderr
+    assert {row["delivery"] for row in job.results().values()} == {"purged"}
+
+
 def test_what_was_not_delivered_is_purged_only_by_somebody_who_is_sure(job, store):
     store.refuses = frozenset(IDS[:2])
     job.run(job.manifest(LIST))
