@@ -15,13 +15,13 @@ from jobs.config.settings import load_settings
 from jobs.core.clock import utc, utc_now
 from jobs.core.errors import Exit, refuse
 from jobs.ledger import deliveries
-from jobs.ledger.opening import must_hold_ledger, open_ledger, reading
 from jobs.ledger.reads import user_columns
-from jobs.ledger.sqlite import usual_wait
+from jobs.ledger.refusals import usual_wait
 from jobs.recovery.stop import Stop
 from jobs.report import render_with
-from jobs.start import environment_of
+from jobs.start import environment_of, place_of
 from jobs.system.locks import LOCK, hold
+from jobs.system.output_folder import make_folder
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ def deliver(
     settings = load_settings(project / "config" / "recovery.toml", known, {})
     if settings.deliver.target is None:
         raise refuse("names no target", "deliver", "set RECOVERY_DELIVER__URL, deliver.command, or deliver.sql")
-    path, stop = must_hold_ledger(folder), Stop(time.monotonic)
+    place, stop = place_of(project, environment, folder), Stop(time.monotonic)
+    place.must_exist()
     with ExitStack() as held:
-        held.enter_context(hold(path.with_name(LOCK), str(folder), f"`recover deliver`, which began {utc_now()}"))
-        ledger = open_ledger(folder, "", usual_wait(terminal.waits))
+        holder = f"`recover deliver`, which began {utc_now()}"
+        held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
+        ledger = place.open(usual_wait(terminal.waits), holder)
         held.callback(ledger.close)
         columns = ledger.ask(user_columns)
         check_target(settings.deliver, columns, known)
@@ -75,7 +77,9 @@ def test(folder: Path, project: Path, environment: Mapping[str, str], say: Calla
 
     known = environment_of(project, environment)
     settings = load_settings(project / "config" / "recovery.toml", known, {})
-    with reading(must_hold_ledger(folder)) as ledger:
+    place = place_of(project, environment, folder)
+    place.must_exist()
+    with place.reading() as ledger:
         columns = ledger.ask(user_columns)
     tested = test_target(settings.deliver, columns, known, project)
     for line in tested.lines:

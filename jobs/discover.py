@@ -23,7 +23,7 @@ from jobs.core.model import InstallKey, Level, Row
 from jobs.core.secret import Secret
 from jobs.highlevel.api import CallFailed, Pages
 from jobs.highlevel.jwt_claims import read_claims, why_useless
-from jobs.ledger.opening import must_hold_ledger, reading, refuse_another
+from jobs.ledger.place import Place
 from jobs.manifest.reader import open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.pace.gate import Stopped
@@ -85,7 +85,8 @@ def prepare(
         raise refuse("has no column location_id to add to", str(output), "give one of its columns that name, in line 1")
     if manifest is not None and not apps.only and manifest.layout.client_id < 0:
         raise refuse("has no column client_id, and several apps are configured", str(output), "add the column")
-    found = _of_ledger(source, url, apps, companies) if source is not None else {}
+    place = Place(source, url, settings.ledger) if source is not None else None
+    found = _of_ledger(place, apps, companies) if place else {}
     given = Secret(known.get(TOKEN, "").strip())
     agencies: dict[AgencyKey, Secret] = {}
     problems: list[Problem] = []
@@ -100,17 +101,14 @@ def prepare(
     return Question(settings, apps, url, known, agencies, manifest)
 
 
-def _of_ledger(source: Path, url: str, apps: Apps, companies: Sequence[str]) -> dict[AgencyKey, Secret]:
+def _of_ledger(place: Place, apps: Apps, companies: Sequence[str]) -> dict[AgencyKey, Secret]:
     """The valid tokens of these agencies in an output folder."""
-    path = must_hold_ledger(source)
-    with reading(path) as ledger:
-        with ledger.engine.connect() as connection:
-            refuse_another(connection, path, url)
-        ledger.stage(())
+    place.must_exist()
+    with place.reading() as ledger:
         return ledger.ask(
             lambda connection: {
                 AgencyKey(one.client_id, one.company_id): one.token
-                for one in known_bearers(connection, utc())
+                for one in known_bearers(connection, ledger.scratch, utc())
                 if one.client_id in apps.known and one.company_id in companies
             }
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.core.causes import ADVICE
 from jobs.core.clock import duration, utc
 from jobs.core.model import Cause
 from jobs.ledger.deliveries import how_many_wait
-from jobs.ledger.opening import LEDGER, is_begun, reading, refuse_another
+from jobs.ledger.place import Place
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.start import make_plan, with_apps
@@ -75,16 +76,17 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
 
     Raises UserError if the run could not start.
     """
-    path = output / LEDGER
-    with reading(path) as ledger:
-        if is_begun(path):
-            with ledger.engine.connect() as connection:
-                refuse_another(connection, path, start.base_url)
-            refuse_unknown_tokens(output, ledger)
-        count = ledger.stage(with_apps(start.manifest.rows(), start.apps))
-        groups = ledger.staged(before)
-        plan = make_plan(count, ledger.duplicate_lines(), ledger.broken_lines, groups, start.needed)
-        companies = start.manifest.with_companies
-        reach = ledger.ask(lambda found: served(found, start.needed, routes, utc(), before, with_companies=companies))
+    place = Place(output, start.base_url, start.settings.ledger)
+    with place.reading() as ledger:
+        if place.exists():
+            ledger.ask(partial(refuse_unknown_tokens, folder=output))
+        with ledger.looking_ahead() as manifest:
+            count = manifest.stage(with_apps(start.manifest.rows(), start.apps))
+            groups = manifest.staged(before)
+            plan = make_plan(count, manifest.duplicate_lines(), manifest.broken_lines(), groups, start.needed)
+            companies = start.manifest.with_companies
+            reach = served(
+                manifest.connection, ledger.scratch, start.needed, routes, utc(), before, with_companies=companies
+            )
         plan = replace(plan, routes=reach, warnings=start.warnings)
         return _with_deliveries(plan, start, ledger)

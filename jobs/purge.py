@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from jobs.core.clock import utc_now
 from jobs.ledger import purging
-from jobs.ledger.opening import must_hold_ledger, open_ledger
-from jobs.ledger.sqlite import usual_wait
+from jobs.ledger.refusals import usual_wait
 from jobs.report import render_with
+from jobs.start import place_of
 from jobs.system.files import clear_left_behind
 from jobs.system.locks import LOCK, alone, hold, patience_for_reports
+from jobs.system.output_folder import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,10 +34,11 @@ def purge(
 
     Raises UserError and FileError. It may be killed at any moment: when run again, it finishes what it began.
     """
-    path = must_hold_ledger(folder)
+    place, holder = place_of(project, environment, folder), f"`recover purge`, which began {utc_now()}"
+    place.must_exist()
     with ExitStack() as held:
-        held.enter_context(hold(path.with_name(LOCK), str(folder), f"`recover purge`, which began {utc_now()}"))
-        ledger = open_ledger(folder, "", usual_wait(say))
+        held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
+        ledger = place.open(usual_wait(say), holder)
         held.callback(ledger.close)
         lost = ledger.ask(purging.undelivered) if everything else 0
         if lost:

@@ -19,8 +19,9 @@ from jobs.ledger.counts import as_it_stands, count_pairs, recovery_ages
 from jobs.ledger.deliveries import free, let_tries_go_first
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
-from jobs.ledger.opening import LEDGER, open_ledger
-from jobs.ledger.sqlite import HeldError, usual_wait
+from jobs.ledger.place import Place
+from jobs.ledger.refusals import HeldError, usual_wait
+from jobs.ledger.unwritten import set_aside
 from jobs.recovery.stop import Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -53,17 +54,18 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
     began = utc_now()
     with ExitStack() as held:
         folder = make_folder(output)
-        ledger, make_room = _take(start, folder, held, terminal)
+        place = Place(folder, start.base_url, start.settings.ledger)
+        ledger, make_room = _take(start, place, held, terminal)
         plan, todo = _enrol(start, ledger, options, began)
         run = _begin(start, ledger, plan, options, began)
         opening = _opening(start, folder, plan, todo, ledger, options)
-        in_place = anchor(folder / LEDGER)
+        in_place = anchor(place)
         terminal.started(opening)
         beside, command = ReportBeside(folder), terminal.next_command(start.manifest.path, folder, run.recovered_before)
         held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside)))
         this_run, courier = run.this_run, _open_courier(start, ledger)
         try:
-            for progress in _work(start, ledger, todo, options, stop, make_room):
+            for progress in _work(start, place, ledger, todo, options, stop, make_room):
                 this_run = beside.this_run = _count(this_run, progress)
                 _tell_deliveries(courier, terminal)
                 terminal.ended(progress, this_run, signalled=stop.signalled)
@@ -79,12 +81,12 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
             end_courier(courier)
             terminal.reporting()
             beside.end()
-            there = in_place() or _bring_back(ledger, folder, stop)
+            there = in_place() or _bring_back(ledger, place, stop)
             run = replace(run, this_run=this_run, delivery=courier.report if courier else run.delivery)
             run = _finish(_counted(run, plan, ledger, stop) if there else run, stop, sum(todo.values()))
             run = _with_hints(run, start, terminal.warn)
             run = _report(run, folder, ledger, start, terminal) if there else run
-            changed = failed_set_changed(ledger.engine)
+            changed = failed_set_changed(ledger)
             terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
 
@@ -134,10 +136,10 @@ def _stop_for(stop: Stop, error: OSError) -> None:
         stop.must(because, Exit.STOPPED_EARLY, str(refused))
 
 
-def _bring_back(ledger: Ledger, folder: Path, stop: Stop) -> bool:
+def _bring_back(ledger: Ledger, place: Place, stop: Stop) -> bool:
     """Whether the missing folder could be made again. If not, the reason for the stop says what the folder held."""
     try:
-        bring_back(ledger, folder)
+        bring_back(ledger, place)
     except OSError as error:
         pairs = "its"
         with suppress(OSError):
@@ -154,9 +156,9 @@ def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, code: Exi
     leave_reports(beside.folder, code, command, beside.this_run.requests)
 
 
-def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:
+def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:
     """The ledger, and what frees the disk space that was reserved. The folder and the apps are locked."""
-    holder = f"the run on {start.manifest.path} that began {utc_now()}"
+    folder, holder = place.folder, f"the run on {start.manifest.path} that began {utc_now()}"
     held.enter_context(hold(folder / LOCK, str(folder), holder))
     refuse_folders(folder, REPORTS)
     for warning in warnings_of(folder):
@@ -164,9 +166,9 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
     with alone(folder, patience_for_reports(terminal.waits)):
         clear_left_behind(folder)
     make_room = held.enter_context(reserve(folder))
-    ledger = open_ledger(folder, start.base_url, usual_wait(terminal.waits))
+    ledger = place.open(usual_wait(terminal.waits), holder, start.needed)
     held.callback(ledger.close)
-    refuse_unknown_tokens(folder, ledger)
+    ledger.ask(partial(refuse_unknown_tokens, folder=folder))
     hold_apps(held, start, start.needed, holder)
     refuse_few_descriptors()
     return ledger, make_room
@@ -174,14 +176,14 @@ def _take(start: Start, folder: Path, held: ExitStack, terminal: Terminal) -> tu
 
 def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tuple[Plan, dict[str, int]]:
     """The plan, and how many installs of each app are lined up to be tried. The manifest is enrolled."""
-    rows = ledger.stage(with_apps(start.manifest.rows(), start.apps))
     before = options.recovered_before
-    duplicates, groups = ledger.duplicate_lines(), ledger.staged(before)
-    broken = ledger.broken_lines
-    plan = make_plan(rows, duplicates, broken, groups, start.needed, causes=options.causes)
-    ledger.enrol(start.manifest.columns, began, with_companies=start.manifest.with_companies)
-    ledger.refuse_unknown_apps(start.apps.known, began, before)
-    return plan, ledger.line_up(start.needed, before=before, causes=options.causes)
+    with ledger.enrolling() as manifest:
+        rows = manifest.stage(with_apps(start.manifest.rows(), start.apps))
+        duplicates, broken = manifest.duplicate_lines(), manifest.broken_lines()
+        plan = make_plan(rows, duplicates, broken, manifest.staged(before), start.needed, causes=options.causes)
+        manifest.enrol(start.manifest.columns, began, with_companies=start.manifest.with_companies)
+        manifest.refuse_unknown_apps(start.apps.known, began, before)
+        return plan, manifest.line_up(start.needed, before=before, causes=options.causes)
 
 
 def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began: str) -> Run:
@@ -191,8 +193,7 @@ def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began:
     run = Run(
         uuid4().hex, start.manifest.path_in_reports, start.base_url, began, this_run=this_run, recovered_before=before
     )
-    with ledger.engine.connect() as connection:
-        run = as_it_stands(connection, run, plan.rows)
+    run = ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows))
     ledger.save_run(run)
     return run
 
@@ -203,8 +204,7 @@ def _opening(
     """What a person is told before the first request."""
     to_do = sum(todo.values())
     to_try = to_do if options.limit is None else min(to_do, options.limit)
-    with ledger.engine.connect() as connection:
-        ages = recovery_ages(connection, options.recovered_before)
+    ages = ledger.ask(partial(recovery_ages, before=options.recovered_before))
     pace = start.settings.pace.requests_per_second
     before = options.recovered_before
     return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, options.causes, before)
@@ -212,6 +212,7 @@ def _opening(
 
 def _work(
     start: Start,
+    place: Place,
     ledger: Ledger,
     todo: dict[str, int],
     options: RunOptions,
@@ -221,7 +222,8 @@ def _work(
     if todo:
         from jobs.recovery.runner import work  # slow to import, and not needed if there is nothing to do
 
-        yield from work(start, ledger, todo, options, stop, make_room)
+        aside = partial(set_aside, place.folder, start.base_url) if place.in_database else None
+        yield from work(start, ledger, todo, options, stop, make_room, aside)
 
 
 def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
@@ -240,8 +242,7 @@ def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
 def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
     """The run with the installs counted as they stand now, or as they stood at its start if the disk cannot be read."""
     try:
-        with ledger.engine.connect() as connection:
-            return as_it_stands(connection, run, plan.rows)
+        return ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows))
     except OSError as error:
         if (refused := problem_of(error)) is None:
             raise

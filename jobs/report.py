@@ -13,16 +13,16 @@ from jobs.ledger import support_queries
 from jobs.ledger.changes import changes
 from jobs.ledger.counts import as_it_stands, under_way
 from jobs.ledger.failed_set import failed_set_changed
-from jobs.ledger.opening import RESULTS, must_hold_ledger, open_ledger
+from jobs.ledger.opening import RESULTS
 from jobs.ledger.reads import failures, last_run, records, user_columns
-from jobs.ledger.sqlite import UnwritableError, at_one_moment, usual_wait
+from jobs.ledger.refusals import UnwritableError, usual_wait
 from jobs.manifest.redaction import Redactor
 from jobs.reports import summary
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import SUMMARY, Source, write_all
 from jobs.reports.messages import load_messages
 from jobs.reports.page import Worklist
-from jobs.start import MESSAGES, environment_of
+from jobs.start import MESSAGES, environment_of, place_of
 from jobs.system.files import replacing
 from jobs.system.locks import alone, patience_for_reports
 
@@ -44,8 +44,8 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
     results.csv holds pairs that would be lost.
     """
     try:
-        with at_one_moment(ledger.engine) as connection:
-            return render_from(connection, folder, ledger, run, apps, messages)
+        with ledger.at_one_moment() as connection:
+            return render_from(connection, folder, run, apps, messages)
     except UnwritableError:
         with replacing(folder / SUMMARY) as file:
             summary.write(file, run)  # The summary does not need the ledger.
@@ -53,7 +53,7 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
 
 
 def render_from(
-    connection: Connection, folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages
+    connection: Connection, folder: Path, run: Run, apps: Mapping[str, App], messages: Messages
 ) -> tuple[str, ...]:
     """The same, for the moment that `connection` sees. `run` was counted at that moment too."""
     stars = Redactor()
@@ -67,7 +67,7 @@ def render_from(
     @contextmanager
     def in_place(name: str) -> Iterator[BinaryIO]:
         if name == RESULTS:
-            refuse_unknown_tokens(folder, ledger)
+            refuse_unknown_tokens(connection, folder)
         with replacing(folder / name) as file:
             yield file
 
@@ -104,22 +104,23 @@ def report_again(
     asks about the change, and the answer is False. `say` tells a person what the job waits for and which messages are left
     out. Raises FileError, and UserError if the folder has no ledger.
     """
-    must_hold_ledger(folder)
+    place = place_of(project, environment, folder)
+    place.must_exist()
     apps = _apps(project, environment)
     messages = load_messages(project / MESSAGES)
     for warning in messages.warnings if cut_short is None else ():
         say(warning)
-    ledger = open_ledger(folder, "", usual_wait(say))
+    ledger = place.open_beside(usual_wait(say))
     try:
         with alone(folder, patience_for_reports(say)):
             if cut_short is not None:
                 _end(ledger, cut_short, requests)
-            with at_one_moment(ledger.engine) as connection:
+            with ledger.at_one_moment() as connection:
                 run = _as_it_stands(connection)
                 if run is None:
                     raise refuse("has no run yet", str(folder), "run the job first")
-                render_from(connection, folder, ledger, run, apps, messages)
-            return run, cut_short is not None and failed_set_changed(ledger.engine)
+                render_from(connection, folder, run, apps, messages)
+            return run, cut_short is not None and failed_set_changed(ledger)
     finally:
         ledger.close()
 
@@ -134,7 +135,7 @@ def render_with(
 ) -> Run:
     """The last run with what was delivered since, once the reports of `folder` are rendered. Raises as `report_again`."""
     with alone(folder, patience_for_reports(say)):
-        with at_one_moment(ledger.engine) as connection:
+        with ledger.at_one_moment() as connection:
             run = last_run(connection)
             if run is None:
                 raise refuse("holds no run yet", str(folder), "run the job first")
@@ -161,7 +162,7 @@ def _as_it_stands(connection: Connection) -> Run | None:
 
 def _end(ledger: Ledger, code: int, requests: int) -> None:
     """Record that a signal ended the last run, unless the run has already ended."""
-    with at_one_moment(ledger.engine) as connection:
+    with ledger.at_one_moment() as connection:
         run = _as_it_stands(connection)
     if run is not None and not run.finished_at:
         this_run = replace(run.this_run, requests=requests)

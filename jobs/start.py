@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from dotenv.parser import parse_stream
 
 from jobs.config.apps import Apps, base_url, load_apps, too_open
-from jobs.config.settings import Settings, load_settings
+from jobs.config.settings import Settings, load_ledger, load_settings
 from jobs.core.errors import Gathered, Problem, UserError, refuse
 from jobs.core.file_errors import what_to_do
 from jobs.core.model import Broken, Level, Route, Row, Status
 from jobs.highlevel.proxy import check_way_out
 from jobs.ledger.opening import LEDGER
+from jobs.ledger.place import Place
 from jobs.manifest.reader import Manifest, open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.reports.messages import Messages, load_messages
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from jobs.config.settings import DeliverSettings
     from jobs.core.model import Cause
-    from jobs.ledger.ledger import StagedGroup
+    from jobs.ledger.enrolment import StagedGroup
     from jobs.manifest.layout import Chosen
 
 MESSAGES = Path("config") / "messages"
@@ -104,6 +105,16 @@ def read_basis(
     url = take(lambda: base_url(known))
     take(lambda: check_way_out(url or "https://", known))
     return settings, apps, url, known
+
+
+def place_of(project: Path, environment: Mapping[str, str], folder: Path) -> Place:
+    """Where the ledger of an output folder is. Raises UserError if the settings for that are wrong."""
+    try:
+        known = environment_of(project, environment)
+    except UserError:
+        known = dict(environment)  # A `.env` that cannot be read keeps nobody from the ledger in a folder.
+    settings = load_ledger(project / "config" / "recovery.toml", known)
+    return Place(folder, base_url(known) if settings.in_database else "", settings)
 
 
 def hold_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder: str) -> None:

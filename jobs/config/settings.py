@@ -25,7 +25,7 @@ _PREFIX = "RECOVERY_"
 _SHORTEST = 0.001
 _KEY_BYTES = range(24, 65)
 # In a file that is committed they would be seen by everybody.
-_NEVER_IN_FILE = {("deliver", "url"), ("deliver", "secret"), ("deliver", "database_url")}
+_NEVER_IN_FILE = {("deliver", "url"), ("deliver", "secret"), ("deliver", "database_url"), ("ledger", "url")}
 _Seconds = Annotated[float, Meta(ge=_SHORTEST, le=86_400)]
 _Wait = Annotated[float, Meta(ge=0, le=86_400)]
 
@@ -142,6 +142,24 @@ class DeliverSettings(_Section, frozen=True):
         return "sql" if self.database_url.reveal() or self.sql else None
 
 
+class LedgerSettings(_Section, frozen=True):
+    """Where the ledger is: in the output folder, or with `url` in PostgreSQL, in `schema`, under `name` (else the folder's).
+
+    A lease lasts `lease_seconds` and is renewed at a third. A run waits `patience_seconds` for a database that is away.
+    """
+
+    url: DatabaseUrl = DatabaseUrl("")
+    name: Annotated[str, Meta(max_length=200)] = ""
+    schema: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_]{0,62}$")] = "highlevel_recovery"
+    lease_seconds: Annotated[float, Meta(ge=3, le=3_600)] = 30
+    patience_seconds: _Seconds = 60
+
+    @property
+    def in_database(self) -> bool:
+        """Whether the ledger is in PostgreSQL."""
+        return bool(self.url.reveal())
+
+
 class Settings(_Section, frozen=True):
     """Every setting of the job."""
 
@@ -152,6 +170,7 @@ class Settings(_Section, frozen=True):
     log: LogSettings = LogSettings()
     notify: NotifySettings = NotifySettings()
     deliver: DeliverSettings = DeliverSettings()
+    ledger: LedgerSettings = LedgerSettings()
 
 
 def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
@@ -194,6 +213,18 @@ def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
         return convert(values | over.get("notify", {}), NotifySettings, strict=False, dec_hook=_own)
     except (ValidationError, TypeError):
         return NotifySettings()
+
+
+def load_ledger(file: Path, environment: Mapping[str, str]) -> LedgerSettings:
+    """Only the section `ledger`, even if other sections are wrong. Raises UserError."""
+    ignored: list[Problem] = []
+    in_file = {name: held for name, held in _read(file, ignored).items() if name == "ledger"}
+    over, names = _laid_over(environment, {}, ignored)
+    mine = {"ledger": over.get("ledger", {})}
+    problems = [*_problems(in_file, file.name, {}, strict=True), *_problems(mine, "", names, strict=False)]
+    if problems:
+        raise UserError(*problems)
+    return convert(in_file.get("ledger", {}) | mine["ledger"], LedgerSettings, strict=False, dec_hook=_own)
 
 
 def _own(kind: type, value: object) -> object:

@@ -5,4 +5,16 @@ It imports nothing else from the job.
 
 from __future__ import annotations
 
-__all__ = ["causes", "checks", "clock", "endings", "errors", "file_errors", "formula_guard", "ids", "model", "secret"]
+__all__ = [
+    "batches",
+    "causes",
+    "checks",
+    "clock",
+    "endings",
+    "errors",
+    "file_errors",
+    "formula_guard",
+    "ids",
+    "model",
+    "secret",
+]

@@ -1,4 +1,4 @@
-"""The truth on disk: every install, its state, its newest pair, and which refresh tokens were spent.
+"""The truth, on disk or in PostgreSQL: every install, its state, its newest pair, and which refresh tokens were spent.
 
 A write is synced when it returns. No recorded pair is ever lost, and no token counts as unused once it may have been sent.
 """
@@ -9,14 +9,19 @@ __all__ = [
     "changes",
     "counts",
     "deliveries",
+    "enrolment",
     "failed_set",
+    "lease",
     "ledger",
     "moved_folder",
     "opening",
+    "place",
     "purging",
     "reads",
     "refresh_log",
-    "sqlite",
+    "refusals",
+    "scratch",
     "support_queries",
     "tables",
+    "unwritten",
 ]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, inspect, literal, literal_column, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs.core.model import Delivery, Record
+from jobs.ledger.engines import key_of, upsert
 from jobs.ledger.reads import as_record, layout_names
 from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, deliveries, installs, remember, remembered, todo
 
@@ -68,11 +68,13 @@ def take_over(connection: Connection) -> None:
     connection.execute(update(deliveries).where(refused).values(state=Delivery.WAITING.value))
     kept = select(installs.c.id, installs.c.recovered_at, literal(Delivery.WAITING.value))
     known = select(deliveries.c.install).where(OF_KEPT_PAIR).exists()
-    statement = upsert(deliveries).from_select(["install", "recovered_at", "state"], kept.where(HAS_PAIR, ~known))
-    taken = {name: statement.excluded[name] for name in ("recovered_at", "state")}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["install"], set_={**taken, "turn": "", "at": "", "why": ""})
+    statement = upsert(connection, deliveries).from_select(
+        ["install", "recovered_at", "state"], kept.where(HAS_PAIR, ~known)
     )
+    taken = {name: statement.excluded[name] for name in ("recovered_at", "state")}
+    key = key_of(connection, "install")
+    anew = {**taken, "turn": "", "at": "", "why": ""}
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=anew))
 
 
 def let_tries_go_first(connection: Connection) -> None:

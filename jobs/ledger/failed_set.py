@@ -8,25 +8,29 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from jobs.core.model import Status
-from jobs.ledger.sqlite import UnwritableError
+from jobs.ledger.refusals import UnwritableError
 from jobs.ledger.tables import broken, installs, remember, remembered
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
+
+    from jobs.ledger.ledger import Ledger
 
 _NAME = "failed_set"
 _NONE = hashlib.sha256().hexdigest()
 
 
-def failed_set_changed(engine: Engine) -> bool:
+def failed_set_changed(ledger: Ledger) -> bool:
     """Whether the failed installs are different from those of the last call. Saves a fingerprint for the next call."""
     try:
-        with engine.begin() as connection:
-            before = remembered(connection, _NAME) or _NONE
-            now = _fingerprint(connection)
-            remember(connection, _NAME, now)
+        return ledger.write(_changed)
     except UnwritableError:
         return True  # If the disk refuses the write, that is news too.
+
+
+def _changed(connection: Connection) -> bool:
+    before, now = remembered(connection, _NAME) or _NONE, _fingerprint(connection)
+    remember(connection, _NAME, now)
     return now != before
 
 

@@ -13,13 +13,14 @@ from jobs.system.output_folder import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from jobs.ledger.ledger import Ledger
+    from jobs.ledger.place import Place
 
 
-def anchor(path: Path) -> Callable[[], bool]:
-    """A function that tells later whether `path` is still the same file as now."""
+def anchor(place: Place) -> Callable[[], bool]:
+    """A function that tells later whether the ledger's file is still where it is now, or its folder if it is elsewhere."""
+    path = place.folder if place.in_database else place.folder / LEDGER
     was = path.stat()
 
     def in_place() -> bool:
@@ -31,9 +32,12 @@ def anchor(path: Path) -> Callable[[], bool]:
     return in_place
 
 
-def bring_back(ledger: Ledger, folder: Path) -> None:
-    """Make `folder` again and write everything that the open ledger knows into it. Raises FileError."""
-    path = folder / LEDGER
+def bring_back(ledger: Ledger, place: Place) -> None:
+    """Make the folder again and write everything that the open ledger knows into it. Raises FileError."""
+    folder, path = place.folder, place.folder / LEDGER
+    if place.in_database:
+        make_folder(folder)
+        return
     if path.exists():
         what = f"is not the ledger of this run any more, because {folder} was replaced during the run"
         raise FileError(Problem(what, str(path), "move it away, and put this run's folder back"))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
 
 from jobs.core.errors import UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.ledger import tables
 from jobs.ledger.ledger import Ledger
-from jobs.ledger.sqlite import DAMAGED, UnwritableError, Wait, open_file, open_memory, prepare, usual_wait
+from jobs.ledger.refusals import DAMAGED, UnwritableError, Wait, usual_wait
+from jobs.ledger.scratch import Scratch
+from jobs.ledger.sqlite import POOL, folder_for_temporary_files, open_file, open_memory, prepare
 from jobs.system.files import make_private_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -46,7 +47,7 @@ def open_ledger(folder: Path, base_url: str, wait: Wait | None = None) -> Ledger
             elif version in _UPGRADABLE:
                 _add_tables(connection)
             refuse_another(connection, path, base_url)
-        return Ledger(engine, wait)
+        return Ledger(engine, _scratch(path, path.parent, wait, "temp_store=FILE"), wait)
     except DatabaseError:
         raise refuse("is damaged", str(path), DAMAGED) from None
     except FileError as error:
@@ -67,10 +68,12 @@ def is_begun(path: Path) -> bool:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Ledger]:
+def reading(path: Path, base_url: str) -> Iterator[Ledger]:
     """The ledger at `path`, only to read, or an empty one if there is none. Raises UserError."""
     ledger = _to_read(path)
     try:
+        if is_begun(path):
+            ledger.ask(partial(refuse_another, path=path, base_url=base_url))
         yield ledger
     except DatabaseError:
         raise refuse(
@@ -83,26 +86,28 @@ def reading(path: Path) -> Iterator[Ledger]:
 
 
 def _to_read(path: Path) -> Ledger:
-    wait, (scratch, store) = usual_wait(), _scratch(path)
     if not is_begun(path):
-        engine = open_memory()
-        prepare(engine, path, scratch, wait, store)
-        tables.metadata.create_all(engine)
-        return Ledger(engine, wait)
+        return empty_ledger(path.parent)
+    wait, (temporary, store) = usual_wait(), folder_for_temporary_files(path.parent)
     # Without a run there is no WAL file, and SQLite would make one even if it only reads.
     how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
     url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
-    prepare(engine, path, scratch, wait, store)
-    return Ledger(engine, wait)
+    engine = create_engine(url, **POOL, hide_parameters=True)
+    prepare(engine, path, temporary, wait, store)
+    return Ledger(engine, _scratch(path, temporary, wait, store), wait)
 
 
-def _scratch(path: Path) -> tuple[Path, str]:
-    """The folder for temporary files of a ledger that is only read, and SQLite's setting for it. Without a folder: memory."""
-    try:
-        return Path(tempfile.gettempdir()), "temp_store=FILE"
-    except FileNotFoundError:
-        return path.parent, "temp_store=MEMORY"
+def empty_ledger(folder: Path) -> Ledger:
+    """A ledger in memory, for a plan without one."""
+    wait, (temporary, store) = usual_wait(), folder_for_temporary_files(folder)
+    engine = open_memory()
+    prepare(engine, folder, temporary, wait, store)
+    tables.metadata.create_all(engine)
+    return Ledger(engine, _scratch(folder, temporary, wait, store), wait)
+
+
+def _scratch(path: Path, temporary: Path, wait: Wait, store: str) -> Scratch:
+    return Scratch(lambda engine: prepare(engine, path, temporary, wait, store))
 
 
 def _make_tables(connection: Connection, base_url: str) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select, update
 
 from jobs.core.model import Delivery
+from jobs.ledger.engines import json_with
 from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, deliveries, installs
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine
 
-_NO_TOKENS = ("$.access_token", "", "$.refresh_token", "")
+_NO_TOKENS = '{"access_token": "", "refresh_token": ""}'
 
 
 def undelivered(connection: Connection) -> int:
@@ -34,7 +35,7 @@ def forget(connection: Connection, *, everything: bool, at: str) -> int:
         gone = update(deliveries).where(deliveries.c.install.in_(lost))
         connection.execute(gone.values(state=Delivery.PURGED.value, turn="", at=at, why=""))
     mine = HAS_PAIR if everything else HAS_PAIR & _delivered()
-    emptied = func.json_set(installs.c.tokens, *_NO_TOKENS)
+    emptied = json_with(installs.c.tokens, _NO_TOKENS)
     return int(connection.execute(update(installs).where(mine).values(tokens=emptied)).rowcount)
 
 

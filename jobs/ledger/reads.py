@@ -8,14 +8,14 @@ from collections import Counter
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 
 from jobs.core.model import Cause, Counts, Delivery, DeliveryReport, Level, Record, Run, Stage, Status, ThisRun, Tokens
 from jobs.core.secret import Secret
-from jobs.ledger.tables import OF_KEPT_PAIR, broken, deliveries, installs, layouts, runs
+from jobs.ledger.tables import OF_KEPT_PAIR, broken, deliveries, installs, layouts, pairs, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -31,6 +31,12 @@ _WITH_DELIVERY = select(
 def fingerprint(access_token: str, refresh_token: str) -> str:
     """A hash that identifies a pair without storing it."""
     return hashlib.sha256(f"{access_token}\0{refresh_token}".encode()).hexdigest()
+
+
+def knows_pairs(connection: Connection, fingerprints: Sequence[str]) -> bool:
+    """Whether all of these pairs were recorded here."""
+    query = select(func.count()).where(pairs.c.fingerprint.in_(fingerprints))
+    return connection.scalar(query) == len(set(fingerprints))
 
 
 def tokens_to_text(tokens: Tokens) -> str:

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from jobs.core.model import RefreshState
 from jobs.core.secret import Secret
+from jobs.ledger.engines import key_of, upsert
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.tables import spends
 
@@ -39,11 +39,11 @@ def intend(connection: Connection, install: Install, at: str) -> None:
     assert install.old is not None
     client_id, level, account_id = install.key
     mark = fingerprint(install.old)
-    statement = upsert(spends).values(
+    statement = upsert(connection, spends).values(
         fingerprint=mark, client_id=client_id, level=level.value, account_id=account_id, at=at, state=ASKED
     )
     again = {"state": FORCED, "at": at}
-    connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=again))
+    connection.execute(statement.on_conflict_do_update(index_elements=key_of(connection, "fingerprint"), set_=again))
 
 
 def settle(connection: Connection, ended: Iterable[tuple[Install, Outcome]]) -> None:

@@ -9,78 +9,45 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+import tempfile
+from contextlib import ExitStack, closing, suppress
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import QueuePool
 
 from jobs.core.errors import Problem
-from jobs.core.file_errors import TODO, FileError
-from jobs.system.lock_holders import Patience, who_holds
+from jobs.core.file_errors import TODO
+from jobs.ledger.engines import Purpose, purpose_of
+from jobs.ledger.refusals import DAMAGED, DamagedError, HeldError, UnwritableError
+from jobs.system.lock_holders import who_holds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from sqlalchemy import Connection, Engine, ExceptionContext
 
-_USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
+    from jobs.ledger.refusals import Wait
+
 # SQLite's own wait. A longer wait happens here, where the job can tell the user.
 _BUSY_MS = 100
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _MEANS = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_NOMEM: errno.ENOMEM}
 _RIGHTS = (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-_HELD_SECONDS, _NOTICE_SECONDS = 60.0, 5.0
+# One connection stays open for as long as the ledger: it still works if the folder is moved or removed. Others are opened
+# for as long as they are needed.
+POOL: dict[str, Any] = {
+    "poolclass": QueuePool,
+    "pool_size": 1,
+    "max_overflow": -1,
+    "connect_args": {"check_same_thread": False},
+}
 # The ledger, its -wal, its -shm, and a folder that is synced. SQLite lets go of them before it reports an error.
 _OPEN_AT_ONCE = 4
-
-
-@contextmanager
-def at_one_moment(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees the ledger as it is at its first query, even if others write meanwhile."""
-    with engine.connect() as connection:
-        connection.execute(text("BEGIN"))  # Python's SQLite does not begin a transaction for reads.
-        yield connection
-
-
-class UnwritableError(FileError):
-    """The disk refused a write or a read."""
-
-
-DAMAGED = "restore it, or move it away and use a different --output"
-
-
-class DamagedError(UnwritableError):
-    """The ledger's file is damaged."""
-
-
-class HeldError(UnwritableError):
-    """Another program held the ledger for longer than the job waits."""
-
-    because = "ledger"
-
-
-def _nothing(*_: object) -> None:
-    """Do nothing."""
-
-
-@dataclass(slots=True)
-class Wait:
-    """How to wait for a ledger that another program holds: call `pause` before, and `go_on` if the wait succeeded."""
-
-    patience: Patience
-    pause: Callable[[], None] = _nothing
-    go_on: Callable[[], None] = _nothing
-
-
-def usual_wait(say: Callable[[str], None] = _nothing) -> Wait:
-    """A wait of one minute that calls `say` after five seconds."""
-    return Wait(Patience(_HELD_SECONDS, _NOTICE_SECONDS, say))
 
 
 def open_file(path: Path, wait: Wait) -> Engine:
@@ -90,7 +57,7 @@ def open_file(path: Path, wait: Wait) -> Engine:
     in the same folder, without a name.
     """
     keep_temporary_files_in(path.parent)
-    engine = create_engine(URL.create("sqlite", database=str(path)), poolclass=NullPool, hide_parameters=True)
+    engine = create_engine(URL.create("sqlite", database=str(path)), **POOL, hide_parameters=True)
     prepare(engine, path, path.parent, wait, "journal_mode=wal", "synchronous=FULL", "temp_store=FILE")
     return engine
 
@@ -102,20 +69,17 @@ def keep_temporary_files_in(folder: Path) -> None:
         connection.execute(f"PRAGMA temp_store_directory={_quoted(folder)}")
 
 
+def folder_for_temporary_files(otherwise: Path) -> tuple[Path, str]:
+    """The system's folder for temporary files, and SQLite's setting for it. Without such a folder: memory."""
+    try:
+        return Path(tempfile.gettempdir()), "temp_store=FILE"
+    except FileNotFoundError:
+        return otherwise, "temp_store=MEMORY"
+
+
 def open_memory() -> Engine:
     """The engine of an empty ledger in memory, for a plan without a ledger."""
     return create_engine("sqlite://", hide_parameters=True)
-
-
-@contextmanager
-def cache_for(connection: Connection, installs: int) -> Iterator[None]:
-    """Use a larger cache for a block that writes this many keys in random order. A small one writes the index many times."""
-    kib = min(_MOST_CACHE_KIB, max(_USUAL_CACHE_KIB, installs // 16))
-    connection.exec_driver_sql(f"PRAGMA cache_size = -{kib}")
-    try:
-        yield
-    finally:
-        connection.exec_driver_sql(f"PRAGMA cache_size = -{_USUAL_CACHE_KIB}")
 
 
 def prepare(engine: Engine, path: Path, scratch: Path, wait: Wait, *pragmas: str) -> None:
@@ -140,9 +104,19 @@ def prepare(engine: Engine, path: Path, scratch: Path, wait: Wait, *pragmas: str
         return True
 
     event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", _begin)
     event.listen(engine, "do_execute", execute)
     event.listen(engine, "do_executemany", execute_many)
     event.listen(engine, "handle_error", partial(_blame_the_disk, path, scratch))
+
+
+_BEGINS = {Purpose.WRITE: "BEGIN IMMEDIATE", Purpose.ONE_MOMENT: "BEGIN"}
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction. Python's SQLite begins none for reads, and locks the ledger only with the first write."""
+    if words := _BEGINS.get(purpose_of(connection)):
+        connection.exec_driver_sql(words)
 
 
 def _patiently(act: Callable[[], object], path: Path, wait: Wait) -> None:

@@ -7,10 +7,7 @@
 - `spends` (since version 2) holds the fingerprints of refresh tokens that are or may be spent.
 - `reported` and `reported_lines` (since version 3) hold what the last report listed.
 - `deliveries` (since version 4) says how the pair recovered at that moment stands with the app's own store.
-- `listed` and `torn` are temporary: the usable lines of the run's manifest, with their old pairs, and the broken lines.
-- `bearers` and `locations` are temporary: the agencies' valid tokens, and the locations that the agencies list.
-
-A temporary table never has a name on disk.
+- `listed` and `torn` are temporary: the usable lines of the manifest, and the broken ones, while they are taken in.
 """
 
 from __future__ import annotations
@@ -28,11 +25,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
-    func,
+    literal_column,
     select,
-    text,
 )
-from sqlalchemy.dialects.sqlite import insert as upsert
+
+from jobs.ledger.engines import json_value, key_of, upsert
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -80,7 +77,7 @@ Index("failed_by_cause", installs.c.cause, sqlite_where=installs.c.cause.is_not(
 broken = Table(
     "broken",
     metadata,
-    Column("position", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
     Column("line", Integer, nullable=False),
     Column("location_id", Text, nullable=False),
     Column("company_id", Text, nullable=False),
@@ -121,12 +118,12 @@ spends = Table(
     Column("state", Text, nullable=False),
 )
 
-reported = Table("reported", metadata, Column("install", Integer, primary_key=True))
+reported = Table("reported", metadata, Column("install", Integer, primary_key=True, autoincrement=False))
 
 reported_lines = Table(
     "reported_lines",
     metadata,
-    Column("line", Integer, primary_key=True),
+    Column("line", Integer, primary_key=True, autoincrement=False),
     Column("location_id", Text, nullable=False),
     Column("company_id", Text, nullable=False),
     Column("cells", Text, nullable=False, index=True),
@@ -135,7 +132,7 @@ reported_lines = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("install", Integer, primary_key=True),
+    Column("install", Integer, primary_key=True, autoincrement=False),
     Column("recovered_at", Text, nullable=False),
     Column("state", Text, nullable=False, server_default="waiting"),
     Column("turn", Text, nullable=False, server_default=""),
@@ -148,24 +145,21 @@ temporary = MetaData()
 listed = Table(
     "listed",
     temporary,
-    Column("position", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
     Column("line", Integer, nullable=False),
     Column("client_id", Text, nullable=False),
     Column("level", Text, nullable=False),
     Column("account_id", Text, nullable=False),
     Column("company_id", Text, nullable=False),
-    Column("access_token", Text, nullable=False),
-    Column("refresh_token", Text, nullable=False),
     Column("cells", Text, nullable=False),
     Column("repeats", Boolean, nullable=False, server_default=false()),
     prefixes=["TEMPORARY"],
 )
-LISTED_KEY = text("CREATE INDEX listed_key ON listed (client_id, level, account_id, position)")
 
 torn = Table(
     "torn",
     temporary,
-    Column("position", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
     Column("line", Integer, nullable=False),
     Column("location_id", Text, nullable=False),
     Column("company_id", Text, nullable=False),
@@ -176,33 +170,9 @@ torn = Table(
     prefixes=["TEMPORARY"],
 )
 
-of_a_run = MetaData()
-bearers = Table(
-    "bearers",
-    of_a_run,
-    Column("id", Integer, primary_key=True),
-    Column("client_id", Text, nullable=False),
-    Column("company_id", Text, nullable=False),
-    Column("token", Text, nullable=False),
-    Index("bearers_of_agency", "client_id", "company_id"),
-    Index("bearers_of_app", "client_id", "id"),
-    prefixes=["TEMPORARY"],
-    sqlite_autoincrement=True,
-)
-
-locations = Table(
-    "locations",
-    of_a_run,
-    Column("client_id", Text, primary_key=True),
-    Column("location_id", Text, primary_key=True),
-    Column("company_id", Text, nullable=False),
-    prefixes=["TEMPORARY"],
-    sqlite_with_rowid=False,
-)
-
 OF_KEPT_PAIR = (deliveries.c.install == installs.c.id) & (deliveries.c.recovered_at == installs.c.recovered_at)
 """A row of `deliveries` that speaks of the pair an install has now."""
-HAS_PAIR = installs.c.tokens.is_not(None) & (func.json_extract(installs.c.tokens, "$.access_token") != "")
+HAS_PAIR = installs.c.tokens.is_not(None) & (json_value(installs.c.tokens, literal_column("'access_token'")) != "")
 """An install whose pair is still here. A purged pair has no tokens."""
 SAME_INSTALL = (
     (listed.c.client_id == installs.c.client_id)
@@ -219,5 +189,6 @@ def remembered(connection: Connection, name: str) -> str | None:
 
 def remember(connection: Connection, name: str, value: str) -> None:
     """Store `value` under `name`, in place of the earlier value."""
-    statement = upsert(meta).values(name=name, value=value)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
+    statement = upsert(connection, meta).values(name=name, value=value)
+    key = key_of(connection, "name")
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_={"value": value}))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, select
 
 from jobs.core.model import Install, InstallKey, Level
 from jobs.ledger import refresh_log
-from jobs.ledger.tables import installs, listed, todo
+from jobs.ledger.scratch import old_tokens
+from jobs.ledger.tables import installs, todo
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from jobs.ledger.scratch import Scratch
 
 _PAGE = (
     select(
@@ -21,25 +25,26 @@ _PAGE = (
         installs.c.account_id,
         installs.c.company_id,
         installs.c.tokens,
+        installs.c.position,
     )
     .join(installs, installs.c.id == todo.c.install)
     .where(todo.c.client_id == bindparam("client"), todo.c.seq > bindparam("last"))
     .order_by(todo.c.seq)
     .limit(500)
 )
-_WITH_OLD = _PAGE.add_columns(listed.c.refresh_token).outerjoin(listed, listed.c.position == installs.c.position)
 
 
 def page_after(
-    connection: Connection, client_id: str, last: int, *, spending: bool, force: bool
+    connection: Connection, scratch: Scratch, client_id: str, last: int, *, spending: bool, force: bool
 ) -> tuple[list[Install], int]:
     """The next installs of an app after position `last`, and the position of the last of them.
 
     `spending` adds their old tokens. `force` treats tokens that may be spent as good.
     """
-    rows = connection.execute(_WITH_OLD if spending else _PAGE, {"client": client_id, "last": last}).all()
+    rows = connection.execute(_PAGE, {"client": client_id, "last": last}).all()
     found = [Install(InstallKey(row[1], Level(row[2]), row[3]), row[4]) for row in rows]
     if spending:
-        olds = [refresh_log.newest(row.tokens, row.refresh_token) for row in rows]
+        listed = scratch.ask(partial(old_tokens, positions=[row.position for row in rows if row.position]))
+        olds = [refresh_log.newest(row.tokens, listed.get(row.position)) for row in rows]
         found = refresh_log.with_old(connection, found, olds, force=force)
     return found, rows[-1].seq if rows else last

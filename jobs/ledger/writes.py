@@ -1,54 +1,58 @@
 """How outcomes are written: one statement for each kind, and the values of an outcome for it.
 
-The job writes outcomes more often than anything else, so it compiles these statements to SQL only once.
+The job writes outcomes more often than anything else, so it compiles these statements to SQL only once for each engine.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, case, literal, select, update
-from sqlalchemy.dialects import sqlite
 
-from jobs.core.model import Failed, Install, Recovered, Status
+from jobs.core.model import Failed, Install, Recovered, Status, Unfinished
+from jobs.ledger.engines import key_of, upsert, with_names
 from jobs.ledger.reads import fingerprint, tokens_to_text
 from jobs.ledger.tables import deliveries, installs, pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection, Insert, Update
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL for the driver, with the values that never change."""
+    """A statement of SQLAlchemy as SQL for the driver. Each engine has its own SQL."""
 
-    sql: str
-    always: Mapping[str, object]
+    clause_for: Callable[[Connection], Insert | Update]
+    compiled: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
         """Execute it once for each row."""
-        if rows:
-            connection.exec_driver_sql(self.sql, [{**self.always, **row} for row in rows])
+        if not rows:
+            return
+        if connection.dialect.name not in self.compiled:
+            clause = self.clause_for(connection).compile(dialect=with_names(connection))
+            self.compiled[connection.dialect.name] = str(clause), clause.params
+        sql, always = self.compiled[connection.dialect.name]
+        connection.exec_driver_sql(sql, [{**always, **row} for row in rows])
 
 
-def _statement(clause: Insert | Update) -> Statement:
-    compiled = clause.compile(dialect=sqlite.dialect(paramstyle="named"))
-    return Statement(str(compiled), compiled.params)
+def _statement(clause: Update) -> Statement:
+    return Statement(lambda _: clause)
 
 
-def where(install: Install) -> dict[str, object]:
+def _where(install: Install) -> dict[str, object]:
     """The values that name an install in a statement."""
     client_id, level, account_id = install.key
     return {"client": client_id, "at_level": level.value, "account": account_id}
 
 
-def back(install: Install, outcome: Recovered) -> dict[str, object]:
+def _back(install: Install, outcome: Recovered) -> dict[str, object]:
     """The values of `RECOVER`."""
     tokens = outcome.tokens
-    return where(install) | {
+    return _where(install) | {
         "tries": outcome.attempts,
         "new_tokens": tokens_to_text(tokens),
         "new_route": outcome.route.value,
@@ -59,9 +63,9 @@ def back(install: Install, outcome: Recovered) -> dict[str, object]:
     }
 
 
-def failed(install: Install, outcome: Failed) -> dict[str, object]:
+def _failed(install: Install, outcome: Failed) -> dict[str, object]:
     """The values of `FAIL`."""
-    return where(install) | {
+    return _where(install) | {
         "tries": outcome.attempts,
         "why": outcome.cause.value,
         "at_stage": outcome.stage.value,
@@ -79,7 +83,9 @@ _THE_ONE = (
 )
 _TRIED = installs.c.attempts + bindparam("tries")
 COUNT = _statement(update(installs).where(*_THE_ONE).values(attempts=_TRIED))
-MARK = _statement(sqlite.insert(pairs).values(fingerprint=bindparam("mark")).on_conflict_do_nothing())
+MARK = Statement(
+    lambda connection: upsert(connection, pairs).values(fingerprint=bindparam("mark")).on_conflict_do_nothing()
+)
 RECOVER = _statement(
     update(installs)
     .where(*_THE_ONE)
@@ -124,18 +130,41 @@ FAIL = _statement(
     )
 )
 
-_NEW = sqlite.insert(deliveries).from_select(
-    ["install", "recovered_at", "state", "turn", "at", "why"],
-    select(installs.c.id, bindparam("at"), *map(literal, ("waiting", "", "", ""))).where(*_THE_ONE),
-)
-AWAIT_DELIVERY = _statement(
-    _NEW.on_conflict_do_update(
-        index_elements=["install"],
-        set_={name: _NEW.excluded[name] for name in ("recovered_at", "state", "turn", "at", "why")},
-    )
-)
+
+def _await_delivery(connection: Connection) -> Insert:
+    columns = ["install", "recovered_at", "state", "turn", "at", "why"]
+    values = (installs.c.id, bindparam("at"), *map(literal, ("waiting", "", "", "")))
+    new = upsert(connection, deliveries).from_select(columns, select(*values).where(*_THE_ONE))
+    taken = {name: new.excluded[name] for name in columns[1:]}
+    return new.on_conflict_do_update(index_elements=key_of(connection, "install"), set_=taken)
+
+
+AWAIT_DELIVERY = Statement(_await_delivery)
 FREE_DELIVERY = _statement(
     update(deliveries)
     .where(deliveries.c.install == select(installs.c.id).where(*_THE_ONE).scalar_subquery(), deliveries.c.turn == "try")
     .values(turn="")
 )
+
+
+def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], *, delivers: bool) -> None:
+    """Write new pairs, and let them wait for their delivery if pairs are delivered."""
+    back = [_back(install, outcome) for install, outcome in ended]
+    RECOVER.execute(connection, back)
+    MARK.execute(connection, back)
+    if delivers:
+        AWAIT_DELIVERY.execute(connection, back)
+
+
+def leave(connection: Connection, ended: Sequence[tuple[Install, Failed | Unfinished]], *, delivers: bool) -> None:
+    """Write tries without a new pair. A pair that was kept back for such a try may be delivered now."""
+    failed = [_failed(install, outcome) for install, outcome in ended if isinstance(outcome, Failed)]
+    tried = [
+        {**_where(install), "tries": outcome.attempts}
+        for install, outcome in ended
+        if isinstance(outcome, Unfinished) and outcome.attempts
+    ]
+    FAIL.execute(connection, failed)
+    COUNT.execute(connection, tried)
+    if delivers:
+        FREE_DELIVERY.execute(connection, [*failed, *tried])

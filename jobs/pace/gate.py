@@ -48,7 +48,8 @@ class Gate:
     """The gate. All times are seconds of `clock`, which never jumps. `now` gives the wall clock time in UTC.
 
     `backoff(n)` is the hold after the n-th 429 in a row without a Retry-After. `patience` is the run's patience with 429,
-    in seconds. `left` is called when a request has left, and must not wait.
+    in seconds. `left` is called when a request has left, and must not wait. `holds` says whether this run still has the
+    lease without which it may send nothing.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Gate:
         now: Callable[[], datetime],
         backoff: Callable[[int], float],
         left: Callable[[], None] = lambda: None,
+        holds: Callable[[], bool] = lambda: True,
     ) -> None:
         self._control = Controller(requests_per_second, patience, backoff)
         self._clock = clock
         self._now = now
         self._left = left
+        self._holds = holds
         self._lock = threading.Lock()
         self._with_code: list[_Waiter] = []
         self._others: list[_Waiter] = []
@@ -97,6 +100,8 @@ class Gate:
             self._refuse(me, now, due)
             if self._paused:
                 me.turn.wait()
+            elif not self._holds():
+                me.turn.wait(timeout=_SHORT)
             elif me is not self._next(now):
                 if timed:
                     self._wake_next()  # The one that is first now may not know it.

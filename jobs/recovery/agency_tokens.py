@@ -1,7 +1,7 @@
 """The access tokens of agencies that serve as bearers in a run, and the locations that each agency lists.
 
 Nothing here sends anything. One thread decides, takes a token from here and gives back a list of locations. Both are
-in temporary tables of the ledger: a token has 2 KB, and lists may name a million locations.
+in the run's scratch: a token has 2 KB, and lists may name a million locations.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import and_, delete, func, insert, select, text
 
+from jobs.core.batches import in_batches
 from jobs.core.secret import Secret
-from jobs.ledger import tables
-from jobs.ledger.ledger import in_batches
-from jobs.ledger.sqlite import UnwritableError
-from jobs.ledger.tables import bearers, locations
+from jobs.ledger.refusals import UnwritableError
+from jobs.ledger.scratch import bearers, locations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from sqlalchemy import ColumnElement, Connection, Executable, Row, Select
 
     from jobs.core.model import Answer
     from jobs.highlevel.api import Pages
-    from jobs.ledger.ledger import Ledger
+    from jobs.ledger.scratch import Scratch
 
 
 class AgencyKey(NamedTuple):
@@ -69,27 +68,22 @@ _ADD = text(
 
 
 class AgencyTokens:
-    """The agencies that have a valid pair. `ledger` holds the tables during a run."""
+    """The agencies that have a valid pair. `scratch` holds their tokens and lists during a run."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, scratch: Scratch) -> None:
+        self._scratch = scratch
         self._agencies: dict[AgencyKey, Agency] = {}
         self._asked: dict[str, int] = {}
-        ledger.keep(_make_tables)
 
-    def add_all(self, known: Callable[[Connection], Iterable[tuple[str, str, Secret]]]) -> None:
+    def add_all(self, known: Iterable[tuple[str, str, Secret]]) -> None:
         """Add the tokens that are known at the start, the better ones last."""
-
-        def keep(connection: Connection) -> None:
-            for batch in in_batches(known(connection), 500):
-                connection.execute(_ADD, [_row(*bearer) for bearer in batch])
-
-        self._ledger.keep(keep)
+        for batch in in_batches(known):
+            self._scratch.keep(partial(_add, rows=[_row(*bearer) for bearer in batch]))
 
     def add(self, client_id: str, company_id: str, token: Secret) -> None:
         """Add a token that is better than those before. It opens the agency's route again."""
         agency = self.of(client_id, company_id)
-        if self._ledger.keep(partial(_count, statement=_ADD, values=_row(client_id, company_id, token))) and agency:
+        if self._scratch.keep(partial(_count, statement=_ADD, values=_row(client_id, company_id, token))) and agency:
             agency.tokens += 1
             agency.closed = None
             # HighLevel may show this token a list that it did not show the one before.
@@ -98,13 +92,13 @@ class AgencyTokens:
     def token_of(self, agency: Agency) -> Secret | None:
         """The token to use, or None if none is left."""
         newest = select(bearers.c.token).where(_of(agency.key)).order_by(bearers.c.id.desc()).limit(1)
-        found = self._ledger.ask(lambda connection: connection.scalar(newest))
+        found = self._scratch.ask(lambda connection: connection.scalar(newest))
         return None if found is None else Secret(found)
 
     def refused(self, agency: Agency, token: Secret, answer: Answer) -> bool:
         """Stop using `token`. Returns whether that closed the agency's route."""
         gone = delete(bearers).where(_of(agency.key), bearers.c.token == token.reveal())
-        agency.tokens -= self._ledger.keep(partial(_count, statement=gone))
+        agency.tokens -= self._scratch.keep(partial(_count, statement=gone))
         if agency.tokens or agency.closed:
             return False
         agency.closed = answer
@@ -116,7 +110,7 @@ class AgencyTokens:
         agency = self._agencies.get(key)
         if agency is None:
             query = select(func.count()).select_from(bearers).where(_of(key))
-            tokens = self._ledger.ask(lambda connection: connection.scalar(query)) or 0
+            tokens = self._scratch.ask(lambda connection: connection.scalar(query)) or 0
             if tokens:
                 agency = self._agencies[key] = Agency(key, tokens)
         return agency
@@ -127,7 +121,7 @@ class AgencyTokens:
         while True:
             # A token that makes an agency worth asking again comes after all those already seen.
             after = query.where(bearers.c.id > self._asked.get(client_id, 0)).order_by(bearers.c.id).limit(1)
-            found = self._ledger.ask(partial(_first, query=after))
+            found = self._scratch.ask(partial(_first, query=after))
             if found is None:
                 return None
             agency = self.of(client_id, found.company_id)
@@ -138,7 +132,7 @@ class AgencyTokens:
     def keep_listing(self, agency: Agency, listed: Iterable[str] | None, *, whole: bool = True) -> None:
         """Keep an agency's locations that have the app (None: it would not tell). `whole`: there are no more."""
         try:
-            self._ledger.keep(partial(_keep_locations, key=agency.key, listed=listed or ()))
+            self._scratch.keep(partial(_keep_locations, key=agency.key, listed=listed or ()))
         except UnwritableError:
             # Each location is asked for instead. The next outcome to be recorded meets the disk again.
             listed, whole = None, True
@@ -150,13 +144,13 @@ class AgencyTokens:
         query = select(locations.c.company_id).where(
             locations.c.client_id == client_id, locations.c.location_id == location_id
         )
-        company_id = self._ledger.ask(lambda connection: connection.scalar(query))
+        company_id = self._scratch.ask(lambda connection: connection.scalar(query))
         return None if company_id is None else self.of(client_id, company_id)
 
     def companies(self, client_id: str) -> list[str]:
         """The companies of an app whose route is open."""
         query = select(bearers.c.company_id).where(bearers.c.client_id == client_id).distinct()
-        return self._ledger.ask(lambda connection: list(connection.scalars(query)))
+        return self._scratch.ask(lambda connection: list(connection.scalars(query)))
 
 
 def _of(key: AgencyKey) -> ColumnElement[bool]:
@@ -171,10 +165,8 @@ def _first(connection: Connection, query: Select[tuple[int, str]]) -> Row[tuple[
     return connection.execute(query).first()
 
 
-def _make_tables(connection: Connection) -> None:
-    tables.of_a_run.drop_all(connection)
-    for table in (bearers, locations):
-        table.create(connection)
+def _add(connection: Connection, rows: list[dict[str, str]]) -> None:
+    connection.execute(_ADD, rows)
 
 
 def _count(connection: Connection, statement: Executable, values: dict[str, str] | None = None) -> int:
@@ -184,5 +176,5 @@ def _count(connection: Connection, statement: Executable, values: dict[str, str]
 
 def _keep_locations(connection: Connection, key: AgencyKey, listed: Iterable[str]) -> None:
     statement = insert(locations).prefix_with("OR REPLACE")
-    for batch in in_batches(listed, 500):
+    for batch in in_batches(listed):
         connection.execute(statement, [{**key._asdict(), "location_id": location} for location in batch])

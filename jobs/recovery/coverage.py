@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, inspect, select
@@ -13,6 +14,7 @@ from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.ledger.counts import taken_again
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.refresh_log import fingerprint, newest
+from jobs.ledger.scratch import agency_tokens, has_old_token, old_tokens
 from jobs.ledger.tables import HAS_PAIR, SAME_INSTALL, installs, listed, spends, todo
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from jobs.core.model import Tokens
+    from jobs.ledger.scratch import Scratch
 
 _AT_ONCE = 500
 
@@ -33,11 +36,9 @@ class Bearer(NamedTuple):
     token: Secret
 
 
-def known_bearers(connection: Connection, now: datetime) -> Iterator[Bearer]:
-    """The valid access tokens of agencies: those of the staged manifest, then the better ones of the ledger."""
-    given = select(listed.c.client_id, listed.c.account_id, listed.c.access_token)
-    given = given.where(listed.c.level == Level.AGENCY.value, listed.c.access_token != "").order_by(listed.c.position)
-    for client_id, company_id, text in connection.execute(given):
+def known_bearers(connection: Connection, scratch: Scratch, now: datetime) -> Iterator[Bearer]:
+    """The valid access tokens of agencies: those of the list (in `scratch`), then the better ones of the ledger."""
+    for client_id, company_id, text in scratch.ask(lambda kept: list(agency_tokens(kept))):
         if not why_useless(Secret(text), InstallKey(client_id, Level.AGENCY, company_id), now.timestamp()):
             yield Bearer(client_id, company_id, Secret(text))
     back = select(installs.c.client_id, installs.c.account_id, installs.c.tokens)
@@ -56,7 +57,9 @@ def _lives(tokens: Tokens, now: datetime) -> bool:
     return claims is None or claims.expires is None or claims.expires > now.timestamp()
 
 
-def may_serve(connection: Connection, client_id: str, companies: Sequence[str], *, refresh: bool) -> bool:
+def may_serve(
+    connection: Connection, scratch: Scratch, client_id: str, companies: Sequence[str], *, refresh: bool
+) -> bool:
     """Whether an agency among `companies`, or an old refresh token, may serve any install that is lined up for an app."""
     lined_up = select(todo.c.seq).join(installs, installs.c.id == todo.c.install).where(todo.c.client_id == client_id)
     of_location = lined_up.where(installs.c.level == Level.SUB_ACCOUNT.value)
@@ -66,13 +69,22 @@ def may_serve(connection: Connection, client_id: str, companies: Sequence[str], 
         for begin in range(0, len(companies), _AT_ONCE)
     ]
     if refresh:
-        with_old = lined_up.join(listed, listed.c.position == installs.c.position)
-        asked += [with_old.where(listed.c.refresh_token != ""), lined_up.where(HAS_PAIR)]
-    return any(connection.execute(query.limit(1)).first() is not None for query in asked)
+        asked.append(lined_up.where(HAS_PAIR))
+    if any(connection.execute(query.limit(1)).first() is not None for query in asked):
+        return True
+    return refresh and scratch.ask(has_old_token) and _old_token_lined_up(connection, scratch, client_id)
+
+
+def _old_token_lined_up(connection: Connection, scratch: Scratch, client_id: str) -> bool:
+    positions = select(installs.c.position).join(todo, installs.c.id == todo.c.install)
+    query = positions.where(todo.c.client_id == client_id, installs.c.position.is_not(None))
+    pages = connection.execute(query, execution_options={"yield_per": _AT_ONCE}).scalars().partitions()
+    return any(scratch.ask(partial(old_tokens, positions=page)) for page in pages)
 
 
 def served(
     connection: Connection,
+    scratch: Scratch,
     client_ids: Collection[str],
     routes: Sequence[Route],
     now: datetime,
@@ -88,11 +100,12 @@ def served(
     tried too. `unplaced` are sub-accounts of an unknown company: an agency may serve them if it lists them.
     """
     counts = {route.value: 0 for route in routes} | ({"unplaced": 0} if Route.AGENCY in routes else {})
-    agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, now)}
+    agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, scratch, now)}
     of_apps = {client_id for client_id, _ in agencies}
     spent = set(connection.scalars(select(spends.c.fingerprint))) if inspect(connection).has_table("spends") else set()
-    to_try = connection.execute(_to_try(before, with_companies=with_companies), execution_options={"yield_per": 1_000})
-    for client_id, level, account_id, company_id, text, recorded in to_try:
+    for client_id, level, account_id, company_id, text, recorded in _to_try(
+        connection, scratch, before, with_companies=with_companies
+    ):
         if client_id not in client_ids:
             continue
         key, old = InstallKey(client_id, Level(level), account_id), newest(recorded, text) or Secret("")
@@ -111,14 +124,25 @@ def _may_be_sent(key: InstallKey, old: Secret, spent: Collection[str], now: date
     return bool(old.reveal()) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
 
 
-def _to_try(before: str, *, with_companies: bool) -> Select[Any]:
+def _to_try(
+    connection: Connection, scratch: Scratch, before: str, *, with_companies: bool
+) -> Iterator[tuple[str, str, str, str, str | None, str | None]]:
+    """The staged installs that a run would try: client id, level, id, company, the list's old token, the ledger's pair."""
+    query = _wanted(before, with_companies=with_companies)
+    for page in connection.execute(query, execution_options={"yield_per": _AT_ONCE}).partitions():
+        old = scratch.ask(partial(old_tokens, positions=[row.position for row in page]))
+        for client_id, level, account_id, company_id, position, recorded in page:
+            yield client_id, level, account_id, company_id, old.get(position), recorded
+
+
+def _wanted(before: str, *, with_companies: bool) -> Select[Any]:
     company = listed.c.company_id if with_companies else func.coalesce(installs.c.company_id, listed.c.company_id)
     names = (
         listed.c.client_id,
         listed.c.level,
         listed.c.account_id,
         company,
-        listed.c.refresh_token,
+        listed.c.position,
         installs.c.tokens,
     )
     wanted = (func.coalesce(installs.c.status, "") != Status.RECOVERED.value) | taken_again(before)

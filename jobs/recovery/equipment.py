@@ -36,11 +36,11 @@ Tried = TypeVar("Tried")
 
 
 class Equipment:
-    """Built for a run or a check by its settings. `look_again` wakes whoever waits for tries to come back, as do `stop`
+    """Built for a run or a check by its settings. `holds` says whether it still has its leases. `look_again` wakes whoever waits for tries to come back, as do `stop`
     and each request that leaves.
     """
 
-    def __init__(self, basis: Basis, stop: Stop) -> None:
+    def __init__(self, basis: Basis, stop: Stop, holds: Callable[[], bool] = lambda: True) -> None:
         settings = basis.settings
         self._patience = settings.stop.network_patience_seconds
         self._inbox: SimpleQueue[_AnyTry | None] = SimpleQueue()
@@ -48,7 +48,7 @@ class Equipment:
         stop.asked_to = self.look_again
         self.retry_policy = _retry_policy_of(settings)
         self._sizes = _sizes_of(settings.pace)
-        self.gate = _make_gate(settings.pace, self.retry_policy, self.look_again)
+        self.gate = _make_gate(settings.pace, self.retry_policy, self.look_again, holds)
         self.stop_conditions = StopConditions(stop, self.gate)
         self.api = _make_api(basis, self.gate, self.look_again)
         self._threads: WorkerThreads[_AnyTry] = WorkerThreads(
@@ -88,8 +88,10 @@ def _retry_policy_of(settings: Settings) -> RetryPolicy:
     return RetryPolicy(retry.attempts, retry.min_wait_seconds, retry.max_wait_seconds, patience)
 
 
-def _make_gate(pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[], None]) -> Gate:
-    """The gate that all requests of a run pass. `left` is called when a request has left."""
+def _make_gate(
+    pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[], None], holds: Callable[[], bool]
+) -> Gate:
+    """The gate that all requests of a run pass. `left` and `holds`: see `Gate`."""
     return Gate(
         pacing.requests_per_second,
         pacing.patience_seconds,
@@ -97,6 +99,7 @@ def _make_gate(pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[
         now=utc,
         backoff=retry_policy.backoff,
         left=left,
+        holds=holds,
     )
 
 

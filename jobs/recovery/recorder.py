@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jobs.core.errors import Exit
+from jobs.core.file_errors import FileError
 from jobs.core.model import Recovered
-from jobs.ledger.sqlite import HeldError, UnwritableError
+from jobs.ledger.refusals import AwayError, HeldError, LeaseLostError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from jobs.core.model import Install, Outcome
     from jobs.ledger.ledger import Ledger
@@ -24,13 +26,15 @@ class Recorder:
     """Writes outcomes down. If the ledger refuses one, `let_nothing_out` is called and the run stops.
 
     The disk space that was reserved is used then, and no outcome is given up before the end. `held`: another program
-    holds the ledger. At the end, pairs in hand wait `last_wait` seconds for that program.
+    holds the ledger. At the end, pairs in hand wait `last_wait` seconds for that program. `set_aside` keeps pairs that a
+    database did not take; a ledger on this disk has nothing better.
     """
 
     ledger: Ledger
     stop: Stop
     make_room: Callable[[], None]
     let_nothing_out: Callable[[], None]
+    set_aside: Callable[[list[tuple[Install, Recovered]]], Path] | None = None
     last_wait: float = _LAST_WAIT_SECONDS
     unwritten: list[tuple[Install, Outcome]] = field(default_factory=list)
     held: bool = False
@@ -68,17 +72,33 @@ class Recorder:
         refused: UnwritableError | None = None
         left, self.unwritten = self.unwritten, []
         for one in left:
+            if isinstance(refused, AwayError | LeaseLostError):  # Each try would wait for an answer again.
+                self.unwritten.append(one)
+                continue
             try:
                 self.ledger.record([one])
             except UnwritableError as again:
                 self.unwritten.append(one)
                 refused = again
             self._be_patient(0.0)
-        if refused is None:
-            return
-        lost = self._pairs_in_hand()
-        met = f"{refused}; {lost} new pairs could not be stored, and their installs stay as they were"
-        self.stop.must(refused.because, Exit.STOPPED_EARLY, met if lost else str(refused))
+        if refused is not None:
+            self.stop.must(refused.because, Exit.STOPPED_EARLY, "; ".join(filter(None, [str(refused), self._left()])))
+
+    def _left(self) -> str:
+        """What becomes of the pairs that could not be stored, in words. '' if there are none."""
+        pairs = [(install, outcome) for install, outcome in self.unwritten if isinstance(outcome, Recovered)]
+        if not pairs:
+            return ""
+        try:
+            file = self.set_aside(pairs) if self.set_aside else None
+        except FileError as error:
+            file, why = None, f" ({error})"
+        else:
+            why = ""
+        if file is None:
+            return f"{len(pairs)} new pairs could not be stored{why}, and their installs stay as they were"
+        keep = "the next run on that folder takes them in; in a container, copy that file out before it ends"
+        return f"{len(pairs)} new pairs are in {file}: {keep}"
 
     def _pairs_in_hand(self) -> int:
         return sum(isinstance(outcome, Recovered) for _, outcome in self.unwritten)

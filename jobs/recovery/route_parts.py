@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> AgencyTokens:
     """The agencies with a valid pair, from the manifest and the ledger, if the run's routes may use them."""
-    bearers = AgencyTokens(ledger)
+    bearers = AgencyTokens(ledger.scratch)
     if Route.AGENCY in routes:
-        bearers.add_all(lambda connection: known_bearers(connection, utc()))
+        ledger.ask(lambda connection: bearers.add_all(known_bearers(connection, ledger.scratch, utc())))
     return bearers
 
 
@@ -81,7 +81,7 @@ def _route_left(
     """Whether another route than Reconnect may serve any install that is lined up for an app."""
     companies = bearers.companies(client_id) if Route.AGENCY in routes and Route.AGENCY not in closed else []
     refresh = Route.REFRESH in routes and Route.REFRESH not in closed
-    return ledger.ask(lambda connection: may_serve(connection, client_id, companies, refresh=refresh))
+    return ledger.ask(lambda connection: may_serve(connection, ledger.scratch, client_id, companies, refresh=refresh))
 
 
 def _standing(ledger: Ledger, agency: AgencyKey) -> Status | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.core.clock import utc_now
 from jobs.core.errors import Exit
 from jobs.core.model import Recovered, Route, Unfinished
-from jobs.ledger.sqlite import UnwritableError
+from jobs.ledger.refusals import AwayError, LeaseLostError, UnwritableError
 from jobs.recovery.attempt import attempt, by_its_route
 from jobs.recovery.equipment import Equipment
 from jobs.recovery.recorder import Recorder
@@ -21,9 +21,11 @@ from jobs.recovery.state import Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
+    from pathlib import Path
 
     from jobs.core.model import App, Install, Outcome
     from jobs.highlevel.api import HighLevel
+    from jobs.ledger.lease import Leases
     from jobs.ledger.ledger import Ledger
     from jobs.pace.gate import Gate, Held, Lowered
     from jobs.recovery.attempt import Task, Tried
@@ -61,22 +63,24 @@ def work(
     options: RunOptions,
     stop: Stop,
     make_room: Callable[[], None],
+    set_aside: Callable[[list[tuple[Install, Recovered]]], Path] | None,
 ) -> Iterator[Progress]:
     """Yields the progress while the installs that are lined up are tried. An outcome is on disk before it is yielded,
     and before the next install is handed out.
 
-    `make_room` frees the disk space that was reserved. Whatever ends this, even a bug of the caller, installs in
+    `make_room` frees the disk space that was reserved, and `set_aside` keeps pairs that a database did not take. Whatever ends this, even a bug of the caller, installs in
     flight are recorded first. Raises UnwritableError if the ledger cannot be read.
     """
     lined_up = sum(todo.values())
     total = min(lined_up, options.limit or lined_up)
-    with closing(Equipment(start, stop)) as equipment:
+    with closing(Equipment(start, stop, ledger.may_send)) as equipment:
         gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
+        recorder = _recorder(ledger, stop, make_room, gate, set_aside)
         route_parts = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
         parts = _parts(equipment, try_once, route_parts)
         coming, left = outcomes(_queues(ledger, todo, options), parts), lined_up
-        with closing(_recorded(coming, _recorder(ledger, stop, make_room, gate), stop)) as recorded:
+        with closing(_recorded(coming, recorder, stop)) as recorded:
             for ended, in_flight, waiting in recorded:
                 left -= sum(_is_done(outcome) for _, outcome in ended)
                 keep_bearers(route_parts.bearers, ended, options.routes)
@@ -106,10 +110,28 @@ def _parts(equipment: Equipment, try_once: Callable[[Task], Tried], route_parts:
     )
 
 
-def _recorder(ledger: Ledger, stop: Stop, make_room: Callable[[], None], gate: Gate) -> Recorder:
+def _recorder(
+    ledger: Ledger,
+    stop: Stop,
+    make_room: Callable[[], None],
+    gate: Gate,
+    set_aside: Callable[[list[tuple[Install, Recovered]]], Path] | None,
+) -> Recorder:
     """The recorder of a run. Nothing is sent while it waits for the ledger, nor after the ledger refused an outcome."""
     ledger.wait.pause, ledger.wait.go_on = gate.pause, gate.go_on
-    return Recorder(ledger, stop, make_room, partial(gate.stop, also_codes=True))
+    let_nothing_out = partial(gate.stop, also_codes=True)
+    if ledger.leases is not None:
+        # A database that is away is not waited for once a signal came.
+        ledger.wait.patience = replace(ledger.wait.patience, gives_up=lambda: stop.signalled)
+        ledger.leases.looked_after = partial(_heed_leases, ledger.leases, stop, let_nothing_out)
+    return Recorder(ledger, stop, make_room, let_nothing_out, set_aside)
+
+
+def _heed_leases(leases: Leases, stop: Stop, let_nothing_out: Callable[[], None]) -> None:
+    """Stop the run if its leases are lost, or could not be renewed for too long. Called after each renewal."""
+    if problem := leases.problem():
+        let_nothing_out()
+        stop.ask(LeaseLostError.because if leases.lost else AwayError.because, Exit.STOPPED_EARLY, str(problem))
 
 
 def _recorded(coming: Iterator[Round], recorder: Recorder, stop: Stop) -> Generator[Round]:

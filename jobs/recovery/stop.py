@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from jobs.core.errors import Exit
-from jobs.ledger.sqlite import HeldError, UnwritableError
+from jobs.ledger.refusals import HeldError, LeaseLostError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jobs.pace.gate import Gate
 
 
-_OF_THE_LEDGER = {UnwritableError.because, HeldError.because}
+_OF_THE_LEDGER = {UnwritableError.because, HeldError.because, LeaseLostError.because}
 _ENDS_DELIVERY = {"bug", *_OF_THE_LEDGER}
 
 

@@ -6,27 +6,27 @@ import csv
 import sys
 from typing import TYPE_CHECKING
 
+from jobs.core.batches import in_batches
 from jobs.core.errors import refuse
-from jobs.ledger.ledger import in_batches
 from jobs.ledger.opening import RESULTS
-from jobs.ledger.reads import fingerprint
+from jobs.ledger.reads import fingerprint, knows_pairs
 from jobs.manifest.reader import SEPARATORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from jobs.ledger.ledger import Ledger
+    from sqlalchemy import Connection
 
 
-def refuse_unknown_tokens(folder: Path, ledger: Ledger) -> None:
+def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
     """Raise UserError if results.csv holds tokens that the ledger does not know. The run would lose them."""
     path = folder / RESULTS
     if path.is_symlink() or not path.is_file():
         return  # The report replaces a link and never writes to its target.
     try:
         for batch in in_batches(_pairs(path)):
-            if not ledger.knows_pairs(batch):
+            if not knows_pairs(connection, batch):
                 todo = "move it to a safe place and run the job again"
                 raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
     except (OSError, UnicodeError, csv.Error) as error:

@@ -18,11 +18,13 @@ LOCKS = Path("/proc/locks")
 
 @dataclass(slots=True)
 class Patience:
-    """How many seconds to wait for something, and after how many seconds to say so."""
+    """How many seconds to wait for something, and after how many seconds to say so. `gives_up` ends the wait early."""
 
     seconds: float
     notice: float
     say: Callable[[str], None]
+    gives_up: Callable[[], bool] = lambda: False
+    look: float = _LOOK_SECONDS
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -31,12 +33,12 @@ class Patience:
         began, said = self.clock(), False
         while not free():
             waited = self.clock() - began
-            if waited >= self.seconds:
+            if waited >= self.seconds or self.gives_up():
                 return False
             if waited >= self.notice and not said:
                 said = True
                 self.say(words())
-            self.sleep(_LOOK_SECONDS)
+            self.sleep(self.look)
         return True
 
 

@@ -17,7 +17,7 @@ from jobs.ledger.opening import open_ledger
 from jobs.outgoing.deliver.courier import Policy
 from jobs.outgoing.deliver.pair import Pair, made_up_pair
 from jobs.outgoing.deliver.store import Store
-from tests.helpers.made import CLIENT_ID, URL, place
+from tests.helpers.made import CLIENT_ID, URL, enrol, place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,8 +73,8 @@ def waiting(folder: Path, count: int, columns=("plan",), cells=("gold",)):
     ledger = open_ledger(folder, URL)
     ledger.delivers = True
     try:
-        ledger.stage(place(number, "", *cells) for number in range(count))
-        ledger.enrol(columns, "2026-11-26T01:00:00.000Z", with_companies=True)
+        rows = (place(number, "", *cells) for number in range(count))
+        enrol(ledger, rows, columns, "2026-11-26T01:00:00.000Z")
         made = Waiting(ledger, Store(ledger, LEDGER_ID, utc))
         for start in range(0, count, 1000):
             ledger.record(

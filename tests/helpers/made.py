@@ -82,6 +82,20 @@ def outcome(cause: Cause | None, number: int, at: str, said: dict[Cause, str]) -
     return Failed(cause, stage, said.get(cause, SAID[cause]), 400, f"trace-{number:08}", 1, at)
 
 
+def enrol(ledger, rows, columns, at, *, with_companies=True):
+    """The rows become the newest list. Returns how many they are."""
+    with ledger.enrolling() as manifest:
+        count = manifest.stage(rows)
+        manifest.enrol(columns, at, with_companies=with_companies)
+    return count
+
+
+def line_up(ledger, apps, *, before="", causes=()):
+    """How many installs each app has in a run that begins now."""
+    with ledger.enrolling() as manifest:
+        return manifest.line_up(apps, before=before, causes=causes)
+
+
 def make_run(folder: Path, columns: tuple[str, ...], made: list[Made], **more) -> Run:
     """One run on `folder` that ends so: a cause, None for what is back, and `untried` rows. Renders the reports."""
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -91,8 +105,7 @@ def make_run(folder: Path, columns: tuple[str, ...], made: list[Made], **more) -
     rows = [row for row, _ in made] + untried
     ledger = open_ledger(folder, URL)
     try:
-        ledger.stage(rows)
-        ledger.enrol(columns, at, with_companies=True)
+        enrol(ledger, rows, columns, at)
         run = Run(f"run of {at}", "/lists/installs.csv", URL, at)
         ledger.save_run(run)
         ended = [

@@ -35,7 +35,7 @@ GONE = Answer(Stage.RECONNECT, 400, "API endpoint has been removed", "API endpoi
 
 def reconnecting(ledger, breaker, retry_policy, clock, notes):
     """A router that knows Reconnect alone."""
-    closed, bearers = ClosedRoutes({}, breaker, notes), AgencyTokens(ledger)
+    closed, bearers = ClosedRoutes({}, breaker, notes), AgencyTokens(ledger.scratch)
     return Router(
         [Route.RECONNECT],
         retry_policy,

@@ -14,7 +14,6 @@ from jobs.ledger import tables
 from jobs.ledger.changes import Changes, changes
 from jobs.ledger.counts import under_way
 from jobs.ledger.opening import open_ledger
-from jobs.ledger.sqlite import at_one_moment
 from jobs.ledger.support_queries import by_company, fixed
 from jobs.report import report_again
 from jobs.start import PROJECT
@@ -127,7 +126,7 @@ def test_what_a_run_did_so_far_is_counted_at_one_moment_while_it_goes_on(tmp_pat
         writer.execute(one_more, {"at": FIRST})
 
     event.listen(ledger.engine, "after_cursor_execute", goes_on)
-    with at_one_moment(ledger.engine) as connection:
+    with ledger.at_one_moment() as connection:
         seen = under_way(connection, run)
     assert seen.this_run.attempted == seen.this_run.recovered == seen.counts.recovered
     assert seen.counts.recovered + seen.counts.pending == 11

@@ -14,7 +14,7 @@ from jobs.core.model import Install, InstallKey, Level, Recovered, Route, Tokens
 from jobs.core.secret import Secret
 from jobs.ledger.opening import open_ledger
 from jobs.ledger.reads import records
-from jobs.ledger.sqlite import HeldError, Wait
+from jobs.ledger.refusals import HeldError, Wait
 from jobs.manifest.reader import open_manifest
 from jobs.pace.gate import Gate, Stopped
 from jobs.recovery.recorder import Recorder
@@ -23,6 +23,7 @@ from jobs.recovery.stop import Stop
 from jobs.system.lock_holders import Patience
 from tests.helpers.job import pairs
 from tests.helpers.lists import listing
+from tests.helpers.made import enrol, line_up
 from tests.helpers.waiting import wait_until
 
 HOLD = """
@@ -94,8 +95,7 @@ def recorder(tmp_path):
     said, gate = [], []
     wait = Wait(Patience(0.4, 0.1, said.append), lambda: gate.append("pause"), lambda: gate.append("go on"))
     ledger = open_ledger(tmp_path, BASE, wait)
-    ledger.stage(manifest.rows())
-    ledger.enrol(manifest.columns, "2026-11-25T00:00:00.000Z", with_companies=True)
+    enrol(ledger, manifest.rows(), manifest.columns, "2026-11-25T00:00:00.000Z")
     stop = Stop(time.monotonic)
     yield Recorder(ledger, stop, lambda: None, lambda: gate.append("nothing out")), said, gate
     ledger.close()
@@ -183,7 +183,7 @@ def test_a_start_that_finds_the_ledger_held_says_who_holds_it_and_has_sent_nothi
     ledger = recorder[0].ledger
     viewer = hold(tmp_path)
     with pytest.raises(HeldError, match=rf"\(process {viewer.process.pid}\) holds it: end that program"):
-        ledger.line_up(["app-1"], before="", causes=())
+        line_up(ledger, ["app-1"])
 
 
 def test_a_reader_is_never_kept_waiting_by_a_writer(recorder, hold, tmp_path):

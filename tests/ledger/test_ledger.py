@@ -29,6 +29,7 @@ from jobs.core.secret import Secret
 from jobs.ledger.opening import open_ledger
 from jobs.ledger.reads import failures, records
 from jobs.manifest.reader import open_manifest
+from tests.helpers.made import enrol, line_up
 
 BASE = "https://api.example.test"
 APPS = ("app-1", "app-2")
@@ -76,8 +77,7 @@ class Runs(RuleBasedStateMachine):
                 of_location = level is Level.SUB_ACCOUNT
                 writer.writerow([account if of_location else "", "" if of_location else account, f" {client} ", note])
         manifest = open_manifest(path)
-        self.ledger.stage(manifest.rows())
-        self.ledger.enrol(manifest.columns, "t", with_companies=manifest.with_companies)
+        enrol(self.ledger, manifest.rows(), manifest.columns, "t", with_companies=manifest.with_companies)
         self.listed = list(dict.fromkeys(InstallKey(*account) for account in accounts))
         for key in self.listed:
             fresh = {"status": Status.PENDING, "attempts": 0, "pair": "", "cause": None}
@@ -129,7 +129,7 @@ class Runs(RuleBasedStateMachine):
         for force in (False, True):
             wanted = [key for key in self.listed if force or self.known[key]["status"] is not Status.RECOVERED]
             wanted.sort(key=lambda key: (key.level is not Level.AGENCY, turn_of(self.known[key])))
-            counted = self.ledger.line_up(APPS, before=_LATER if force else "", causes=())
+            counted = line_up(self.ledger, APPS, before=_LATER if force else "")
             for app in APPS:
                 mine = [key for key in wanted if key.client_id == app]
                 assert [install.key for install in self.ledger.todo(app)] == mine
@@ -137,7 +137,7 @@ class Runs(RuleBasedStateMachine):
 
     @invariant()
     def a_cause_narrows_to_what_failed_so(self):
-        self.ledger.line_up(APPS, before="", causes=[Cause.SERVER_ERROR])
+        line_up(self.ledger, APPS, causes=[Cause.SERVER_ERROR])
         got = {install.key for app in APPS for install in self.ledger.todo(app)}
         assert got == {key for key in self.listed if self.known[key]["cause"] is Cause.SERVER_ERROR}
 

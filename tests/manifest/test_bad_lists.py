@@ -92,10 +92,12 @@ def night(folder, content, name="installs.csv"):
     rows = list(with_apps(manifest.rows(), APPS))
     ledger = open_ledger(folder, "https://api.example.test")
     try:
-        read = ledger.stage(rows)
-        ledger.enrol(manifest.columns, AT, with_companies=manifest.with_companies)
-        ledger.refuse_unknown_apps(APPS.known, AT, "")
-        for client_id in ledger.line_up(APPS.known, before="", causes=()):
+        with ledger.enrolling() as enrolment:
+            read = enrolment.stage(rows)
+            enrolment.enrol(manifest.columns, AT, with_companies=manifest.with_companies)
+            enrolment.refuse_unknown_apps(APPS.known, AT, "")
+            apps = enrolment.line_up(APPS.known, before="", causes=())
+        for client_id in apps:
             ledger.record([(install, outcome_of(install)) for install in ledger.todo(client_id)])
         with ledger.engine.connect() as connection:
             run = as_it_stands(connection, Run("run", str(path), "https://api.example.test", AT), read)

@@ -285,7 +285,7 @@ def test_a_ledger_that_cannot_be_written_lets_delivery_rest(tmp_path):
         def judge(pair, try_):
             if len(store.calls) == 3:
                 event.listen(
-                    waits.ledger.engine, "connect", lambda connection, _: connection.execute("pragma query_only = on")
+                    waits.ledger.engine, "checkout", lambda connection, *_: connection.execute("pragma query_only = on")
                 )
             return Yes()
 

@@ -33,11 +33,12 @@ def ledger(tmp_path):
 
 def enrol(ledger, rows):
     """The rows of the ledger that were written for it."""
-    connection = ledger._connection.connection.driver_connection
-    ledger.stage(rows)
-    before = connection.total_changes
-    ledger.enrol(("name", "plan"), "2026-11-24T10:00:00.000Z", with_companies=True)
-    return connection.total_changes - before
+    with ledger.enrolling() as manifest:
+        manifest.stage(rows)
+        connection = manifest.connection.connection.driver_connection
+        before = connection.total_changes
+        manifest.enrol(("name", "plan"), "2026-11-24T10:00:00.000Z", with_companies=True)
+        return connection.total_changes - before
 
 
 def test_an_install_whose_line_is_as_it_was_is_not_written_again(ledger):
@@ -50,18 +51,19 @@ def test_an_install_whose_line_is_as_it_was_is_not_written_again(ledger):
 
 def test_lines_that_cannot_be_used_are_not_held_in_memory(ledger):
     wrong = (Broken(line, "bad id", "", "", ("x" * 200,), "it is bad") for line in range(2, 5_002))
-    tracemalloc.start()
-    assert ledger.stage(wrong) == 5_000
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert ledger.broken_lines == 5_000
+    with ledger.looking_ahead() as manifest:
+        tracemalloc.start()
+        assert manifest.stage(wrong) == 5_000
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert manifest.broken_lines() == 5_000
     assert peak < 2_000_000
 
 
 def test_tokens_of_agencies_and_what_they_list_are_not_held_in_memory(ledger):
     tracemalloc.start()
-    bearers = AgencyTokens(ledger)
-    bearers.add_all(lambda _: (("app-1", f"Co{n}", Secret(f"{n:2000}")) for n in range(2_000)))
+    bearers = AgencyTokens(ledger.scratch)
+    bearers.add_all(("app-1", f"Co{n}", Secret(f"{n:2000}")) for n in range(2_000))
     before, _ = tracemalloc.get_traced_memory()
     for n in range(2_000):
         agency = bearers.of("app-1", f"Co{n}")
@@ -75,7 +77,7 @@ def test_tokens_of_agencies_and_what_they_list_are_not_held_in_memory(ledger):
 
 
 def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger):
-    bearers, refusal = AgencyTokens(ledger), Answer(Stage.LOCATION_TOKEN, 401, "Invalid JWT")
+    bearers, refusal = AgencyTokens(ledger.scratch), Answer(Stage.LOCATION_TOKEN, 401, "Invalid JWT")
     for token in ("old", "new", "new"):
         bearers.add("app-1", "CoA", Secret(token))
     agency = bearers.of("app-1", "CoA")

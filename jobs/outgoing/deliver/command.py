@@ -14,10 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from jobs.core.batches import in_batches
 from jobs.core.model import Delivery
 from jobs.core.secret import plain, scrub
-from jobs.ledger.ledger import in_batches
-from jobs.ledger.sqlite import UnwritableError
+from jobs.ledger.refusals import UnwritableError
 from jobs.outgoing.deliver.courier import LOOK_SECONDS, Courier
 from jobs.outgoing.deliver.program import Program
 

@@ -23,7 +23,7 @@ from tenacity import (
 )
 
 from jobs.core.model import Delivery
-from jobs.ledger.sqlite import UnwritableError
+from jobs.ledger.refusals import UnwritableError
 from jobs.outgoing.deliver.courier import LOOK_SECONDS, Courier
 from jobs.outgoing.deliver.verdict import Later, No, Over, Yes
 

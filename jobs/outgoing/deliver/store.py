@@ -33,8 +33,7 @@ class Store:
 
     def waiting(self, most: int, without: Iterable[int]) -> list[WaitingPair]:
         """Up to so many pairs that may be handed over now. Raises UnwritableError."""
-        with self._ledger.engine.connect() as connection:
-            return deliveries.waiting(connection, most, without)
+        return self._ledger.ask(partial(deliveries.waiting, most=most, without=without))
 
     def hand_out(self, most: int) -> list[WaitingPair]:
         """Up to so many pairs that may be handed over now, each only once in a run. Raises UnwritableError."""

@@ -1,0 +1,143 @@
+"""What SQLite and PostgreSQL do in different ways. Everything else of the ledger is the same code for both.
+
+A connection says by its dialect which of the two it is. In PostgreSQL many ledgers share the tables, so the column
+`ledger` belongs to every key (see `postgres`).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Text, insert
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection, Dialect, Engine, Table
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+_USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
+
+
+class Purpose(StrEnum):
+    """What a transaction is for. The engine begins it accordingly."""
+
+    WRITE = "write"  # It is exclusive from its first statement on.
+    ONE_MOMENT = "one moment"  # It sees the ledger as it is at its first query, even if others write meanwhile.
+    READ = "read"
+
+
+@contextmanager
+def transaction(engine: Engine, purpose: Purpose) -> Iterator[Connection]:
+    """A connection in a transaction. One that writes is committed at the end of the block, or rolled back by an exception."""
+    with engine.connect().execution_options(purpose=purpose) as connection:
+        yield connection
+        if purpose is Purpose.WRITE:
+            connection.commit()
+
+
+def purpose_of(connection: Connection) -> Purpose:
+    """What the transaction that begins on this connection is for."""
+    return Purpose(connection.get_execution_options().get("purpose", Purpose.READ))
+
+
+def is_postgres(connection: Connection) -> bool:
+    """Whether this is PostgreSQL; otherwise it is SQLite."""
+    return connection.dialect.name == "postgresql"
+
+
+def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say what happens on a conflict."""
+    if is_postgres(connection):
+        from sqlalchemy.dialects import postgresql  # slow to import, and needed only there
+
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def key_of(connection: Connection, *columns: str) -> list[str]:
+    """The columns of a table's unique key."""
+    return ["ledger", *columns] if is_postgres(connection) else [*columns]
+
+
+class json_value(GenericFunction[str]):  # noqa: N801 - a function of SQL
+    """A value of a JSON object in a text column: the column, then the name in the object."""
+
+    type = Text()
+    inherit_cache = True
+
+
+class json_with(GenericFunction[str]):  # noqa: N801 - a function of SQL
+    """A JSON object in a text column with some of its values replaced: the column, then an object of these as text."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(json_value, "sqlite")
+def _value_in_sqlite(element: json_value, compiler: SQLCompiler, **kw: Any) -> str:
+    column, name = (compiler.process(part, **kw) for part in element.clauses)
+    return f"json_extract({column}, '$.' || {name})"
+
+
+@compiles(json_value, "postgresql")
+def _value_in_postgres(element: json_value, compiler: SQLCompiler, **kw: Any) -> str:
+    column, name = (compiler.process(part, **kw) for part in element.clauses)
+    return f"(CAST({column} AS json) ->> {name})"
+
+
+@compiles(json_with, "sqlite")
+def _with_in_sqlite(element: json_with, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = (compiler.process(part, **kw) for part in element.clauses)
+    return f"json_patch({column}, {values})"
+
+
+@compiles(json_with, "postgresql")
+def _with_in_postgres(element: json_with, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = (compiler.process(part, **kw) for part in element.clauses)
+    return f"CAST(CAST({column} AS jsonb) || CAST({values} AS jsonb) AS text)"
+
+
+def with_names(connection: Connection) -> Dialect:
+    """The dialect of a statement whose parameters keep their names, for the driver."""
+    return connection.dialect if is_postgres(connection) else sqlite.dialect(paramstyle="named")
+
+
+def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same columns."""
+    if not rows:
+        return
+    if not is_postgres(connection):
+        connection.execute(insert(table), rows)
+        return
+    names = [*rows[0]]
+    columns = ", ".join(f'"{name}"' for name in names)
+    cursor: Any = connection.connection.cursor()
+    with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row([row[name] for name in names])
+
+
+@contextmanager
+def ready_for(connection: Connection, table: Table, rows: int) -> Iterator[None]:
+    """Make ready for a block that compares `table`, which is new and has so many rows, with the ledger.
+
+    SQLite gets a larger cache: a small one writes an index that grows in random order many times. PostgreSQL has to be
+    told what a new temporary table holds.
+    """
+    if is_postgres(connection):
+        connection.exec_driver_sql(f"ANALYZE {table.name}")
+        yield
+        return
+    kib = min(_MOST_CACHE_KIB, max(_USUAL_CACHE_KIB, rows // 16))
+    connection.exec_driver_sql(f"PRAGMA cache_size = -{kib}")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA cache_size = -{_USUAL_CACHE_KIB}")

@@ -1,0 +1,214 @@
+"""Opens a ledger in PostgreSQL: makes or upgrades the tables, finds the ledger by its name and API, and takes the leases."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+
+from jobs.core.errors import UserError, refuse
+from jobs.ledger import shared_tables, tables
+from jobs.ledger.engines import Purpose, transaction
+from jobs.ledger.lease import LeaseKey, Leases
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.opening import empty_ledger
+from jobs.ledger.postgres import Database, Session, check_url, open_engine, problem_of
+from jobs.ledger.refusals import AwayError, usual_wait
+from jobs.ledger.scratch import Scratch
+from jobs.ledger.shared_tables import ledgers
+from jobs.ledger.sqlite import folder_for_temporary_files, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+
+    from jobs.config.settings import LedgerSettings
+    from jobs.ledger.refusals import Wait
+
+
+_LOOK_SECONDS = 0.5  # Between two tries to reach a database that is away.
+
+
+class Known(NamedTuple):
+    """A ledger that the database holds. It was last used at a time (UTC, ISO 8601) by a machine."""
+
+    id: int
+    base_url: str
+    used_at: str
+    used_by: str
+    moved_to: str
+
+
+def name_of(settings: LedgerSettings, folder: Path) -> str:
+    """The name of the ledger of an output folder."""
+    return settings.name or folder.resolve().name
+
+
+def database_of(settings: LedgerSettings) -> Database:
+    """The database. Its answer is waited for a third of a lease. Raises UserError if the address must not be used."""
+    check_url(settings.url)
+    return Database(settings.url, settings.schema, settings.lease_seconds / 3)
+
+
+@contextmanager
+def _refusing(database: Database) -> Iterator[None]:
+    """Turn errors of the database into a UserError: nothing has begun yet."""
+    try:
+        yield
+    except AwayError as error:
+        raise UserError(error.problem) from None
+    except psycopg.Error as error:
+        raise UserError(problem_of(database, error)) from None
+    except DBAPIError as error:  # A right that this user lacks.
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        raise UserError(problem_of(database, error.orig)) from None
+
+
+def connected(database: Database) -> tuple[Engine, Session]:
+    """The engine of the database, and the session of its transactions. Nothing is known to be there yet."""
+    session = Session(database)
+    return open_engine(session), session
+
+
+def make_ready(connection: Connection, database: Database) -> None:
+    """Make the schema and the tables, or bring them up to date. Raises UserError if they are newer than this job."""
+    if not _has_schema(connection, database.schema):
+        connection.exec_driver_sql(f'CREATE SCHEMA "{database.schema}"')
+    version = _version(connection, database)
+    if version is None:
+        shared_tables.make(connection)
+    elif version < tables.VERSION:
+        shared_tables.upgrade(connection)
+
+
+def _version(connection: Connection, database: Database) -> int | None:
+    """The version of the tables, or None if there are none. Raises UserError if this job does not know it."""
+    if not _has_schema(connection, database.schema):
+        return None
+    version = shared_tables.version(connection)
+    if version is not None and version > tables.VERSION:
+        what = f"has version {version}, but this job only knows versions up to {tables.VERSION}"
+        raise refuse(what, _where(database), "use the newer release of the job")
+    return version
+
+
+def _where(database: Database) -> str:
+    return f"{database.shown}, schema {database.schema}"
+
+
+def _has_schema(connection: Connection, schema: str) -> bool:
+    return connection.exec_driver_sql("SELECT to_regnamespace(%s)", (schema,)).scalar() is not None
+
+
+def known_ledgers(connection: Connection, name: str) -> list[Known]:
+    """The ledgers of this name, one for each API."""
+    used = func.coalesce(func.to_char(func.timezone("UTC", ledgers.c.used_at), 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), "")
+    query = select(ledgers.c.id, ledgers.c.base_url, used, ledgers.c.used_by, ledgers.c.moved_to)
+    return [Known(*row) for row in connection.execute(query.where(ledgers.c.name == name).order_by(ledgers.c.base_url))]
+
+
+def find(connection: Connection, name: str, base_url: str, where: str) -> Known | None:
+    """The ledger of this name and API. Raises UserError if it was moved, or if the name is known under another API alone."""
+    found = known_ledgers(connection, name)
+    mine = next((one for one in found if one.base_url == base_url), None)
+    if mine is None and found:
+        todo = "use a different --output or ledger.name, or set HIGHLEVEL_BASE_URL as it was"
+        others = ", ".join(one.base_url for one in found)
+        raise refuse(f"belongs to {others}, not to {base_url}", f"the ledger {name} of {where}", todo)
+    if mine is not None and mine.moved_to:
+        todo = "use that one, or a different --output or ledger.name"
+        raise refuse(f"was moved to {mine.moved_to}", f"the ledger {name} of {where}", todo)
+    return mine
+
+
+def found_or_made(connection: Connection, name: str, base_url: str, where: str) -> int:
+    """The number of the ledger of this name and API, which is made if it is missing. Raises as `find`."""
+    mine = find(connection, name, base_url, where)
+    if mine is not None:
+        return mine.id
+    made: int = connection.execute(
+        insert(ledgers).values(name=name, base_url=base_url).returning(ledgers.c.id)
+    ).scalar_one()
+    return made
+
+
+def open_in_database(
+    settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, holder: str, client_ids: Iterable[str]
+) -> Ledger:
+    """The ledger of `folder`'s name, made if it is missing. `holder` has the leases of it and of these apps until it is closed.
+
+    Raises UserError, with exit 11 if another run has a lease.
+    """
+    name, database = name_of(settings, folder), database_of(settings)
+    engine, session = connected(database)
+    keys = [LeaseKey(base_url, client_id, "") for client_id in client_ids] + [LeaseKey(base_url, "", name)]
+    leases = Leases(database, keys, settings.lease_seconds, settings.patience_seconds, holder)
+    with _refusing(database):
+        with transaction(engine, Purpose.WRITE) as connection:
+            make_ready(connection, database)
+            session.ledger = found_or_made(connection, name, base_url, database.shown)
+        leases.take()
+        session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
+        with transaction(engine, Purpose.WRITE) as connection:
+            mine = update(ledgers).where(ledgers.c.id == session.ledger)
+            connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))
+    return _ledger(engine, settings, folder, wait, leases)
+
+
+def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait) -> Ledger:
+    """The ledger of `folder`'s name, without a lease: a run may be under way. Raises UserError."""
+    name, database = name_of(settings, folder), database_of(settings)
+    engine, session = connected(database)
+    with _refusing(database), transaction(engine, Purpose.READ) as connection:
+        known = _find(connection, database, name, base_url)
+        if known is None:
+            raise refuse("holds no such ledger", f"{_where(database)}, {name}", "use the output folder of a run")
+        session.ledger = known.id
+    return _ledger(engine, settings, folder, wait, None)
+
+
+@contextmanager
+def reading_from(settings: LedgerSettings, folder: Path, base_url: str) -> Iterator[Ledger]:
+    """The ledger of `folder`'s name, or an empty one if there is none. Raises UserError."""
+    if not exists(settings, folder, base_url):
+        ledger = empty_ledger(folder)
+    else:
+        ledger = open_beside(settings, folder, base_url, usual_wait())
+    try:
+        with _refusing(database_of(settings)):
+            yield ledger
+    finally:
+        ledger.close()
+
+
+def exists(settings: LedgerSettings, folder: Path, base_url: str) -> bool:
+    """Whether the database has the ledger of `folder`'s name. Raises UserError."""
+    database = database_of(settings)
+    engine, _ = connected(database)
+    try:
+        with _refusing(database), transaction(engine, Purpose.READ) as connection:
+            return _find(connection, database, name_of(settings, folder), base_url) is not None
+    finally:
+        engine.dispose()
+
+
+def _find(connection: Connection, database: Database, name: str, base_url: str) -> Known | None:
+    """The ledger of this name and API, or None. Nothing is made. Raises UserError as `find` does."""
+    if _version(connection, database) is None:
+        return None
+    return find(connection, name, base_url, database.shown)
+
+
+def _ledger(engine: Engine, settings: LedgerSettings, folder: Path, wait: Wait, leases: Leases | None) -> Ledger:
+    temporary, store = folder_for_temporary_files(folder)
+    scratch = Scratch(lambda of_run: prepare(of_run, folder, temporary, wait, store))
+    wait.patience = replace(wait.patience, seconds=settings.patience_seconds, look=_LOOK_SECONDS)
+    return Ledger(engine, scratch, wait, leases)

@@ -1,0 +1,173 @@
+"""Connects to the user's PostgreSQL, begins the ledger's transactions there, and says what its errors mean.
+
+Nothing belongs to a session, so that a pooler in transaction mode serves: each transaction brings its settings along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
+from sqlalchemy import create_engine, event
+from sqlalchemy.pool import QueuePool
+
+from jobs.core.errors import Problem, refuse
+from jobs.core.secret import Secret, plain, scrub
+from jobs.ledger.engines import Purpose, purpose_of
+from jobs.ledger.refusals import AwayError, LeaseLostError
+from jobs.ledger.shared_tables import LEDGER
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, ExceptionContext
+
+_URL = "RECOVERY_LEDGER__URL"
+_SAFE = {"require", "verify-ca", "verify-full"}
+_MOST_WORDS = 200
+_SHORTEST_CONNECT = 2  # Seconds; libpq takes no less.
+# Classes and codes of PostgreSQL that pass by themselves or that the server's operator can end.
+_AWAY = ("08", "53", "57", "58", "40", "25006", "25P03", "55P03", "28", "XX")
+_TODO = {
+    "25006": "it only reads: point the URL to the primary, or end the maintenance",
+    "53100": "free space on the server's disk",
+    "53300": "end other connections, or raise max_connections",
+    "28": "renew the user's password or rights, and correct the URL",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the database is, and how long to wait for it (`seconds`: one answer)."""
+
+    url: Secret
+    schema: str
+    seconds: float
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new connection. Raises psycopg's errors."""
+        return psycopg.connect(
+            _plain(self.url),
+            connect_timeout=max(_SHORTEST_CONNECT, ceil(self.seconds)),
+            tcp_user_timeout=ceil(self.seconds * 1000),
+            application_name="highlevel-recovery",
+            # A statement prepared on one of a pooler's connections is unknown on the next.
+            prepare_threshold=None,
+        )
+
+    @property
+    def shown(self) -> str:
+        """What of the address may be shown: host and name."""
+        known = _parameters(self.url)
+        return f"postgresql://{known.get('host') or 'localhost'}/{known.get('dbname') or known.get('user', '')}"
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What is never shown."""
+        return (self.url, *(Secret(value) for name, value in _parameters(self.url).items() if "pass" in name and value))
+
+
+@dataclass(slots=True)
+class Session:
+    """What every transaction of a run brings along: the number of its ledger, and the leases that it proves."""
+
+    database: Database
+    ledger: int = 0
+    token: str = ""
+    leases: int = 0
+    idle_seconds: float = 0.0
+
+
+def check_url(url: Secret) -> None:
+    """Raise UserError if the address is not one of PostgreSQL, or lets live tokens travel in the open."""
+    try:
+        known = _parameters(url)
+    except psycopg.ProgrammingError:
+        raise refuse("is not a valid address", _URL, "give it like postgresql://user:password@host/name") from None
+    hosts = f"{known.get('host', '')},{known.get('hostaddr', '')}".split(",")
+    if all(map(_is_here, hosts)) or known.get("sslmode") in _SAFE:
+        return
+    raise refuse("would send live tokens over the network in the open", _URL, "add ?sslmode=require, or verify-full")
+
+
+def open_engine(session: Session) -> Engine:
+    """The engine of a ledger. It has one connection, which any thread may use in turn."""
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=session.database.connect,
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=None,
+        hide_parameters=True,
+    )
+    event.listen(engine, "begin", partial(_begin, session))
+    event.listen(engine, "handle_error", partial(blame_the_database, session.database))
+    return engine
+
+
+def _begin(session: Session, connection: Connection) -> None:
+    """Give a transaction its settings, and let one that writes prove the leases in the same statement.
+
+    The lock on the leases' rows keeps another run from taking over in the middle. A renewal does not wait for it.
+    """
+    purpose = purpose_of(connection)
+    if purpose is Purpose.ONE_MOMENT:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    columns = [f"set_config('search_path', %s, true), set_config('{LEDGER}', %s, true)"]
+    values: list[Any] = [session.database.schema, str(session.ledger)]
+    proves = purpose is Purpose.WRITE and session.leases
+    if proves:
+        columns.append("set_config('idle_in_transaction_session_timeout', %s, true)")
+        held = f'SELECT FROM "{session.database.schema}".leases WHERE token = %s FOR KEY SHARE'
+        columns.append(f"(SELECT count(*) FROM ({held}) AS held)")  # noqa: S608 - the schema's name is checked
+        values += [f"{ceil(session.idle_seconds * 1000)}", session.token]
+    row = connection.exec_driver_sql(f"SELECT {', '.join(columns)}", tuple(values)).one()
+    if proves and row[-1] != session.leases:
+        raise LeaseLostError(lost(session.database))
+
+
+def lost(database: Database) -> Problem:
+    """What to say when another run has taken over."""
+    what = "another run took this one's lease while it was cut off from the database"
+    return Problem(what, database.shown, "look at that run (`recover ledger who`), then run this again")
+
+
+def blame_the_database(database: Database, context: ExceptionContext) -> None:
+    """Raise AwayError if the server or the way to it is at fault. A bug of ours stays as it is."""
+    error = context.original_exception
+    if isinstance(error, psycopg.Error) and is_away(error):
+        raise AwayError(problem_of(database, error)) from None
+
+
+def is_away(error: psycopg.Error) -> bool:
+    """Whether the server is gone, or takes no writes for now."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate.startswith(_AWAY)
+
+
+def problem_of(database: Database, error: psycopg.Error) -> Problem:
+    """An error of the database for a person. Only its first line is shown: the next ones may repeat values."""
+    state = error.sqlstate or ""
+    said = plain(scrub(str(error).strip().partition("\n")[0], database.secrets), _MOST_WORDS)
+    todo = next((words for code, words in _TODO.items() if state.startswith(code)), "see that it is up and reachable")
+    return Problem(f"does not take the ledger ({said or type(error).__name__})", database.shown, todo)
+
+
+def _parameters(url: Secret) -> dict[str, str]:
+    """Libpq's parameters: those of the URL over those of the environment and the service file."""
+    usual = {one.keyword.decode(): one.val.decode() for one in Conninfo.get_defaults() if one.val is not None}
+    return usual | {name: str(value) for name, value in conninfo_to_dict(_plain(url)).items() if value is not None}
+
+
+def _plain(url: Secret) -> str:
+    """The address as libpq reads it, without SQLAlchemy's name of a driver."""
+    return url.reveal().replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def _is_here(host: str) -> bool:
+    return host.startswith(("/", "@")) or host in {"", "localhost", "127.0.0.1", "::1"}

@@ -1,0 +1,132 @@
+"""The ledger's tables where one PostgreSQL schema holds many ledgers.
+
+Each table is `all_<name>`, with the number of its ledger, and `<name>` is a view of one ledger's rows, so that the same
+queries serve both engines. Which ledger, is a setting of the transaction: a pooler gives each transaction another session.
+A transaction without the setting fails, so ledgers are never mixed.
+
+Row-level security would not do, since a superuser passes it. A schema for each ledger would need the right to make schemas.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from jobs.ledger import tables
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+LEDGER = "highlevel_recovery.ledger"
+_NUMBER = f"current_setting('{LEDGER}')::bigint"
+# Bytes in order, as in SQLite, whatever the database's language is.
+_TEXT = Text(collation="C")
+
+own = MetaData()
+schema_version = Table("schema_version", own, Column("version", Integer, nullable=False))
+
+ledgers = Table(
+    "ledgers",
+    own,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("used_at", DateTime(timezone=True)),
+    Column("used_by", Text, nullable=False, server_default=""),
+    Column("moved_to", Text, nullable=False, server_default=""),
+    UniqueConstraint("name", "base_url"),
+)
+
+leases = Table(
+    "leases",
+    own,
+    Column("base_url", Text, primary_key=True),
+    Column("client_id", Text, primary_key=True),  # Empty: the lease of a ledger.
+    Column("ledger", Text, primary_key=True),  # Empty: the lease of an app.
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("token", Text, nullable=False, server_default=""),  # Empty: nobody holds it.
+    Column("holder", Text, nullable=False, server_default=""),
+    Column("since", DateTime(timezone=True)),
+    Column("until", DateTime(timezone=True)),
+    Column("limits", Text, nullable=False, server_default=""),
+)
+
+
+def make(connection: Connection) -> None:
+    """Make all tables and views in the connection's current schema."""
+    shared = MetaData()
+    for table in tables.metadata.sorted_tables:
+        _shared(table, shared)
+    own.create_all(connection)
+    shared.create_all(connection)
+    for table in tables.metadata.sorted_tables:
+        names = ", ".join(f'"{column.name}"' for column in table.columns)
+        view = f'SELECT ledger, {names} FROM "all_{table.name}" WHERE ledger = {_NUMBER} WITH LOCAL CHECK OPTION'  # noqa: S608 - our own names
+        connection.exec_driver_sql(f'CREATE VIEW "{table.name}" AS {view}')
+    connection.execute(insert(schema_version).values(version=tables.VERSION))
+
+
+def version(connection: Connection) -> int | None:
+    """The version of the tables, or None if there are none."""
+    if connection.exec_driver_sql("SELECT to_regclass('schema_version')").scalar() is None:
+        return None
+    return connection.scalar(select(schema_version.c.version))
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the tables up to date. No version has changed them yet."""
+    connection.execute(update(schema_version).values(version=tables.VERSION))
+
+
+def _shared(table: Table, metadata: MetaData) -> None:
+    """The table for all ledgers. The number of the ledger comes first in every key and index."""
+    columns = [_column(column) for column in table.columns]
+    unique = [one for one in table.constraints if isinstance(one, UniqueConstraint)]
+    unique_columns = [(column.name,) for column in table.columns if column.unique]
+    keys = [*(tuple(column.name for column in one.columns) for one in unique), *unique_columns]
+    Table(
+        f"all_{table.name}",
+        metadata,
+        Column("ledger", BigInteger, nullable=False, server_default=text(_NUMBER)),
+        *columns,
+        PrimaryKeyConstraint("ledger", *(column.name for column in table.primary_key)),
+        *(UniqueConstraint("ledger", *key) for key in keys),
+        *(_index(index) for index in table.indexes),
+    )
+
+
+def _column(column: Column[Any]) -> Column[Any]:
+    number = isinstance(column.type, Integer)
+    makes_numbers = column.primary_key and number and column.autoincrement is not False
+    generated = [Identity()] if makes_numbers else []
+    kind: Any = BigInteger() if number else _TEXT if isinstance(column.type, Text) else column.type
+    default: Any = column.server_default
+    return Column(
+        column.name, kind, *generated, nullable=column.nullable, server_default=default.arg if default else None
+    )
+
+
+def _index(index: Index) -> Index:
+    where = index.dialect_options["sqlite"]["where"]
+    names = [column.name for column in index.columns]
+    if where is None:
+        return Index(f"all_{index.name}", "ledger", *names)
+    words = str(where.compile(compile_kwargs={"literal_binds": True, "include_table": False}))
+    return Index(f"all_{index.name}", "ledger", *names, postgresql_where=text(words))
