@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import click
 from markdown_it import MarkdownIt
 
 from jobs.cli import cli
@@ -61,9 +62,29 @@ def wrong_with_link(address, file):
     return None
 
 
+def commands_of(group=cli, name=""):
+    """The commands of the job by their names, such as `plan` or `ledger copy`."""
+    for word, one in group.commands.items():
+        if isinstance(one, click.Group):
+            yield from commands_of(one, f"{name}{word} ")
+        else:
+            yield f"{name}{word}", one
+
+
+def called_by(words, group=cli):
+    """The name of the command that these words call, and the command itself, or None if there is none."""
+    found, name = group, []
+    for word in words.split():
+        if not isinstance(found, click.Group):
+            break
+        name.append(word)
+        found = found.commands.get(word)
+    return " ".join(name), found
+
+
 def wrong_with_options(command, words):
     """The options in `words` that this command of the job does not have, or that no command has."""
-    mine = cli.commands[command].params if command else [one for each in cli.commands.values() for one in each.params]
+    mine = called_by(command)[1].params if command else [one for _, each in commands_of() for one in each.params]
     known = {option for param in (*mine, *cli.params) for option in param.opts} | {"--help", "--version"}
     known |= OTHERS_OPTIONS - known if not command else set()
     called = f"recover {command}" if command else "recover"
@@ -74,13 +95,12 @@ def wrong_with_options(command, words):
     ]
 
 
-def wrong_with_command(command, words):
+def wrong_with_command(first, words):
     """What is wrong with a use of the job's command line."""
-    if command.startswith("-"):
-        return [] if command in {"--version", "--help"} else [f"recover has no option {command}"]
-    if command not in cli.commands:
-        return [f"recover has no command {command}"]
-    return wrong_with_options(command, words)
+    if first.startswith("-"):
+        return [] if first in {"--version", "--help"} else [f"recover has no option {first}"]
+    command, found = called_by(f"{first} {words}")
+    return wrong_with_options(command, words) if found else [f"recover has no command {command}"]
 
 
 def wrong_with_code(code):

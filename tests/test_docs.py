@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
-from tests.docs import PROJECT, READMES, anchors_of, findings
+from tests.docs import PROJECT, READMES, anchors_of, called_by, commands_of, findings
 
 HERE = PROJECT / "data" / "README.md"
+ONE = click.Command("one", params=[click.Option(["--yes"])])
 
 
 @pytest.mark.parametrize("file", READMES, ids=lambda file: str(file.relative_to(PROJECT)))
@@ -59,3 +61,10 @@ def test_what_exists_is_accepted(text):
 def test_an_anchor_is_what_github_makes_of_its_heading():
     text = "# What `make` does, & why\n\nWords.\n\n## Same\n\n## Same\n"
     assert anchors_of(text) == ["what-make-does--why", "same", "same-1"]
+
+
+def test_a_command_in_a_group_is_known_by_both_words_and_by_its_own_options():
+    group = click.Group(commands={"plain": click.Command("plain"), "all": click.Group(commands={"one": ONE})})
+    assert [name for name, _ in commands_of(group)] == ["plain", "all one"]
+    assert called_by("all one DIR --yes", group) == ("all one", ONE)
+    assert called_by("all two", group) == ("all two", None)
