@@ -1,6 +1,7 @@
 """`make bench`: this job beside what people would use instead, against a stand-in API, in one run.
 
-The medians of some rounds as a table, their ratios to the one-hour script, and a picture of both. Other work on the
+The medians of some rounds as a table, their ratios to the one-hour script, and a picture of both; then the same for this
+job with its ledger in a file and in PostgreSQL. Other work on the
 machine moves the figures, but those of one run together: the ratios are what to compare.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.contenders import CONTENDERS, ONE_HOUR, OURS, PROJECT
+from tests.bench.databases import IN_DATABASE, IN_FILE, play_databases
 from tests.bench.picture import draw
 from tests.bench.scenarios import play_all, sizes_for
 
@@ -38,28 +40,36 @@ def main() -> int:
     for contender in CONTENDERS:
         if missing := contender.missing():
             say(f"{contender.name} is skipped: {', '.join(missing)} is not installed")
-    rows = []
+    rows: list[dict[str, object]] = []
+    engines: list[dict[str, object]] = []
     for number in range(1, options.rounds + 1):
         for contender in there:
             for scenario, figures in play_all(contender, sizes_for(contender), seed=number):
                 say(f"round {number}, {contender.name}, {scenario}: {told(figures)}")
                 rows.append({"contender": contender.name, **figures})
+    for number in range(1, options.rounds + 1):
+        for engine, figures in play_databases(number):
+            say(f"round {number}, {engine}: {told(figures)}")
+            engines.append({"contender": engine, **figures})
     # Not before: a process that is started counts what its starter holds into its own peak.
     import pandas as pd
 
     table = medians(pd.DataFrame(rows), [contender.name for contender in there])
     sys.stdout.write(as_markdown(table) + "\n")
+    if engines:
+        beside = medians(pd.DataFrame(engines), [IN_FILE, IN_DATABASE], IN_FILE)
+        sys.stdout.write(f"\n{as_markdown(beside)}\n")
     options.picture.parent.mkdir(exist_ok=True)
     options.picture.write_text(draw(table, _DRAWN, OURS), encoding="utf-8")
     return 0
 
 
-def medians(rows: pd.DataFrame, order: list[str]) -> pd.DataFrame:
-    """The median of each figure for each contender, and the ratios to the one-hour script where it is there."""
+def medians(rows: pd.DataFrame, order: list[str], to: str = ONE_HOUR) -> pd.DataFrame:
+    """The median of each figure for each contender, and the ratios to one of them where it is there."""
     table = rows.groupby("contender").median().reindex(order)
-    if ONE_HOUR in table.index:
+    if to in table.index:
         for column, ratio in _RATIOS.items():
-            table[ratio] = table[column] / table.loc[ONE_HOUR, column]
+            table[ratio] = table[column] / table.loc[to, column]
     return table
 
 

@@ -7,12 +7,12 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
@@ -29,12 +29,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Contender:
-    """`needs` are programs and modules; `command` makes the arguments for a manifest and a folder."""
+    """`needs` are programs and modules; `command` makes the arguments for a manifest and a folder; `settings` are variables
+    that it alone is told.
+    """
 
     name: str
     needs: tuple[str, ...]
     command: Callable[[Path, Path, Load], list[str]]
     results: str
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
         """What the machine lacks for it."""

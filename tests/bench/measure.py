@@ -76,7 +76,7 @@ def start(contender: Contender, base_url: str, installs: Path, folder: Path, loa
     with (folder / "said.txt").open("ab") as said:
         return subprocess.Popen(
             contender.command(installs, folder, load),
-            env=environment(base_url, folder, load),
+            env=environment(base_url, folder, load) | contender.settings,
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=said,

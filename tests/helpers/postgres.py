@@ -19,7 +19,7 @@ from sqlalchemy.engine import URL
 from tests.helpers.waiting import wait_until
 
 # Where Debian's package lays them; none is on the path.
-_FOUND = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+INSTALLED = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 PASSWORD = "pass-word/with+signs"
 
 
@@ -30,13 +30,16 @@ class Postgres:
     bin: Path
     folder: Path
     user: str
+    settings: tuple[str, ...] = ()
     url: str = ""
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def start(self):
         command = [self.bin / "postgres", "-D", self.folder / "data", "-k", self.folder, "-c", "listen_addresses="]
         self.process = subprocess.Popen(
-            [*command, "-c", "fsync=off", "-c", "log_destination=stderr"], user=self.user, stderr=subprocess.DEVNULL
+            [*command, *(word for one in self.settings for word in ("-c", one))],
+            user=self.user,
+            stderr=subprocess.DEVNULL,
         )
         wait_until(self._answers)
 
@@ -65,14 +68,14 @@ class Postgres:
 
 
 @contextmanager
-def postgres_server():
-    """A server for the block; the test is skipped where Debian's package `postgresql` is not installed."""
-    if not _FOUND:
+def postgres_server(*settings):
+    """A server for the block. It does not sync, unless it gets other `settings`; the test is skipped where Debian's package `postgresql` is not installed."""
+    if not INSTALLED:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
     # Its own path: a socket's may have 107 characters. PostgreSQL refuses to be run by root.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    server = Postgres(_FOUND[-1], folder, user)
+    server = Postgres(INSTALLED[-1], folder, user, settings or ("fsync=off",))
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, user)
