@@ -95,22 +95,23 @@ def user_columns(connection: Connection) -> tuple[str, ...]:
 
 def records(connection: Connection) -> Iterator[Record]:
     """Every install ever seen and every broken line, in manifest order. Installs that are no longer listed come last."""
-    listed = installs.c.position.is_not(None)
-    yield from _merged(connection, _WITH_DELIVERY.where(listed).order_by(installs.c.position), with_broken=True)
-    yield from _merged(connection, _WITH_DELIVERY.where(~listed).order_by(installs.c.id), with_broken=False)
+    return _in_order(connection, _WITH_DELIVERY)
 
 
 def failures(connection: Connection) -> Iterator[Record]:
     """The failed installs and the broken lines, in manifest order. Installs that are no longer listed come last."""
-    query = select(installs).where(installs.c.status == Status.FAILED)
-    listed = installs.c.position.is_not(None)
-    yield from _merged(connection, query.where(listed).order_by(installs.c.position), with_broken=True)
-    yield from _merged(connection, query.where(~listed).order_by(installs.c.id), with_broken=False)
+    return _in_order(connection, select(installs).where(installs.c.status == Status.FAILED))
 
 
 def layout_names(connection: Connection) -> dict[int, list[str]]:
     """The user's columns of every layout."""
     return {number: json.loads(text) for number, text in connection.execute(select(layouts.c.id, layouts.c.columns))}
+
+
+def _in_order(connection: Connection, query: Select[Any]) -> Iterator[Record]:
+    listed = installs.c.position.is_not(None)
+    yield from _merged(connection, query.where(listed).order_by(installs.c.position), with_broken=True)
+    yield from _merged(connection, query.where(~listed).order_by(installs.c.id), with_broken=False)
 
 
 def _merged(connection: Connection, query: Select[Any], *, with_broken: bool) -> Iterator[Record]:
