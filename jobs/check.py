@@ -83,8 +83,7 @@ class Question(Basis):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before the first request. None of it stops the check."""
-        open_pairs = too_open(self.manifest.path)
-        return (*self.apps.warnings, *([open_pairs] if open_pairs else []), *self.listed.warnings)
+        return (*self.apps.warnings, *too_open(self.manifest.path), *self.listed.warnings)
 
 
 @dataclass(frozen=True, slots=True)

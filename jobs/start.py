@@ -67,14 +67,8 @@ class Start(Basis):
             if left_out
             else []
         )
-        open_pairs = too_open(self.manifest.path) if self.manifest.with_old_pairs else ""
-        return (
-            *self.apps.warnings,
-            *words,
-            *([open_pairs] if open_pairs else []),
-            *self.noticed,
-            *self.messages.warnings,
-        )
+        open_pairs = too_open(self.manifest.path) if self.manifest.with_old_pairs else ()
+        return (*self.apps.warnings, *words, *open_pairs, *self.noticed, *self.messages.warnings)
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:

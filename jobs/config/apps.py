@@ -75,19 +75,20 @@ def load_apps(project: Path, environment: Mapping[str, str]) -> Apps:
     elif not apps.known and not apps.missing and not problems:
         todo = "set both in the environment or in .env (`make demo` needs none)"
         problems.append(Problem("are not set", "HIGHLEVEL_CLIENT_ID and HIGHLEVEL_CLIENT_SECRET", todo))
-    warnings += [w for secrets in (file, project / ".env") if (w := too_open(secrets))]
+    warnings += [*too_open(file), *too_open(project / ".env")]
     if problems:
         raise UserError(*problems)
     return Apps(apps.known, apps.missing, (*warnings, *apps.hints.values()), apps.hints)
 
 
-def too_open(file: Path) -> str:
-    """The warning that other users can read a file of secrets. '' if they cannot."""
+def too_open(file: Path) -> tuple[str, ...]:
+    """The warning that other users can read a file of secrets. Empty if they cannot."""
     try:
         mode = file.stat().st_mode
     except OSError:
-        return ""
-    return f"{file} holds secrets, and other users can read it: chmod 600 it" if mode & _READABLE_BY_OTHERS else ""
+        return ()
+    warning = f"{file} holds secrets, and other users can read it: chmod 600 it"
+    return (warning,) if mode & _READABLE_BY_OTHERS else ()
 
 
 def _entries(file: Path, problems: list[Problem]) -> list[tuple[str, dict[str, Any]]]:
@@ -154,7 +155,7 @@ def _secret(
             secret = file.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeError):
             return "", Problem(f"the file {file} cannot be read", place, "put the secret there")
-        warnings += [w for w in (too_open(file),) if w]
+        warnings += too_open(file)
         return secret, None if secret else Problem(f"the file {file} is empty", place, "put the secret there")
     secret = entry["client_secret"].rstrip("\r\n")
     return secret, None if secret else Problem("client_secret is empty", place, "put the secret there")
