@@ -153,7 +153,8 @@ class Rule:
     own: bool = False
 
 
-def _says(pattern: str) -> Callable[[str], object]:
+def says(pattern: str) -> Callable[[str], object]:
+    """A function that finds this pattern in a text, in upper or lower case."""
     return re.compile(pattern, re.IGNORECASE).search
 
 
@@ -177,25 +178,25 @@ _REFUSED = range(400, 500)
 _FAILED = range(400, 600)
 # HighLevel says "not yet supported by the IAM Service" for routes that are gone or do not take this kind of token.
 _IAM = r"not yet supported by the iam service"
-_REMOVED = _says(rf"\bcannot (?:get|post)\b|removed in version|endpoint has been removed|{_IAM}")
+_REMOVED = says(rf"\bcannot (?:get|post)\b|removed in version|endpoint has been removed|{_IAM}")
 
 RULES: tuple[Rule, ...] = (
     Rule(Cause.RATE_LIMITED, range(429, 430), _anything),
-    Rule(Cause.RECONNECT_REMOVED, _FAILED, _says(rf"API endpoint has been removed|{_IAM}"), _CODES),
-    Rule(Cause.LOCATION_INACTIVE, _FAILED, _says(r"location is not active")),
-    Rule(Cause.CREDENTIALS_REJECTED, _FAILED, _says(r"invalid client credentials|\binvalid_client\b"), _CODES),
+    Rule(Cause.RECONNECT_REMOVED, _FAILED, says(rf"API endpoint has been removed|{_IAM}"), _CODES),
+    Rule(Cause.LOCATION_INACTIVE, _FAILED, says(r"location is not active")),
+    Rule(Cause.CREDENTIALS_REJECTED, _FAILED, says(r"invalid client credentials|\binvalid_client\b"), _CODES),
     Rule(
         Cause.CODE_REJECTED,
         _FAILED,
-        _says(r"\binvalid_grant\b|authorization code (?:is invalid|has expired|not found)"),
+        says(r"\binvalid_grant\b|authorization code (?:is invalid|has expired|not found)"),
         _CODES,
     ),
     Rule(Cause.REQUEST_REFUSED, _REFUSED, _REMOVED, _REFRESH),
-    Rule(Cause.REFRESH_INVALID, _REFUSED, _says(r"\binvalid_grant\b|refresh token"), _REFRESH),
-    Rule(Cause.RECONNECT_REMOVED, range(404, 406), _says(r"cannot post\b"), _CODES),
-    Rule(Cause.RECONNECT_REMOVED, range(410, 411), _says(r"cannot post\b"), _CODES),
+    Rule(Cause.REFRESH_INVALID, _REFUSED, says(r"\binvalid_grant\b|refresh token"), _REFRESH),
+    Rule(Cause.RECONNECT_REMOVED, range(404, 406), says(r"cannot post\b"), _CODES),
+    Rule(Cause.RECONNECT_REMOVED, range(410, 411), says(r"cannot post\b"), _CODES),
     Rule(Cause.NOT_INSTALLED, _REFUSED, names_absence, own=True),
-    Rule(Cause.REQUEST_REFUSED, range(401, 402), _says(r"version header|api version")),
+    Rule(Cause.REQUEST_REFUSED, range(401, 402), says(r"version header|api version")),
     Rule(Cause.REFRESH_INVALID, range(401, 402), _anything, _REFRESH, own=True),
     Rule(Cause.AGENCY_REFUSED, range(401, 404), _anything, _AGENCY_CALLS, own=True),
     Rule(Cause.AGENCY_REFUSED, _REFUSED, _REMOVED, _AGENCY_CALLS),
@@ -235,7 +236,7 @@ class Closes(Enum):
 
 CLOSINGS: tuple[tuple[Closes, Stage, range, Callable[[str], object]], ...] = (
     (Closes.RUN, Stage.LOCATION_TOKEN, _REFUSED, _REMOVED),
-    (Closes.AGENCY, Stage.LOCATION_TOKEN, range(401, 402), _says(r"this scope|user type mismatch|invalid jwt|expired")),
+    (Closes.AGENCY, Stage.LOCATION_TOKEN, range(401, 402), says(r"this scope|user type mismatch|invalid jwt|expired")),
     (Closes.RUN, Stage.REFRESH, _REFUSED, _REMOVED),
 )
 

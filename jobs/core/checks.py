@@ -5,11 +5,11 @@ A check asks for the account itself, with its own token. It proves only that tok
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from jobs.core.causes import says
 from jobs.core.model import Answer, Cause
 
 if TYPE_CHECKING:
@@ -49,18 +49,14 @@ class Rule:
     says: Callable[[str], object]
 
 
-def _says(pattern: str) -> Callable[[str], object]:
-    return re.compile(pattern, re.IGNORECASE).search
-
-
 _NO = frozenset({401, 403})
 
 # The first match wins. Answers without a match say nothing about the token: 429, 5xx, other 4xx, a firewall's page.
 RULES: tuple[Rule, ...] = (
-    Rule(Check.ALIVE, _NO, _says(r"not authorized for this scope")),
+    Rule(Check.ALIVE, _NO, says(r"not authorized for this scope")),
     # This is about the call, not the token: the route is closed, or its version is not known.
-    Rule(Check.UNKNOWN, _NO, _says(r"not yet supported by the iam service|version header|api version")),
-    Rule(Check.REFUSED, _NO, _says("")),
+    Rule(Check.UNKNOWN, _NO, says(r"not yet supported by the iam service|version header|api version")),
+    Rule(Check.REFUSED, _NO, says("")),
 )
 _BY_CAUSE = {Cause.WRONG_ACCOUNT: Check.REFUSED}
 
