@@ -12,6 +12,7 @@ from jobs.core.formula_guard import under
 from jobs.core.secret import STARS
 from jobs.ledger.reads import broken_record, layout_names, streamed
 from jobs.ledger.tables import SAME_INSTALL, broken, installs, listed, torn
+from jobs.manifest.layout import IDS
 from jobs.manifest.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 500
 _STARRED = listed.c.cells.contains(json.dumps(STARS))
-_IDS = ("location_id", "company_id", "client_id")
 
 
 def keep_known_cells(connection: Connection, columns: Sequence[str]) -> None:
@@ -58,10 +58,10 @@ def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
         if seen == record:
             with_own_stars[shown] += 1  # The user wrote these stars, so the line stays as it is.
             continue
-        same = [torn.c[name] == value for name, value in zip((*_IDS, "cells"), shown, strict=True)]
+        same = [torn.c[name] == value for name, value in zip((*IDS, "cells"), shown, strict=True)]
         one = select(torn.c.position).where(*same).order_by(torn.c.position).limit(1).offset(with_own_stars[shown])
         cells = json.dumps(under(columns, record.cells), ensure_ascii=False)
-        known = dict(zip(_IDS, _ids(record), strict=True))
+        known = dict(zip(IDS, _ids(record), strict=True))
         change = update(torn).where(torn.c.position == one.scalar_subquery())
         connection.execute(change.values(cells=cells, **known))
 

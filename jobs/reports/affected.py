@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.model import Broken, Level, Row
-from jobs.manifest.layout import ROW_AS_READ
+from jobs.manifest.layout import IDS, ROW_AS_READ
 from jobs.manifest.redaction import Redactor
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jobs.core.checks import Check
 
 CHECK = "check"
-_IDS = ("location_id", "company_id", "client_id")
 _TOKENS = ("access_token", "refresh_token")
 
 
@@ -41,7 +40,7 @@ class AffectedList:
         self._places = [place for place, name in enumerate(shape.columns) if name != CHECK]
         names = [shape.columns[place] for place in self._places]
         self._names = [*names, *([ROW_AS_READ] if shape.with_lines and ROW_AS_READ not in names else [])]
-        self._writer.writerow([*_IDS, CHECK, *(_TOKENS if shape.with_tokens else ()), *self._names])
+        self._writer.writerow([*IDS, CHECK, *(_TOKENS if shape.with_tokens else ()), *self._names])
 
     @property
     def starred(self) -> tuple[str, ...]:
@@ -60,7 +59,7 @@ class AffectedList:
 
     def _ids(self, row: Row | Broken) -> list[str]:
         if isinstance(row, Broken):  # It may hold anything as an id.
-            return self._seen([*zip(_IDS, (row.location_id, row.company_id, row.client_id), strict=True)])
+            return self._seen([*zip(IDS, (row.location_id, row.company_id, row.client_id), strict=True)])
         location = row.account_id if row.level is Level.SUB_ACCOUNT else ""
         return [location, row.company_id, row.client_id]
 
