@@ -15,6 +15,7 @@ from jobs.config.settings import load_settings
 from jobs.core.clock import utc, utc_now
 from jobs.core.errors import Exit, refuse
 from jobs.ledger import deliveries
+from jobs.ledger.engines import Purpose
 from jobs.ledger.reads import user_columns
 from jobs.ledger.refusals import usual_wait
 from jobs.recovery.stop import Stop
@@ -55,7 +56,7 @@ def deliver(
         held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
         ledger = place.open(usual_wait(terminal.waits), holder)
         held.callback(ledger.close)
-        columns = ledger.ask(user_columns)
+        columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)
         check_target(settings.deliver, columns, known)
         courier = courier_for(settings, ledger, known, columns)
         assert courier is not None
@@ -80,7 +81,7 @@ def test(folder: Path, project: Path, environment: Mapping[str, str], say: Calla
     place = place_of(project, environment, folder)
     place.must_exist()
     with place.reading() as ledger:
-        columns = ledger.ask(user_columns)
+        columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)
     tested = test_target(settings.deliver, columns, known, project)
     for line in tested.lines:
         say(line)
@@ -91,11 +92,11 @@ def _line_up(ledger: Ledger, again: Sequence[str] | None, folder: Path) -> None:
     """Line up the pairs to hand over now: those of the named accounts only, or all that wait."""
     if again is not None and not again:
         return
-    found = ledger.write(partial(deliveries.hand_over_again, account_ids=again))
+    found = ledger.write(partial(deliveries.hand_over_again, account_ids=again), Purpose.BULK)
     if again is not None and (missing := [account for account in again if account not in found]):
         raise refuse(f"has no pair in {folder}", missing[0], "look up the id in results.csv")
     if again is not None:
-        ledger.write(partial(deliveries.leave_others, account_ids=again))
+        ledger.write(partial(deliveries.leave_others, account_ids=again), Purpose.BULK)
 
 
 def courier_for(
@@ -110,7 +111,7 @@ def courier_for(
     from jobs.outgoing.deliver.store import Store
 
     own = ledger.write(partial(deliveries.ledger_id, fresh=secrets.token_hex(4)))
-    ledger.write(deliveries.take_over)
+    ledger.write(deliveries.take_over, Purpose.BULK)
     ledger.delivers = True
     wanted, retry = settings.deliver, settings.retry
     policy = Policy(

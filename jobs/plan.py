@@ -10,6 +10,7 @@ from jobs.core.causes import ADVICE
 from jobs.core.clock import duration, utc
 from jobs.core.model import Cause
 from jobs.ledger.deliveries import how_many_wait
+from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -58,7 +59,9 @@ def _with_deliveries(plan: Plan, start: Start, ledger: Ledger) -> Plan:
         return plan
     from jobs.outgoing.deliver.opening import where  # slow to import, and needed only with a target
 
-    return replace(plan, deliver_to=where(start.settings.deliver), undelivered=ledger.ask(how_many_wait))
+    return replace(
+        plan, deliver_to=where(start.settings.deliver), undelivered=ledger.ask(how_many_wait, Purpose.ONE_MOMENT)
+    )
 
 
 def _deliveries(plan: Plan) -> Iterator[str]:
@@ -79,7 +82,7 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
     place = Place(output, start.base_url, start.settings.ledger)
     with place.reading() as ledger:
         if place.exists():
-            ledger.ask(partial(refuse_unknown_tokens, folder=output))
+            ledger.ask(partial(refuse_unknown_tokens, folder=output), Purpose.ONE_MOMENT)
         with ledger.looking_ahead() as manifest:
             count = manifest.stage(with_apps(start.manifest.rows(), start.apps))
             groups = manifest.staged(before)

@@ -17,6 +17,7 @@ from jobs.core.model import Cause, Failed, Recovered, Run, ThisRun
 from jobs.deliver import courier_for, end_courier, hand_over_rest
 from jobs.ledger.counts import as_it_stands, count_pairs, recovery_ages
 from jobs.ledger.deliveries import free, let_tries_go_first
+from jobs.ledger.engines import Purpose
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
@@ -104,7 +105,7 @@ def _open_courier(start: Start, ledger: Ledger) -> Courier | None:
     """What hands pairs over beside the run, under way; None without a target."""
     courier = courier_for(start.settings, ledger, start.environment, start.manifest.columns)
     if courier is not None:
-        ledger.write(let_tries_go_first)
+        ledger.write(let_tries_go_first, Purpose.BULK)
         courier.start()
     return courier
 
@@ -119,7 +120,7 @@ def _tell_deliveries(courier: Courier | None, terminal: Terminal) -> None:
 def _deliver_rest(courier: Courier | None, ledger: Ledger, stop: Stop, terminal: Terminal) -> None:
     """Hand over what still waits, now that nothing is tried any more."""
     if courier is not None:
-        ledger.write(free)
+        ledger.write(free, Purpose.BULK)
         for _ in hand_over_rest(courier, stop.ends_delivery):
             terminal.delivering(courier)
         terminal.handed_over(courier)
@@ -168,7 +169,7 @@ def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tu
     make_room = held.enter_context(reserve(folder))
     ledger = place.open(usual_wait(terminal.waits), holder, start.needed)
     held.callback(ledger.close)
-    ledger.ask(partial(refuse_unknown_tokens, folder=folder))
+    ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
     hold_apps(held, start, start.needed, holder)
     refuse_few_descriptors()
     return ledger, make_room
@@ -193,7 +194,7 @@ def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began:
     run = Run(
         uuid4().hex, start.manifest.path_in_reports, start.base_url, began, this_run=this_run, recovered_before=before
     )
-    run = ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows))
+    run = ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows), Purpose.ONE_MOMENT)
     ledger.save_run(run)
     return run
 
@@ -204,7 +205,7 @@ def _opening(
     """What a person is told before the first request."""
     to_do = sum(todo.values())
     to_try = to_do if options.limit is None else min(to_do, options.limit)
-    ages = ledger.ask(partial(recovery_ages, before=options.recovered_before))
+    ages = ledger.ask(partial(recovery_ages, before=options.recovered_before), Purpose.ONE_MOMENT)
     pace = start.settings.pace.requests_per_second
     before = options.recovered_before
     return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, options.causes, before)
@@ -242,7 +243,7 @@ def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
 def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
     """The run with the installs counted as they stand now, or as they stood at its start if the disk cannot be read."""
     try:
-        return ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows))
+        return ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows), Purpose.ONE_MOMENT)
     except OSError as error:
         if (refused := problem_of(error)) is None:
             raise

@@ -9,6 +9,7 @@ __all__ = [
     "changes",
     "counts",
     "deliveries",
+    "engines",
     "enrolment",
     "failed_set",
     "lease",

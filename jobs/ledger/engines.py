@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
     from sqlalchemy.sql.compiler import SQLCompiler
 
+BLAME = "blame"
+"""The name of what a connection to PostgreSQL knows: how to turn an error of the driver into an AwayError, if it is one."""
 _USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
 
 
@@ -29,8 +31,14 @@ class Purpose(StrEnum):
     """What a transaction is for. The engine begins it accordingly."""
 
     WRITE = "write"  # It is exclusive from its first statement on.
+    BULK = "bulk"  # The same, and it may take long: nothing is sent meanwhile.
     ONE_MOMENT = "one moment"  # It sees the ledger as it is at its first query, even if others write meanwhile.
     READ = "read"
+
+    @property
+    def writes(self) -> bool:
+        """Whether the transaction is committed at its end."""
+        return self in {Purpose.WRITE, Purpose.BULK}
 
 
 @contextmanager
@@ -38,7 +46,7 @@ def transaction(engine: Engine, purpose: Purpose) -> Iterator[Connection]:
     """A connection in a transaction. One that writes is committed at the end of the block, or rolled back by an exception."""
     with engine.connect().execution_options(purpose=purpose) as connection:
         yield connection
-        if purpose is Purpose.WRITE:
+        if purpose.writes:
             connection.commit()
 
 
@@ -119,9 +127,17 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     names = [*rows[0]]
     columns = ", ".join(f'"{name}"' for name in names)
     cursor: Any = connection.connection.cursor()
-    with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row([row[name] for name in names])
+    blame = connection.info[BLAME]
+    try:
+        with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row([row[name] for name in names])
+    except connection.dialect.loaded_dbapi.Error as error:
+        # SQLAlchemy does not know COPY, so it does not hear of its errors either.
+        if away := blame(error):
+            connection.invalidate()
+            raise away from None
+        raise
 
 
 @contextmanager

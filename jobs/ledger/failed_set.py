@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from jobs.core.model import Status
+from jobs.ledger.engines import Purpose
 from jobs.ledger.refusals import UnwritableError
 from jobs.ledger.tables import broken, installs, remember, remembered
 
@@ -23,7 +24,7 @@ _NONE = hashlib.sha256().hexdigest()
 def failed_set_changed(ledger: Ledger) -> bool:
     """Whether the failed installs are different from those of the last call. Saves a fingerprint for the next call."""
     try:
-        return ledger.write(_changed)
+        return ledger.write(_changed, Purpose.BULK)
     except UnwritableError:
         return True  # If the disk refuses the write, that is news too.
 

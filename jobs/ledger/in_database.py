@@ -152,11 +152,12 @@ def open_in_database(
     keys = [LeaseKey(base_url, client_id, "") for client_id in client_ids] + [LeaseKey(base_url, "", name)]
     leases = Leases(database, keys, settings.lease_seconds, settings.patience_seconds, holder)
     with _refusing(database):
-        with transaction(engine, Purpose.WRITE) as connection:
+        with transaction(engine, Purpose.BULK) as connection:
             make_ready(connection, database)
             session.ledger = found_or_made(connection, name, base_url, database.shown)
         leases.take()
         session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
+        session.reachable = leases.reachable
         with transaction(engine, Purpose.WRITE) as connection:
             mine = update(ledgers).where(ledgers.c.id == session.ledger)
             connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))

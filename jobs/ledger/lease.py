@@ -97,11 +97,15 @@ class Leases:
         """Whether this run may send: its leases are certain to be its own now."""
         return not self.lost and clock() < self.valid_until
 
+    def reachable(self) -> bool:
+        """Whether the database has renewed the leases within the patience."""
+        return clock() < self.valid_until + self._patience
+
     def problem(self) -> Problem | None:
         """Why the run must stop: the leases are lost, or could not be renewed for longer than the patience. Else None."""
         if self.lost:
             return lost(self._database)
-        if clock() < self.valid_until + self._patience:
+        if self.reachable():
             return None
         return Problem("did not renew the lease", self._database.shown, "see that it is up, then run this again")
 

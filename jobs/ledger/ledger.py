@@ -66,32 +66,32 @@ class Ledger:
         self.engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
+    def _transaction(self, purpose: Purpose) -> Iterator[Connection]:
         """A block that writes. It does nothing if another program holds the ledger."""
-        with self._writing, transaction(self.engine, Purpose.WRITE) as connection:
+        with self._writing, transaction(self.engine, purpose) as connection:
             yield connection
 
     def at_one_moment(self) -> AbstractContextManager[Connection]:
         """A connection that sees the ledger as it is at its first query, even if others write meanwhile."""
         return transaction(self.engine, Purpose.ONE_MOMENT)
 
-    def ask(self, question: Callable[[Connection], _T]) -> _T:
-        """What `question` reads. Any thread may ask."""
+    def ask(self, question: Callable[[Connection], _T], purpose: Purpose = Purpose.READ) -> _T:
+        """What `question` reads. Any thread may ask. `purpose`: a question that may take long asks at `ONE_MOMENT`."""
 
         def once() -> _T:
-            with transaction(self.engine, Purpose.READ) as connection:
+            with transaction(self.engine, purpose) as connection:
                 return question(connection)
 
         return self.wait.for_database(once)
 
-    def write(self, act: Callable[[Connection], _T]) -> _T:
+    def write(self, act: Callable[[Connection], _T], purpose: Purpose = Purpose.WRITE) -> _T:
         """What `act` returns, which writes; synced when it returns. Any thread may do so. Raises UnwritableError.
 
         If the answer of a database to a commit is lost, `act` is done twice.
         """
 
         def once() -> _T:
-            with self._transaction() as connection:
+            with self._transaction(purpose) as connection:
                 return act(connection)
 
         return self.wait.for_database(once)
@@ -99,7 +99,7 @@ class Ledger:
     @contextmanager
     def enrolling(self) -> Iterator[Enrolment]:
         """A manifest that is taken in when the block ends, or not at all."""
-        with self._transaction() as connection:
+        with self._transaction(Purpose.BULK) as connection:
             yield Enrolment(connection, self.scratch)
             tables.temporary.drop_all(connection)
 

@@ -18,20 +18,28 @@ from sqlalchemy.pool import QueuePool
 
 from jobs.core.errors import Problem, refuse
 from jobs.core.secret import Secret, plain, scrub
-from jobs.ledger.engines import Purpose, purpose_of
+from jobs.ledger.answers import Connection as Driver
+from jobs.ledger.engines import BLAME, Purpose, purpose_of
 from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.ledger.shared_tables import LEDGER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Engine, ExceptionContext
 
 _URL = "RECOVERY_LEDGER__URL"
 _SAFE = {"require", "verify-ca", "verify-full"}
 _MOST_WORDS = 200
 _SHORTEST_CONNECT = 2  # Seconds; libpq takes no less.
+_LONGEST_SECONDS = 600.0  # What takes long is waited for this long by those who have no lease that tells more.
 # Classes and codes of PostgreSQL that pass by themselves or that the server's operator can end.
-_AWAY = ("08", "53", "57", "58", "40", "25006", "25P03", "55P03", "28", "XX")
+_AWAY = ("08", "53", "57", "58", "40", "25006", "25P03", "55P03", "28", "3F000", "42501", "42P01", "XX")
+_SHORT = {Purpose.WRITE, Purpose.READ}
 _TODO = {
+    "3F000": "bring back its schema",
+    "42501": "give the user its rights back",
+    "42P01": "bring back its tables",
     "25006": "it only reads: point the URL to the primary, or end the maintenance",
     "53100": "free space on the server's disk",
     "53300": "end other connections, or raise max_connections",
@@ -47,9 +55,9 @@ class Database:
     schema: str
     seconds: float
 
-    def connect(self) -> psycopg.Connection[Any]:
-        """A new connection. Raises psycopg's errors."""
-        return psycopg.connect(
+    def connect(self) -> Driver:
+        """A new connection, which waits `seconds` for each answer. Raises psycopg's errors."""
+        connection = Driver.connect(
             _plain(self.url),
             connect_timeout=max(_SHORTEST_CONNECT, ceil(self.seconds)),
             tcp_user_timeout=ceil(self.seconds * 1000),
@@ -57,6 +65,12 @@ class Database:
             # A statement prepared on one of a pooler's connections is unknown on the next.
             prepare_threshold=None,
         )
+        connection.gives_up = self.is_away
+        return connection
+
+    def is_away(self, waited: float) -> bool:
+        """Whether a server is away that has not answered for so many seconds."""
+        return waited >= self.seconds
 
     @property
     def shown(self) -> str:
@@ -72,13 +86,24 @@ class Database:
 
 @dataclass(slots=True)
 class Session:
-    """What every transaction of a run brings along: the number of its ledger, and the leases that it proves."""
+    """What every transaction of a run brings along: the number of its ledger, and the leases that it proves.
+
+    `reachable`: whether the leases are renewed, so that the server answers, whatever takes long.
+    """
 
     database: Database
     ledger: int = 0
     token: str = ""
     leases: int = 0
     idle_seconds: float = 0.0
+    reachable: Callable[[], bool] = lambda: False
+
+    def gives_up(self, purpose: Purpose) -> Callable[[float], bool]:
+        """When a transaction gives up on a server that does not answer."""
+        if purpose in _SHORT:
+            return self.database.is_away
+        longest = self.database.seconds if self.leases else _LONGEST_SECONDS
+        return lambda waited: waited >= longest and not self.reachable()
 
 
 def check_url(url: Secret) -> None:
@@ -115,11 +140,14 @@ def _begin(session: Session, connection: Connection) -> None:
     The lock on the leases' rows keeps another run from taking over in the middle. A renewal does not wait for it.
     """
     purpose = purpose_of(connection)
+    driver: Any = connection.connection.driver_connection
+    driver.gives_up = session.gives_up(purpose)
+    connection.info[BLAME] = partial(_away, session.database)
     if purpose is Purpose.ONE_MOMENT:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     columns = [f"set_config('search_path', %s, true), set_config('{LEDGER}', %s, true)"]
     values: list[Any] = [session.database.schema, str(session.ledger)]
-    proves = purpose is Purpose.WRITE and session.leases
+    proves = purpose.writes and session.leases
     if proves:
         columns.append("set_config('idle_in_transaction_session_timeout', %s, true)")
         held = f'SELECT FROM "{session.database.schema}".leases WHERE token = %s FOR KEY SHARE'
@@ -139,8 +167,12 @@ def lost(database: Database) -> Problem:
 def blame_the_database(database: Database, context: ExceptionContext) -> None:
     """Raise AwayError if the server or the way to it is at fault. A bug of ours stays as it is."""
     error = context.original_exception
-    if isinstance(error, psycopg.Error) and is_away(error):
-        raise AwayError(problem_of(database, error)) from None
+    if isinstance(error, psycopg.Error) and (away := _away(database, error)):
+        raise away from None
+
+
+def _away(database: Database, error: psycopg.Error) -> AwayError | None:
+    return AwayError(problem_of(database, error)) if is_away(error) else None
 
 
 def is_away(error: psycopg.Error) -> bool:

@@ -110,7 +110,7 @@ def prepare(engine: Engine, path: Path, scratch: Path, wait: Wait, *pragmas: str
     event.listen(engine, "handle_error", partial(_blame_the_disk, path, scratch))
 
 
-_BEGINS = {Purpose.WRITE: "BEGIN IMMEDIATE", Purpose.ONE_MOMENT: "BEGIN"}
+_BEGINS = {Purpose.WRITE: "BEGIN IMMEDIATE", Purpose.BULK: "BEGIN IMMEDIATE", Purpose.ONE_MOMENT: "BEGIN"}
 
 
 def _begin(connection: Connection) -> None:

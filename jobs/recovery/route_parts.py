@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from jobs.core.clock import Clocks, utc, utc_now
 from jobs.core.model import Answer, Level, Recovered, Route, Status
+from jobs.ledger.engines import Purpose
 from jobs.ledger.tables import installs
 from jobs.recovery.agency_answers import AgencyAnswers
 from jobs.recovery.agency_route import AgencyRoute
@@ -35,7 +36,9 @@ def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> AgencyTokens:
     """The agencies with a valid pair, from the manifest and the ledger, if the run's routes may use them."""
     bearers = AgencyTokens(ledger.scratch)
     if Route.AGENCY in routes:
-        ledger.ask(lambda connection: bearers.add_all(known_bearers(connection, ledger.scratch, utc())))
+        ledger.ask(
+            lambda connection: bearers.add_all(known_bearers(connection, ledger.scratch, utc())), Purpose.ONE_MOMENT
+        )
     return bearers
 
 
@@ -81,7 +84,10 @@ def _route_left(
     """Whether another route than Reconnect may serve any install that is lined up for an app."""
     companies = bearers.companies(client_id) if Route.AGENCY in routes and Route.AGENCY not in closed else []
     refresh = Route.REFRESH in routes and Route.REFRESH not in closed
-    return ledger.ask(lambda connection: may_serve(connection, ledger.scratch, client_id, companies, refresh=refresh))
+    return ledger.ask(
+        lambda connection: may_serve(connection, ledger.scratch, client_id, companies, refresh=refresh),
+        Purpose.ONE_MOMENT,
+    )
 
 
 def _standing(ledger: Ledger, agency: AgencyKey) -> Status | None:

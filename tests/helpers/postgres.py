@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,9 +54,22 @@ class Postgres:
             cursors = [connection.execute(statement) for statement in statements]
             return cursors[-1].fetchall() if cursors[-1].description else []
 
-    def freeze(self, pid):
-        """Stop one of its processes, as a server that hangs."""
-        os.kill(pid, signal.SIGSTOP)
+    @contextmanager
+    def frozen(self):
+        """During the block it keeps all connections open and says nothing."""
+        pids = [
+            row[0] for row in self.execute("select pid from pg_stat_activity where backend_type = 'client backend'")
+        ]
+        # A stopped parent starts no process for a new connection either, though the system accepts it.
+        stopped = [self.process.pid, *(pid for pid in pids if Path(f"/proc/{pid}").exists())]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(stopped):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def _answers(self):
         assert self.process.poll() is None, "it did not start"
