@@ -54,7 +54,7 @@ def deliver(
     with ExitStack() as held:
         holder = f"`recover deliver`, which began {utc_now()}"
         held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
-        ledger = place.open(usual_wait(terminal.waits), holder)
+        ledger = place.open(usual_wait(terminal.waits), "`recover deliver`")
         held.callback(ledger.close)
         columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)
         check_target(settings.deliver, columns, known)

@@ -39,7 +39,7 @@ def purge(
     place.must_exist()
     with ExitStack() as held:
         held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
-        ledger = place.open(usual_wait(say), holder)
+        ledger = place.open(usual_wait(say), "`recover purge`")
         held.callback(ledger.close)
         lost = ledger.ask(purging.undelivered, Purpose.ONE_MOMENT) if everything else 0
         if lost:

@@ -159,7 +159,8 @@ def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, code: Exi
 
 def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:
     """The ledger, and what frees the disk space that was reserved. The folder and the apps are locked."""
-    folder, holder = place.folder, f"the run on {start.manifest.path} that began {utc_now()}"
+    folder, me = place.folder, f"the run on {start.manifest.path}"
+    holder = f"{me} that began {utc_now()}"
     held.enter_context(hold(folder / LOCK, str(folder), holder))
     refuse_folders(folder, REPORTS)
     for warning in warnings_of(folder):
@@ -167,7 +168,7 @@ def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tu
     with alone(folder, patience_for_reports(terminal.waits)):
         clear_left_behind(folder)
     make_room = held.enter_context(reserve(folder))
-    ledger = place.open(usual_wait(terminal.waits), holder, start.needed)
+    ledger = place.open(usual_wait(terminal.waits), me, start.needed)
     held.callback(ledger.close)
     ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
     hold_apps(held, start, start.needed, holder)

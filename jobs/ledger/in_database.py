@@ -22,6 +22,7 @@ from jobs.ledger.refusals import AwayError, usual_wait
 from jobs.ledger.scratch import Scratch
 from jobs.ledger.shared_tables import ledgers
 from jobs.ledger.sqlite import folder_for_temporary_files, prepare
+from jobs.system.lock_holders import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -150,7 +151,7 @@ def open_in_database(
     name, database = name_of(settings, folder), database_of(settings)
     engine, session = connected(database)
     keys = [LeaseKey(base_url, client_id, "") for client_id in client_ids] + [LeaseKey(base_url, "", name)]
-    leases = Leases(database, keys, settings.lease_seconds, settings.patience_seconds, holder)
+    leases = _leases(settings, database, keys, holder)
     with _refusing(database):
         with transaction(engine, Purpose.BULK) as connection:
             make_ready(connection, database)
@@ -162,6 +163,28 @@ def open_in_database(
             mine = update(ledgers).where(ledgers.c.id == session.ledger)
             connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))
     return _ledger(engine, settings, folder, wait, leases)
+
+
+def take_leases(settings: LedgerSettings, base_url: str, client_ids: Iterable[str], holder: str) -> Leases:
+    """The leases of these apps, which `holder` has until they are given back. Raises UserError, with exit 11 if another run
+    has one.
+    """
+    database = database_of(settings)
+    engine, _ = connected(database)
+    leases = _leases(settings, database, [LeaseKey(base_url, client_id, "") for client_id in client_ids], holder)
+    try:
+        with _refusing(database):
+            with transaction(engine, Purpose.WRITE) as connection:
+                make_ready(connection, database)
+            leases.take()
+    finally:
+        engine.dispose()
+    return leases
+
+
+def _leases(settings: LedgerSettings, database: Database, keys: list[LeaseKey], holder: str) -> Leases:
+    who = f"{this_process()} ({holder})"
+    return Leases(database, keys, settings.lease_seconds, settings.patience_seconds, who)
 
 
 def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait) -> Ledger:

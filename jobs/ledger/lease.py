@@ -3,6 +3,9 @@
 A lease is a row with an epoch that grows with each holder. It is taken and renewed by the database's clock. Its holder
 counts from before it asked, on a clock that goes on while the machine sleeps: it never believes longer than the database
 does. The thread that renews has its own connection and shares nothing with the work.
+
+What an app used of its limits is kept beside its lease, with each renewal and at the end. The next holder, on whatever
+machine, goes on from there. Its age is measured by the database's clock, because the clocks of machines differ.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import psycopg
+from msgspec import DecodeError, json
 
 from jobs.core.errors import Exit, Problem, refuse
 from jobs.ledger.postgres import lost
+from jobs.pace.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jobs.ledger.postgres import Database
 
@@ -57,22 +62,36 @@ class Shown(NamedTuple):
 
 
 _KEY = "base_url = %s AND client_id = %s AND ledger = %s"
+_NEW = "INSERT INTO leases (base_url, client_id, ledger) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+_BEFORE = f"""
+SELECT token, limits, extract(epoch FROM clock_timestamp() - limits_at)::float,
+    extract(epoch FROM clock_timestamp() - until)::float
+FROM leases WHERE {_KEY}"""  # noqa: S608 - our own words
 _TAKE = f"""
 UPDATE leases SET epoch = epoch + 1, token = %s, holder = %s, since = clock_timestamp(),
-    until = clock_timestamp() + make_interval(secs => %s)
+    until = clock_timestamp() + make_interval(secs => %s), limits = %s, limits_at = clock_timestamp()
 WHERE {_KEY}"""  # noqa: S608 - our own words
-_LIVE = "token <> '' AND until > clock_timestamp()"
+_HELD = "token <> ''"
+_LIVE = f"{_HELD} AND until > clock_timestamp()"
 _SHOW = f"""
 SELECT base_url, client_id, ledger, epoch, holder, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
     to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), {_LIVE}
 FROM leases"""  # noqa: S608 - our own words
-_RENEW = "UPDATE leases SET until = clock_timestamp() + make_interval(secs => %s) WHERE token = %s"
-_GIVE_BACK = "UPDATE leases SET token = '', until = clock_timestamp() WHERE token = %s"
+_USED = """limits = coalesce(%(used)s::jsonb ->> client_id, limits),
+    limits_at = CASE WHEN %(used)s::jsonb ? client_id THEN clock_timestamp() ELSE limits_at END"""
+_RENEW = f"""
+UPDATE leases SET until = clock_timestamp() + make_interval(secs => %(seconds)s), {_USED}
+WHERE token = %(token)s"""  # noqa: S608 - our own words
+_GIVE_BACK = f"UPDATE leases SET token = '', until = clock_timestamp(), {_USED} WHERE token = %(token)s"  # noqa: S608 - our own words
+_BREAK = f"""
+UPDATE leases SET token = '', until = clock_timestamp(), limits = %s, limits_at = clock_timestamp()
+WHERE {_KEY}"""  # noqa: S608 - our own words
 
 
 class Leases:
     """The leases of one run, taken and renewed for `seconds` each time. After that, a run waits `patience` seconds to have them
-    again. `looked_after` is called after each renewal, done or not, from the thread that renews.
+    again. `looked_after` is called after each renewal, done or not, from the thread that renews. `used` says what each app
+    has used of its limits.
     """
 
     def __init__(
@@ -85,10 +104,13 @@ class Leases:
         self._holder = holder
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._before: dict[str, Usage] = {}
+        self._taken_at = 0.0
         self.token = uuid4().hex
         self.valid_until = 0.0
         self.lost = False
         self.looked_after: Callable[[], None] = lambda: None
+        self.used: Callable[[], Mapping[str, Usage]] = dict
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -105,9 +127,15 @@ class Leases:
         """Why the run must stop: the leases are lost, or could not be renewed for longer than the patience. Else None."""
         if self.lost:
             return lost(self._database)
-        if self.reachable():
-            return None
+        return None if self.reachable() else self.late()
+
+    def late(self) -> Problem:
+        """What to say if the leases could not be renewed in time."""
         return Problem("did not renew the lease", self._database.shown, "see that it is up, then run this again")
+
+    def used_before(self) -> dict[str, Usage]:
+        """What each app has used before, as it counts now."""
+        return {client_id: used.later(clock() - self._taken_at) for client_id, used in self._before.items()}
 
     def take(self) -> None:
         """Take all leases, or none, and keep them from now on.
@@ -115,17 +143,19 @@ class Leases:
         Raises UserError with exit 11 if another run has one, and psycopg's errors.
         """
         began = clock()
-        with self._connected() as connection:
+        with connected(self._database) as connection:
             self._refuse_held(connection)  # First without a lock: whoever holds one must not wait for us.
             for key in self._keys:
-                new = "INSERT INTO leases (base_url, client_id, ledger) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
-                connection.execute(new, key)
+                connection.execute(_NEW, key)
                 # This lock waits for a write of the last holder that is still under way.
                 connection.execute(f"SELECT FROM leases WHERE {_KEY} FOR UPDATE", key)
             self._refuse_held(connection)
             for key in self._keys:
-                connection.execute(_TAKE, (self.token, self._holder, self._seconds, *key))
-        self.valid_until = began + self._seconds
+                used = _usage(connection, key)
+                connection.execute(_TAKE, (self.token, self._holder, self._seconds, _as_text(used), *key))
+                if key.client_id:
+                    self._before[key.client_id] = used
+        self.valid_until, self._taken_at = began + self._seconds, clock()
         self._thread.start()
 
     def give_back(self) -> None:
@@ -133,24 +163,18 @@ class Leases:
         self._ends.set()
         self._thread.join(_LAST_SECONDS)
         self.valid_until = 0.0
-        with suppress(psycopg.Error), self._connected() as connection:
-            connection.execute(_GIVE_BACK, (self.token,))
+        with suppress(psycopg.Error), connected(self._database) as connection:
+            connection.execute(_GIVE_BACK, {"token": self.token, "used": self._used_as_text()})
 
-    def _connected(self) -> psycopg.Connection[Any]:
-        """A connection in a transaction, which ends with the block."""
-        connection = self._database.connect()
-        milliseconds = str(ceil(self._database.seconds * 1000))
-        connection.execute(
-            "SELECT set_config('search_path', %s, true), set_config('lock_timeout', %s, true),"
-            " set_config('statement_timeout', %s, true)",
-            (self._database.schema, milliseconds, milliseconds),
-        )
-        return connection
+    def cut_short(self) -> None:
+        """End the leases at once, from a signal handler: it asks nobody what was sent last."""
+        self.valid_until = 0.0
+        with suppress(psycopg.Error):
+            break_leases(self._database, "token = %s", (self.token,))
 
     def _refuse_held(self, connection: psycopg.Connection[Any]) -> None:
         for key in self._keys:
-            for row in connection.execute(f"{_SHOW} WHERE {_KEY} AND {_LIVE}", key):
-                found = shown(row)
+            for found in _show(connection, f"{_KEY} AND {_LIVE}", key):
                 what = f"is held by {found.holder} since {found.since}, until {found.until} unless it is renewed"
                 todo = "wait for its end; a run that was killed holds it until then (`recover ledger who`)"
                 raise refuse(what, str(key), todo, Exit.HELD)
@@ -165,13 +189,65 @@ class Leases:
                 return
 
     def _renew(self) -> None:
-        began = clock()
-        with self._connected() as connection:
-            renewed = connection.execute(_RENEW, (self._seconds, self.token)).rowcount
+        began, used = clock(), self._used_as_text()
+        values = {"seconds": self._seconds, "token": self.token, "used": used}
+        with connected(self._database) as connection:
+            renewed = connection.execute(_RENEW, values).rowcount
         self.lost = renewed != len(self._keys)
         self.valid_until = began + self._seconds
 
+    def _used_as_text(self) -> str:
+        """What each app has used, as a JSON object of JSON texts."""
+        return json.encode({client_id: _as_text(used) for client_id, used in self.used().items()}).decode()
 
-def shown(row: Sequence[Any]) -> Shown:
-    """A row of `_SHOW`."""
-    return Shown(LeaseKey(*row[:3]), *row[3:])
+
+def connected(database: Database) -> psycopg.Connection[Any]:
+    """A connection in a transaction, which ends with the block. Raises psycopg's errors."""
+    connection = database.connect()
+    milliseconds = str(ceil(database.seconds * 1000))
+    connection.execute(
+        "SELECT set_config('search_path', %s, true), set_config('lock_timeout', %s, true),"
+        " set_config('statement_timeout', %s, true)",
+        (database.schema, milliseconds, milliseconds),
+    )
+    return connection
+
+
+def held_leases(database: Database) -> list[Shown]:
+    """All leases that somebody holds, also those whose time is over. Raises psycopg's errors."""
+    with connected(database) as connection:
+        return _show(connection, f"{_HELD} ORDER BY base_url, client_id, ledger", ())
+
+
+def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[Shown]:
+    """The leases that were ended, though their holder did not give them back. Raises psycopg's errors.
+
+    The next holder waits as long as what was sent last may count. `which` is a condition with these values.
+    """
+    with connected(database) as connection:
+        found = _show(connection, f"{_HELD} AND {which} ORDER BY base_url, client_id, ledger FOR UPDATE", values)
+        for one in found:
+            used = _usage(connection, one.key).cut_off(0.0)
+            connection.execute(_BREAK, (_as_text(used), *one.key))
+    return found
+
+
+def _show(connection: psycopg.Connection[Any], which: str, values: Sequence[Any]) -> list[Shown]:
+    rows = connection.execute(f"{_SHOW} WHERE {which}", values).fetchall()
+    return [Shown(LeaseKey(*row[:3]), *row[3:]) for row in rows]
+
+
+def _usage(connection: psycopg.Connection[Any], key: LeaseKey) -> Usage:
+    """What an app has used, as it counts now. A holder that did not give its lease back could send until its end."""
+    row = connection.execute(_BEFORE, key).fetchone()
+    assert row is not None
+    token, limits, age, over = row
+    try:
+        used = json.decode(limits, type=Usage).later(max(0.0, age)) if limits else Usage()
+    except DecodeError:  # A newer release of the job wrote it.
+        used = Usage().cut_off(max(0.0, age))
+    return used.cut_off(max(0.0, over)) if token else used
+
+
+def _as_text(used: Usage) -> str:
+    return json.encode(used).decode()

@@ -65,7 +65,8 @@ leases = Table(
     Column("holder", Text, nullable=False, server_default=""),
     Column("since", DateTime(timezone=True)),
     Column("until", DateTime(timezone=True)),
-    Column("limits", Text, nullable=False, server_default=""),
+    Column("limits", Text, nullable=False, server_default=""),  # What the app has used of its limits, as JSON.
+    Column("limits_at", DateTime(timezone=True)),
 )
 
 

@@ -5,4 +5,4 @@ It knows times, statuses and headers, but no installs, no tokens and nothing els
 
 from __future__ import annotations
 
-__all__ = ["gate"]
+__all__ = ["gate", "usage"]

@@ -6,7 +6,7 @@ It takes values and returns decisions: no clock, no thread, no sleep. Times are 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +15,7 @@ from jobs.core.clock import A_YEAR
 from jobs.pace.adaptive import AdaptiveLimit
 from jobs.pace.server_limits import Budget, read_limits
 from jobs.pace.spacing import Schedule, window
+from jobs.pace.usage import LIMIT_SECONDS, LONGEST, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 
     from jobs.pace.server_limits import Said
 
-_LIMIT_SECONDS = 10.0
 _TOO_MANY_REQUESTS = 429
 _OWN_AFTER = 3  # So many 429s for one account, while others pass, mean that the limit is its own.
 _BUDGETS = 1_000  # How many agencies to remember. A forgotten one tells its limits again with its next answer.
 _REFUSED = 10_000  # For how many accounts to count 429s.
+_RECENT = 20_000  # How many requests to remember by app, for the next run.
+_TOLD = 2_000  # How many of an app's requests the next run is told of. No window needs more (see `spacing`).
 
 
 class Resource(NamedTuple):
@@ -47,7 +49,9 @@ class Resource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Nothing is sent before `until` (monotonic seconds), because the server answered with `status`."""
+    """Nothing is sent before `until` (monotonic seconds), because the server answered with `status`. If that is 0, it is
+    because an earlier run was cut off, and nobody knows what it sent last.
+    """
 
     until: float
     status: int
@@ -73,7 +77,7 @@ class Controller:
     """The pace of one run. `backoff(n)` is the hold after the n-th 429 in a row without a Retry-After."""
 
     def __init__(self, requests_per_second: float, patience: float, backoff: Callable[[int], float]) -> None:
-        self._set = window(requests_per_second * _LIMIT_SECONDS, _LIMIT_SECONDS)
+        self._set = window(requests_per_second * LIMIT_SECONDS, LIMIT_SECONDS)
         self._patience = patience
         self._backoff = backoff
         self._schedule = Schedule()
@@ -81,6 +85,7 @@ class Controller:
         self._of_apps: dict[str, Budget] = {}
         self._of_accounts: OrderedDict[Resource, Budget] = OrderedDict()
         self._flights: dict[int, _Flight] = {}
+        self._recent: deque[tuple[float, str]] = deque(maxlen=_RECENT)
         self._passed = 0
         self._refusals: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
         self._refused_in_a_row = 0
@@ -100,6 +105,33 @@ class Controller:
     def under_way(self) -> int:
         """How many requests have left and have no answer yet."""
         return len(self._flights)
+
+    def begin_within(self, used: Mapping[str, Usage], now: float, utc: datetime) -> None:
+        """Count what each app used in an earlier run. Call it before the first request."""
+        before = sorted((now - age, app) for app, usage in used.items() for age in usage.left)
+        self._recent.extend(before)
+        self._schedule.remember([left for left, _ in before])
+        for app, usage in used.items():
+            if usage.held and usage.status:
+                self._hold(now, usage.held, usage.status, utc)
+            elif usage.held:
+                self._hold_until(now + usage.held, 0)
+            if usage.today is not None:
+                next_day = utc + timedelta(seconds=min(usage.next_day, A_YEAR))
+                self._of_apps.setdefault(app, Budget()).begin_day(usage.today, next_day)
+
+    def usage(self, now: float, utc: datetime) -> dict[str, Usage]:
+        """What each app has used by now, for the next run."""
+        left: dict[str, list[float]] = {app: [] for app in self._of_apps}
+        for at, app in self._recent:
+            if now - at < LONGEST:
+                left.setdefault(app, []).append(round(now - at, 3))
+        held = max(0.0, self.held.until - now)
+        status = self.held.status if held else 0
+        days = {app: budget.day(utc) for app, budget in self._of_apps.items()}
+        return {
+            app: Usage(tuple(ages[-_TOLD:]), held, status, *days.get(app, (None, 0.0))) for app, ages in left.items()
+        }
 
     def due(self, now: float, resource: Resource = Resource()) -> float:  # noqa: B008 - a value
         """When the next request for `resource` may leave, as far as known. Infinite while an answer must come first."""
@@ -144,6 +176,9 @@ class Controller:
         """The number of a request for `resource` that leaves now."""
         budget = self._budget(resource)
         number = self._schedule.leave(now, self._rate(now))
+        self._recent.append((now, resource.app))
+        while self._recent[0][0] < now - LONGEST:
+            self._recent.popleft()
         self._flights[number] = _Flight(resource, budget, budget.leave(now))
         return number
 
@@ -213,12 +248,14 @@ class Controller:
         self._ceiling.refused(now, self.held.until)
 
     def _hold(self, now: float, seconds: float, status: int, utc: datetime) -> None:
-        until = now + seconds
         refused_for = now - self._refused_since if self._refused_since is not None else 0.0
         if seconds > self._patience:
             self.out_of_patience, self.enough = True, _asked_for(seconds, status, utc)
         elif refused_for >= self._patience:
             self.out_of_patience, self.enough = True, "HighLevel kept answering 429 (too many requests)"
+        self._hold_until(now + seconds, status)
+
+    def _hold_until(self, until: float, status: int) -> None:
         if until > self.held.until:
             self.held = Held(until, status)
             self._schedule.pause(until)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
+    from jobs.pace.usage import Usage
+
 __all__ = ["Gate", "Held", "Lowered", "Resource", "Rests", "Stopped"]
 
 _SHORT = 0.25  # Seconds. A request waits in the line this long for its own resource's limit, and otherwise leaves it.
@@ -74,6 +76,16 @@ class Gate:
         self._codes_to_come: dict[int, str] = {}
         self._days_used_up: dict[str, str] = {}
         self._stopping = self._stopped_for_all = self._paused = False
+
+    def begin_within(self, used: Mapping[str, Usage]) -> None:
+        """Count what each app used in an earlier run. Call it before the first request."""
+        with self._lock:
+            self._control.begin_within(used, self._clock(), self._now())
+
+    def usage(self) -> dict[str, Usage]:
+        """What each app has used by now, for the next run."""
+        with self._lock:
+            return self._control.usage(self._clock(), self._now())
 
     def enter(self, *, urgent: bool, resource: Resource = Resource()) -> int:  # noqa: B008 - a value
         """The request's number, returned when it may leave. No request leaves during a pause.

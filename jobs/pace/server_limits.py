@@ -113,6 +113,10 @@ class Budget:
         """The number of a request that leaves now."""
         return self._schedule.leave(now, self.rate(now))
 
+    def begin_day(self, today: int, next_day: datetime) -> None:
+        """Begin with what an earlier run heard of the day. Call it before the first request."""
+        self._day, self.next_day = (today, -1), next_day
+
     def rest(self, until: float) -> None:
         """Let nothing leave before `until`."""
         self._rests_until = max(self._rests_until, until)
@@ -191,6 +195,13 @@ class Budget:
             return max(now, min(told.heard + seconds, now + seconds / told.said.most))
         windows = math.floor((told.sent - self._anew.sent) / seconds) + 1
         return max(now, self._anew.sent + windows * seconds)
+
+    def day(self, utc: datetime) -> tuple[int | None, float]:
+        """How many requests are left today and in how many seconds the day ends. `(None, 0)` if either is not known."""
+        left = self.left_today
+        if left is None or self.next_day is None or self.next_day <= utc:
+            return None, 0.0
+        return max(0, left), (self.next_day - utc).total_seconds()
 
     @property
     def left_today(self) -> int | None:

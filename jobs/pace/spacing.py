@@ -44,6 +44,15 @@ def window(requests: float, seconds: float) -> Window:
     return Window(int(requests), seconds)
 
 
+def counts_for(seconds: float) -> float:
+    """How long a request counts at most, from when it left, in a window of so many seconds."""
+    return seconds * (1 + _ROOM) + _unseen(seconds)
+
+
+def _unseen(seconds: float) -> float:
+    return max(_UNSEEN_SECONDS, _UNSEEN * seconds)
+
+
 class Schedule:
     """When requests left, from when they count, and when the next one is due. Requests have numbers from 0."""
 
@@ -68,9 +77,14 @@ class Schedule:
         fastest = min(self._fastest, self._fastest_before) if self._answers >= _FEW else 0.0
         for each in windows:
             if len(self._left) >= each.requests:
-                later = min(self._took[-each.requests] - fastest, max(_UNSEEN_SECONDS, _UNSEEN * each.seconds))
+                later = min(self._took[-each.requests] - fastest, _unseen(each.seconds))
                 due = max(due, self._left[-each.requests] + later + each.seconds * (1 + _ROOM))
         return due
+
+    def remember(self, left: list[float]) -> None:
+        """Count requests of an earlier run, which left at these times, in order. Call it before the first request."""
+        self._left, self._took = left[-_KEPT:], [float("inf")] * len(left[-_KEPT:])
+        self._forgotten = -len(self._left)
 
     def leave(self, now: float, rate: float) -> int:
         """The number of a request that leaves now."""

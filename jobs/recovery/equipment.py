@@ -15,13 +15,14 @@ from jobs.pace.gate import Gate
 from jobs.recovery.attempt import RetryPolicy
 from jobs.recovery.connectivity import Connectivity
 from jobs.recovery.dispatcher import Dispatcher, Sizes, came_late
-from jobs.recovery.stop import StopConditions
+from jobs.recovery.stop import StopConditions, heed_leases
 from jobs.recovery.threads import WorkerThreads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jobs.config.settings import PaceSettings, Settings
+    from jobs.ledger.lease import Leases
     from jobs.recovery.dispatcher import FinishedTry
     from jobs.recovery.notes import Notes
     from jobs.recovery.progress import Item
@@ -36,11 +37,11 @@ Tried = TypeVar("Tried")
 
 
 class Equipment:
-    """Built for a run or a check by its settings. `holds` says whether it still has its leases. `look_again` wakes whoever waits for tries to come back, as do `stop`
-    and each request that leaves.
+    """Built for a run or a check by its settings and its `leases`, if it has any. `look_again` wakes whoever waits for
+    tries to come back, as do `stop` and each request that leaves.
     """
 
-    def __init__(self, basis: Basis, stop: Stop, holds: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, basis: Basis, stop: Stop, leases: Leases | None = None) -> None:
         settings = basis.settings
         self._patience = settings.stop.network_patience_seconds
         self._inbox: SimpleQueue[_AnyTry | None] = SimpleQueue()
@@ -48,7 +49,9 @@ class Equipment:
         stop.asked_to = self.look_again
         self.retry_policy = _retry_policy_of(settings)
         self._sizes = _sizes_of(settings.pace)
-        self.gate = _make_gate(settings.pace, self.retry_policy, self.look_again, holds)
+        self.gate = _make_gate(settings.pace, self.retry_policy, self.look_again, leases)
+        if leases is not None:
+            leases.looked_after = partial(heed_leases, leases, stop, partial(self.gate.stop, also_codes=True))
         self.stop_conditions = StopConditions(stop, self.gate)
         self.api = _make_api(basis, self.gate, self.look_again)
         self._threads: WorkerThreads[_AnyTry] = WorkerThreads(
@@ -89,18 +92,22 @@ def _retry_policy_of(settings: Settings) -> RetryPolicy:
 
 
 def _make_gate(
-    pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[], None], holds: Callable[[], bool]
+    pacing: PaceSettings, retry_policy: RetryPolicy, left: Callable[[], None], leases: Leases | None
 ) -> Gate:
-    """The gate that all requests of a run pass. `left` and `holds`: see `Gate`."""
-    return Gate(
+    """The gate that all requests of a run pass, within what was used before and only with the leases. `left`: see `Gate`."""
+    gate = Gate(
         pacing.requests_per_second,
         pacing.patience_seconds,
         clock=time.monotonic,
         now=utc,
         backoff=retry_policy.backoff,
         left=left,
-        holds=holds,
+        holds=leases.hold if leases is not None else lambda: True,
     )
+    if leases is not None:
+        gate.begin_within(leases.used_before())
+        leases.used = gate.usage
+    return gate
 
 
 def _make_api(basis: Basis, gate: Gate, connects: Callable[[], None]) -> HighLevel:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.core.clock import utc_now
 from jobs.core.errors import Exit
 from jobs.core.model import Recovered, Route, Unfinished
-from jobs.ledger.refusals import AwayError, LeaseLostError, UnwritableError
+from jobs.ledger.refusals import UnwritableError
 from jobs.recovery.attempt import attempt, by_its_route
 from jobs.recovery.equipment import Equipment
 from jobs.recovery.recorder import Recorder
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from jobs.core.model import App, Install, Outcome
     from jobs.highlevel.api import HighLevel
-    from jobs.ledger.lease import Leases
     from jobs.ledger.ledger import Ledger
     from jobs.pace.gate import Gate, Held, Lowered
     from jobs.recovery.attempt import Task, Tried
@@ -73,7 +72,7 @@ def work(
     """
     lined_up = sum(todo.values())
     total = min(lined_up, options.limit or lined_up)
-    with closing(Equipment(start, stop, ledger.may_send)) as equipment:
+    with closing(Equipment(start, stop, ledger.leases)) as equipment:
         gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
         recorder = _recorder(ledger, stop, make_room, gate, set_aside)
         route_parts = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
@@ -123,15 +122,7 @@ def _recorder(
     if ledger.leases is not None:
         # A database that is away is not waited for once a signal came.
         ledger.wait.patience = replace(ledger.wait.patience, gives_up=lambda: stop.signalled)
-        ledger.leases.looked_after = partial(_heed_leases, ledger.leases, stop, let_nothing_out)
     return Recorder(ledger, stop, make_room, let_nothing_out, set_aside)
-
-
-def _heed_leases(leases: Leases, stop: Stop, let_nothing_out: Callable[[], None]) -> None:
-    """Stop the run if its leases are lost, or could not be renewed for too long. Called after each renewal."""
-    if problem := leases.problem():
-        let_nothing_out()
-        stop.ask(LeaseLostError.because if leases.lost else AwayError.because, Exit.STOPPED_EARLY, str(problem))
 
 
 def _recorded(coming: Iterator[Round], recorder: Recorder, stop: Stop) -> Generator[Round]:

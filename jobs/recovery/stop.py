@@ -8,11 +8,12 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from jobs.core.errors import Exit
-from jobs.ledger.refusals import HeldError, LeaseLostError, UnwritableError
+from jobs.ledger.refusals import AwayError, HeldError, LeaseLostError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jobs.ledger.lease import Leases
     from jobs.pace.gate import Gate
 
 
@@ -114,6 +115,13 @@ class Stop:
         if self.clock() >= self.deadline:
             self.ask("time_limit", Exit.STOPPED_AS_ASKED)
         return bool(self.because)
+
+
+def heed_leases(leases: Leases, stop: Stop, let_nothing_out: Callable[[], None] = lambda: None) -> None:
+    """Stop if the leases are lost, or could not be renewed for too long. Called after each renewal."""
+    if problem := leases.problem():
+        let_nothing_out()
+        stop.ask(LeaseLostError.because if leases.lost else AwayError.because, Exit.STOPPED_EARLY, str(problem))
 
 
 class StopConditions:

@@ -44,8 +44,10 @@ def end_of(held: Held, now: float) -> datetime:
 
 
 def hold(until: datetime, status: int) -> str:
-    """Until when HighLevel holds all requests back, and with which status it asked for that."""
+    """Until when HighLevel holds all requests back, and with which status it asked for that (0: it did not)."""
     when = f"{until:%H:%M:%S %Z}".strip()
+    if not status:
+        return f"no request until {when}: the run before was cut off, and what it sent last counts too"
     return f"held back by HighLevel until {when} ({status})"
 
 

@@ -92,11 +92,14 @@ class Hours:
         return most
 
 
-def run(server, *, rate=10.0, requests=600, latency=0.1, jitter=0.0, late=0.0, seed=1, idle=None, patience=600.0):
+def run(
+    server, *, rate=10.0, requests=600, latency=0.1, jitter=0.0, late=0.0, seed=1, idle=None, patience=600.0,
+    control=None, begins=0.0,
+):  # fmt: skip
     """`requests` requests against `server`. `jitter` and `late`: seconds that a way and a wake-up take more, at most."""
     rng = random.Random(seed)
-    control = Controller(rate, patience, lambda n: rng.uniform(1, min(60, 2**n)))
-    now, under_way, heard = 0.0, [], []
+    control = control or Controller(rate, patience, lambda n: rng.uniform(1, min(60, 2**n)))
+    now, under_way, heard = begins, [], []
     while len(heard) < requests or under_way:
         due = control.due(now) if len(heard) < requests else float("inf")
         if len(heard) == 1 and under_way:
