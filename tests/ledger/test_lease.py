@@ -1,0 +1,258 @@
+"""Leases in PostgreSQL: one holder at a time, who never believes longer than the database does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from itertools import count
+
+import pytest
+
+from jobs.config.settings import DatabaseUrl, LedgerSettings
+from jobs.core.errors import Exit, UserError
+from jobs.ledger.in_database import take_leases
+from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
+from jobs.ledger.postgres import Database
+from jobs.pace.usage import LONGEST, Usage
+from tests.helpers.postgres import postgres_server
+from tests.helpers.waiting import wait_until
+
+URL = "https://services.example"
+ROUNDS = 200
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with postgres_server() as server:
+        yield server
+
+
+SCHEMAS = (f"schema_{number}" for number in count())
+
+
+@pytest.fixture
+def database(postgres):
+    settings = LedgerSettings(DatabaseUrl(postgres.url), schema=next(SCHEMAS))
+    take_leases(settings, URL, ["maker"], "the maker of the tables").give_back()
+    return Database(settings.url, settings.schema, 10.0)
+
+
+@pytest.fixture
+def lease(database):
+    """`lease("app", ...)` takes the leases of these apps; all are given back in the end."""
+    taken = []
+
+    def take(*apps, seconds=30.0, holder="a run"):
+        leases = Leases(database, [LeaseKey(URL, app, "") for app in apps], seconds, 60.0, holder)
+        leases.take()
+        taken.append(leases)
+        return leases
+
+    yield take
+    for leases in taken:
+        leases.give_back()
+
+
+def row(postgres, database, app="app"):
+    found = postgres.execute(
+        f"select epoch, token, until, until > clock_timestamp() from {database.schema}.leases where client_id = '{app}'"
+    )
+    return found[0]
+
+
+def is_refused(take):
+    with pytest.raises(UserError) as refused:
+        take()
+    assert refused.value.code is Exit.HELD
+    return str(refused.value)
+
+
+def race(database, start, end, wins):
+    for _ in range(ROUNDS):
+        leases = Leases(database, [LeaseKey(URL, "app", ""), LeaseKey(URL, "", "ledger")], 30.0, 60.0, "a racer")
+        start.wait()
+        try:
+            leases.take()
+        except UserError:
+            won = False
+        else:
+            won = True
+        end.wait()
+        if won:
+            leases.give_back()
+        wins.put(won)
+
+
+def test_of_two_processes_that_race_for_a_lease_exactly_one_has_it(postgres, database):
+    processes = multiprocessing.get_context("spawn")
+    start, end, wins = processes.Barrier(2), processes.Barrier(2), processes.Queue()
+    racers = [processes.Process(target=race, args=(database, start, end, wins)) for _ in range(2)]
+    for racer in racers:
+        racer.start()
+    won = [wins.get(timeout=60) for _ in range(2 * ROUNDS)]
+    for racer in racers:
+        racer.join()
+    assert won.count(True) == ROUNDS
+    assert row(postgres, database)[0] == ROUNDS
+
+
+def test_a_second_holder_is_told_who_has_it_since_when_and_until_when(lease, postgres, database):
+    lease("app", holder="process 7 on there (the run on list.csv)")
+    said = is_refused(lambda: lease("other", "app"))
+    since, until = postgres.execute(
+        "select to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),"
+        " to_char(until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+        f" from {database.schema}.leases where client_id = 'app'"
+    )[0]
+    held = f"is held by process 7 on there (the run on list.csv) since {since}, until {until} unless it is renewed"
+    assert said.startswith(f"the app app: {held}: ")
+    lease("other")
+
+
+def test_who_takes_several_leases_has_all_or_none(lease, postgres, database):
+    lease("b")
+    is_refused(lambda: lease("a", "b", "c"))
+    lease("a", "c")
+
+
+def test_the_holder_names_its_process_and_its_machine(postgres, database):
+    settings = LedgerSettings(database.url, schema=database.schema)
+    leases = take_leases(settings, URL, ["app"], "recover check on list.csv")
+    (shown,) = held_leases(database)
+    leases.give_back()
+    assert shown.holder == f"process {os.getpid()} on {socket.gethostname()} (recover check on list.csv)"
+
+
+def test_a_lease_is_renewed_while_the_main_thread_is_busy(lease, postgres, database):
+    lease("app", seconds=0.6)
+    first = row(postgres, database)[2]
+    end = time.monotonic() + 60
+    while row(postgres, database)[2] == first:
+        sum(range(100_000))
+        assert time.monotonic() < end
+    assert row(postgres, database)[3]
+
+
+def hold_until_killed(database, ready):
+    Leases(database, [LeaseKey(URL, "app", "")], 1.0, 60.0, "the one that is killed").take()
+    ready.set()
+    time.sleep(60)
+
+
+@pytest.fixture
+def killed(database):
+    """A holder was killed just now, as by `kill -9`."""
+    processes = multiprocessing.get_context("spawn")
+    ready = processes.Event()
+    holder = processes.Process(target=hold_until_killed, args=(database, ready))
+    holder.start()
+    assert ready.wait(60)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+
+
+def taken_in_the_end(lease):
+    """The lease, once it has run out for its holder, and how often it was refused until then."""
+    taken, refusals = [], 0
+
+    def is_free():
+        nonlocal refusals
+        try:
+            taken.append(lease("app"))
+        except UserError:
+            refusals += 1
+        return bool(taken)
+
+    wait_until(is_free)
+    return taken[0], refusals
+
+
+def test_the_lease_of_a_killed_holder_runs_out_and_the_next_one_begins_when_what_it_sent_counts_no_more(
+    killed, lease, postgres, database
+):
+    until = row(postgres, database)[2]
+    leases, refusals = taken_in_the_end(lease)
+    assert refusals
+    assert row(postgres, database)[0] == 2
+    used = leases.used_before()["app"]
+    since = postgres.execute(f"select extract(epoch from clock_timestamp() - '{until}'::timestamptz)::float")[0][0]
+    assert used.status == 0
+    assert LONGEST - since <= used.held < LONGEST
+
+
+def test_the_wait_after_a_killed_holder_goes_on_for_the_one_after_the_next(killed, lease):
+    first, _ = taken_in_the_end(lease)
+    held = first.used_before()["app"].held
+    first.give_back()
+    assert 0 < lease("app").used_before()["app"].held < held
+
+
+def test_what_an_app_used_goes_to_the_next_holder_with_its_age(lease, database):
+    first = lease("app", "other")
+    first.used = lambda: {"app": Usage((0.5, 4.0), 30.0, 429, 17, 3600.0)}
+    first.give_back()
+    used = lease("app", "other").used_before()
+    assert used["other"] == Usage()
+    age = used["app"].left[0] - 0.5
+    assert 0 < age < 5
+    assert used["app"].left[1] == pytest.approx(4.0 + age)
+    assert used["app"].held == pytest.approx(30.0 - age)
+    assert used["app"].status == 429
+    assert used["app"].today == 17
+    assert used["app"].next_day == pytest.approx(3600.0 - age)
+
+
+def test_what_an_app_used_is_written_with_each_renewal(lease, postgres, database):
+    leases = lease("app", seconds=0.6)
+    leases.used = lambda: {"app": Usage(today=5, next_day=100.0)}
+    limits = f"select limits::json ->> 'today' from {database.schema}.leases where client_id = 'app'"
+    wait_until(lambda: postgres.execute(limits) == [("5",)])
+
+
+def test_a_holder_that_sent_nothing_leaves_what_was_used_before(lease):
+    first = lease("app")
+    first.used = lambda: {"app": Usage(held=30.0, status=429)}
+    first.give_back()
+    lease("app").give_back()
+    assert lease("app").used_before()["app"].held > 20
+
+
+def test_a_lease_that_could_not_be_renewed_in_time_is_not_held_and_goes_on_with_the_same_epoch(
+    lease, postgres, database
+):
+    leases = lease("app", seconds=1.0)
+    postgres.stop()
+    wait_until(lambda: not leases.hold())
+    assert not leases.lost
+    postgres.start()
+    wait_until(leases.hold)
+    assert row(postgres, database)[0] == 1
+
+
+def test_a_lease_that_was_broken_is_lost_for_good(lease, postgres, database):
+    leases = lease("app", seconds=0.6)
+    (broken,) = break_leases(database, "client_id = %s", ("app",))
+    assert broken.key.client_id == "app"
+    wait_until(lambda: leases.lost)
+    assert not leases.hold()
+    assert "another run took this one's lease" in str(leases.problem())
+    assert held_leases(database) == []
+    used = lease("app").used_before()["app"]
+    assert LONGEST - 5 < used.held <= LONGEST
+
+
+def test_a_lease_that_was_given_back_is_free_at_once(lease, database):
+    lease("app").give_back()
+    assert held_leases(database) == []
+    assert lease("app").used_before() == {"app": Usage()}
+
+
+def test_a_holder_that_comes_too_late_takes_nothing_from_the_next_one(lease, postgres, database):
+    late = lease("app", seconds=30.0)
+    break_leases(database, "client_id = %s", ("app",))
+    lease("app", holder="the next run")
+    late.give_back()
+    assert [one.holder for one in held_leases(database)] == ["the next run"]
