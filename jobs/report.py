@@ -25,6 +25,7 @@ from jobs.reports.page import Worklist
 from jobs.start import MESSAGES, environment_of, place_of
 from jobs.system.files import replacing
 from jobs.system.locks import alone, patience_for_reports
+from jobs.system.output_folder import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -106,6 +107,7 @@ def report_again(
     """
     place = place_of(project, environment, folder)
     place.must_exist()
+    make_folder(folder)  # The ledger may be in a database, and the folder on another machine.
     apps = _apps(project, environment)
     messages = load_messages(project / MESSAGES)
     for warning in messages.warnings if cut_short is None else ():

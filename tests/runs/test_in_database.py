@@ -34,3 +34,13 @@ def test_a_run_leaves_no_ledger_in_the_folder_and_the_next_one_knows_what_it_did
     assert again.returncode == 1, again.stdout + again.stderr
     assert job.summary()["this_run"]["already_recovered"] == 5
     assert len(job.results()) == 6
+
+
+def test_a_machine_that_never_saw_the_run_makes_its_reports(job, tmp_path):
+    job.run(job.manifest(listing(3)))
+    elsewhere = tmp_path / "elsewhere" / "out"
+    done = job("report", elsewhere)
+    assert done.returncode == 0, done.stderr
+    made = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
+    assert made == {file.name: file.read_bytes() for file in job.output.iterdir() if file.name != ".lock"}
+    assert elsewhere.stat().st_mode & 0o777 == 0o700
