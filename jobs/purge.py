@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.core.clock import utc_now
 from jobs.ledger import purging
+from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
 from jobs.ledger.refusals import usual_wait
 from jobs.report import render_with
@@ -41,7 +42,7 @@ def purge(
         held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
         ledger = place.open(usual_wait(say), "`recover purge`")
         held.callback(ledger.close)
-        lost = ledger.ask(purging.undelivered, Purpose.ONE_MOMENT) if everything else 0
+        lost = ledger.ask(how_many_wait, Purpose.ONE_MOMENT) if everything else 0
         if lost:
             sure(f"{lost:,} pairs were not delivered: without them these customers must install your app again")
         count = ledger.write(partial(purging.forget, everything=everything, at=utc_now()), Purpose.BULK)

@@ -26,6 +26,8 @@ TRY, REST, SENT = "try", "rest", "sent"
 _NAME = "ledger_id"
 # Written out in full, since SQLite recognises a partial index by its exact words.
 _WAITS = deliveries.c.state == literal_column(f"'{Delivery.WAITING.value}'")
+IS_DELIVERED = select(deliveries.c.install).where(OF_KEPT_PAIR, deliveries.c.state == Delivery.DELIVERED.value).exists()
+"""An install whose pair was taken by a store."""
 _WAITING = select(installs).join(deliveries, OF_KEPT_PAIR).where(_WAITS)
 
 
@@ -66,6 +68,11 @@ def take_over(connection: Connection) -> None:
     connection.execute(update(deliveries).where(deliveries.c.turn != "").values(turn=""))
     refused = deliveries.c.state == Delivery.REFUSED.value
     connection.execute(update(deliveries).where(refused).values(state=Delivery.WAITING.value))
+    let_new_ones_wait(connection)
+
+
+def let_new_ones_wait(connection: Connection) -> None:
+    """Let every kept pair wait that has no row yet."""
     kept = select(installs.c.id, installs.c.recovered_at, literal(Delivery.WAITING.value))
     known = select(deliveries.c.install).where(OF_KEPT_PAIR).exists()
     statement = upsert(connection, deliveries).from_select(
@@ -163,6 +170,5 @@ def how_many_wait(connection: Connection) -> int:
     """How many kept pairs no store has taken. In a ledger without deliveries these are all of them."""
     kept = select(func.count()).select_from(installs).where(HAS_PAIR)
     if inspect(connection).has_table(deliveries.name):
-        done = deliveries.c.state.in_((Delivery.DELIVERED.value, Delivery.PURGED.value))
-        kept = kept.where(~select(deliveries.c.install).where(OF_KEPT_PAIR, done).exists())
+        kept = kept.where(~IS_DELIVERED)
     return connection.scalar(kept) or 0

@@ -7,34 +7,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
 from jobs.core.model import Delivery
+from jobs.ledger.deliveries import IS_DELIVERED, let_new_ones_wait
 from jobs.ledger.engines import json_with
-from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, deliveries, installs
+from jobs.ledger.tables import HAS_PAIR, deliveries, installs
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine
+    from sqlalchemy import Connection, Engine
 
 _NO_TOKENS = '{"access_token": "", "refresh_token": ""}'
-
-
-def undelivered(connection: Connection) -> int:
-    """How many kept pairs no store has taken: `--all` would lose these."""
-    return connection.scalar(select(func.count()).select_from(installs).where(HAS_PAIR, ~_delivered())) or 0
 
 
 def forget(connection: Connection, *, everything: bool, at: str) -> int:
     """Empty the tokens of delivered pairs, or of all. Returns how many were forgotten."""
     if everything:
-        lost = select(installs.c.id).where(HAS_PAIR, ~_delivered())
-        known = select(deliveries.c.install).where(OF_KEPT_PAIR)
-        fresh = select(installs.c.id, installs.c.recovered_at).where(HAS_PAIR, ~known.exists())
-        connection.execute(deliveries.delete().where(deliveries.c.install.in_(select(fresh.subquery().c.id))))
-        connection.execute(deliveries.insert().from_select(["install", "recovered_at"], fresh))
+        let_new_ones_wait(connection)
+        lost = select(installs.c.id).where(HAS_PAIR, ~IS_DELIVERED)
         gone = update(deliveries).where(deliveries.c.install.in_(lost))
         connection.execute(gone.values(state=Delivery.PURGED.value, turn="", at=at, why=""))
-    mine = HAS_PAIR if everything else HAS_PAIR & _delivered()
+    mine = HAS_PAIR if everything else HAS_PAIR & IS_DELIVERED
     emptied = json_with(installs.c.tokens, _NO_TOKENS)
     return int(connection.execute(update(installs).where(mine).values(tokens=emptied)).rowcount)
 
@@ -45,8 +38,3 @@ def scrub_file(engine: Engine) -> None:
         connection.exec_driver_sql("PRAGMA secure_delete = ON")
         connection.exec_driver_sql("VACUUM")
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _delivered() -> ColumnElement[bool]:
-    taken = deliveries.c.state == Delivery.DELIVERED.value
-    return select(deliveries.c.install).where(OF_KEPT_PAIR, taken).exists()
