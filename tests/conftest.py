@@ -11,7 +11,9 @@ import trustme
 from jobs.sandbox.server import running
 from jobs.sandbox.world import World
 from tests.helpers.fork_server import fork_server
+from tests.helpers.homes import home_in_database, home_in_folder
 from tests.helpers.job import CLIENT_ID, FAST, KEPT, SECRET, Job, Stage
+from tests.helpers.postgres import postgres_server
 from tests.helpers.transport import FakeTransport
 
 # The tests may run under nohup or in a shell's background. What they start must not ignore these signals for that.
@@ -71,3 +73,18 @@ def authority(tmp_path_factory):
     made.file = str(tmp_path_factory.mktemp("authority") / "authority.pem")
     made.cert_pem.write_to_path(made.file)
     return made
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A server that no test stops."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def home(request, tmp_path):
+    """The place of a new ledger, in each engine."""
+    if request.param == "sqlite":
+        return home_in_folder(tmp_path)
+    return home_in_database(request.getfixturevalue("postgres"), tmp_path)

@@ -27,6 +27,8 @@ from jobs.core.model import (
 from jobs.core.secret import Secret
 from jobs.ledger.counts import as_it_stands
 from jobs.ledger.opening import open_ledger
+from jobs.ledger.place import Place
+from jobs.ledger.refusals import usual_wait
 from jobs.report import render
 from jobs.reports.messages import load_messages
 from jobs.start import MESSAGES, PROJECT
@@ -34,6 +36,7 @@ from jobs.start import MESSAGES, PROJECT
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jobs.ledger.ledger import Ledger
     from jobs.reports.messages import Messages
 
 URL = "https://services.leadconnectorhq.com"
@@ -96,14 +99,25 @@ def line_up(ledger, apps, *, before="", causes=()):
         return manifest.line_up(apps, before=before, causes=causes)
 
 
-def make_run(folder: Path, columns: tuple[str, ...], made: list[Made], **more) -> Run:
-    """One run on `folder` that ends so: a cause, None for what is back, and `untried` rows. Renders the reports."""
-    folder.mkdir(mode=0o700, exist_ok=True)
+def opened(place: Place) -> Ledger:
+    """The ledger of a run that begins now."""
+    return place.open(usual_wait(), "a test")
+
+
+def as_place(where: Path | Place) -> Place:
+    """The place of a ledger; of a folder's: in the folder."""
+    return where if isinstance(where, Place) else Place(where, URL)
+
+
+def make_run(where: Path | Place, columns: tuple[str, ...], made: list[Made], **more) -> Run:
+    """One run that ends so: a cause, None for what is back, and `untried` rows. Renders the reports."""
+    place = as_place(where)
+    place.folder.mkdir(mode=0o700, exist_ok=True)
     untried: list[Row] = more.pop("untried", [])
     said: dict[Cause, str] = more.pop("said", {})
     at = more.pop("at", None) or utc_now()
     rows = [row for row, _ in made] + untried
-    ledger = open_ledger(folder, URL)
+    ledger = opened(place)
     try:
         enrol(ledger, rows, columns, at)
         run = Run(f"run of {at}", "/lists/installs.csv", URL, at)
@@ -115,26 +129,27 @@ def make_run(folder: Path, columns: tuple[str, ...], made: list[Made], **more) -
         ]
         ledger.record([(install, outcome(cause, number, at, said)) for install, cause, number in ended])
         killed = more.pop("killed", False)
-        with ledger.engine.connect() as connection:
+        with ledger.at_one_moment() as connection:
             run = as_it_stands(connection, run, len(rows))
         if not killed:
             code = int(bool(run.counts.failed))
             run = replace(run, finished_at=at, **{"exit_code": code, **more})
             ledger.save_run(run)
-            render(folder, ledger, run, {APP.client_id: APP}, messages())
+            render(place.folder, ledger, run, {APP.client_id: APP}, messages())
         return run
     finally:
         ledger.close()
 
 
-def render_again(folder: Path, apps: dict[str, App] | None = None, words: Messages | None = None) -> str:
+def render_again(where: Path | Place, apps: dict[str, App] | None = None, words: Messages | None = None) -> str:
     """What `recover report` leaves: the page's text."""
-    ledger = open_ledger(folder, "")
+    place = as_place(where)
+    ledger = opened(place)
     try:
-        render(folder, ledger, ledger.last_run(), apps or {APP.client_id: APP}, words or messages())
+        render(place.folder, ledger, ledger.last_run(), apps or {APP.client_id: APP}, words or messages())
     finally:
         ledger.close()
-    return (folder / "failures.html").read_text(encoding="utf-8")
+    return (place.folder / "failures.html").read_text(encoding="utf-8")
 
 
 @cache

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import tempfile
-from pathlib import Path
+from dataclasses import replace
+from functools import partial
+from itertools import count
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from msgspec import structs
 
 from jobs.core.causes import ADVICE
 from jobs.core.model import (
@@ -26,12 +28,10 @@ from jobs.core.model import (
     Unfinished,
 )
 from jobs.core.secret import Secret
-from jobs.ledger.opening import open_ledger
 from jobs.ledger.reads import failures, records
 from jobs.manifest.reader import open_manifest
-from tests.helpers.made import enrol, line_up
+from tests.helpers.made import enrol, line_up, opened
 
-BASE = "https://api.example.test"
 APPS = ("app-1", "app-2")
 ACCOUNTS = st.tuples(st.sampled_from(APPS), st.sampled_from(Level), st.sampled_from("ABC"))
 SPELLINGS = st.sampled_from(
@@ -52,24 +52,23 @@ _LATER = "u"  # Everything happens at "t".
 
 
 class Runs(RuleBasedStateMachine):
-    """Lists are enrolled, installs tried, the file closed and opened again; `known` is what should then be known."""
+    """Lists are enrolled, installs tried, the ledger closed and opened again; `known` is what should then be known."""
 
-    @initialize()
-    def begin(self):
-        self.folder = Path(tempfile.mkdtemp())
+    def __init__(self, new_home):
+        super().__init__()
+        self.home = new_home()
         self.known: dict[InstallKey, dict] = {}
         self.listed: list[InstallKey] = []
         self.pairs = 0
-        self.ledger = open_ledger(self.folder, BASE)
+        self.ledger = opened(self.home)
 
     def teardown(self):
         self.ledger.close()
-        shutil.rmtree(self.folder)
 
     @rule(accounts=st.lists(ACCOUNTS, max_size=8), header=SPELLINGS, note=st.text(alphabet="x\r\n'=\",;", max_size=4))
     def a_list_is_enrolled(self, accounts, header, note):
         separator = next(sign for sign in ";\t," if sign in header)
-        path = self.folder / "installs.csv"
+        path = self.home.folder / "installs.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter=separator)
             writer.writerow([*header.split(separator), "note"])
@@ -104,13 +103,13 @@ class Runs(RuleBasedStateMachine):
         self.ledger.record([(Install(key, ""), outcome)])
 
     @rule()
-    def the_file_is_closed_and_opened(self):
+    def the_ledger_is_closed_and_opened(self):
         self.ledger.close()
-        self.ledger = open_ledger(self.folder, BASE)
+        self.ledger = opened(self.home)
 
     @invariant()
     def each_install_is_there_once_in_the_order_of_the_list_and_the_rest_behind(self):
-        with self.ledger.engine.connect() as connection:
+        with self.ledger.at_one_moment() as connection:
             found = [(InstallKey(r.client_id, r.level, r.location_id or r.company_id), r) for r in records(connection)]
             how_many_failed = len(list(failures(connection)))
         assert [key for key, _ in found][: len(self.listed)] == self.listed
@@ -144,5 +143,18 @@ class Runs(RuleBasedStateMachine):
 
 # To make a failing sequence shorter would take minutes; ten steps can be read.
 _PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
-Runs.TestCase.settings = settings(max_examples=20, stateful_step_count=10, deadline=None, phases=_PHASES)
-test_the_ledger_keeps_its_promises = Runs.TestCase
+
+
+@pytest.mark.parametrize(("home", "examples"), [("sqlite", 20), ("postgresql", 8)], indirect=["home"])
+def test_the_ledger_keeps_its_promises(home, examples):
+    numbers = count(1)
+
+    def new_home():
+        number = next(numbers)
+        folder = home.folder / str(number)
+        folder.mkdir()
+        name = home.settings.name and f"{home.settings.name}, {number}"
+        return replace(home, folder=folder, settings=structs.replace(home.settings, name=name))
+
+    how = settings(max_examples=examples, stateful_step_count=10, deadline=None, phases=_PHASES)
+    run_state_machine_as_test(partial(Runs, new_home), settings=how)

@@ -7,20 +7,20 @@ from sqlalchemy import select
 
 from jobs.core.model import Cause, Failed, Install, InstallKey, Level, RefreshState, Stage
 from jobs.core.secret import Secret
-from jobs.ledger import refresh_log, tables
-from jobs.ledger.sqlite import open_memory
+from jobs.ledger import refresh_log
+from jobs.ledger.engines import Purpose, transaction
 from jobs.ledger.tables import spends as table
+from tests.helpers.made import opened
 
 INSTALL = Install(InstallKey("app", Level.SUB_ACCOUNT, "LocA"), "", Secret("the-old-token"))
 
 
 @pytest.fixture
-def ledger():
-    engine = open_memory()
-    tables.metadata.create_all(engine)
-    with engine.begin() as connection:
+def ledger(home):
+    ledger = opened(home)
+    with transaction(ledger.engine, Purpose.WRITE) as connection:
         yield connection
-    engine.dispose()
+    ledger.close()
 
 
 def settled(ledger, refresh_state):
