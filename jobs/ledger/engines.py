@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, insert
+from sqlalchemy import Text, TypeDecorator, insert
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
@@ -18,12 +18,13 @@ from sqlalchemy.sql.functions import GenericFunction
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import Connection, Dialect, Engine, Table
+    from sqlalchemy import Column, Connection, Dialect, Engine, Table
     from sqlalchemy.dialects import postgresql
     from sqlalchemy.sql.compiler import SQLCompiler
 
 BLAME = "blame"
 """The name of what a connection to PostgreSQL knows: how to turn an error of the driver into an AwayError, if it is one."""
+_NUL = "\ufdd0"  # One of Unicode's "noncharacters", which are for a program's own use.
 _USUAL_CACHE_KIB, _MOST_CACHE_KIB = 2_000, 48 << 10
 
 
@@ -72,6 +73,21 @@ def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.I
 def key_of(connection: Connection, *columns: str) -> list[str]:
     """The columns of a table's unique key."""
     return ["ledger", *columns] if is_postgres(connection) else [*columns]
+
+
+class AnyText(TypeDecorator[str]):
+    """Text with any sign. PostgreSQL takes no NUL, so there a sign that nobody writes stands for it."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """The text as the database takes it."""
+        return value.replace("\0", _NUL) if value and dialect.name == "postgresql" else value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """The text as it was."""
+        return value.replace(_NUL, "\0") if value and dialect.name == "postgresql" else value
 
 
 class json_value(GenericFunction[str]):  # noqa: N801 - a function of SQL
@@ -126,18 +142,31 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
         return
     names = [*rows[0]]
     columns = ", ".join(f'"{name}"' for name in names)
+    types = {name: table.c[name].type.dialect_impl(connection.dialect) for name in names}
+    known = {name: kind.bind_processor(connection.dialect) for name, kind in types.items()}
+    changed = [(name, change) for name, change in known.items() if change]
     cursor: Any = connection.connection.cursor()
     blame = connection.info[BLAME]
     try:
         with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
             for row in rows:
-                copy.write_row([row[name] for name in names])
+                values = {**row, **{name: change(row[name]) for name, change in changed}}
+                copy.write_row([values[name] for name in names])
     except connection.dialect.loaded_dbapi.Error as error:
         # SQLAlchemy does not know COPY, so it does not hear of its errors either.
         if away := blame(error):
             connection.invalidate()
             raise away from None
         raise
+
+
+def index_long_text(connection: Connection, column: Column[str]) -> None:
+    """Make an index on a column of a temporary table, whatever length its texts have."""
+    # PostgreSQL's usual index takes no more than some 2,700 bytes.
+    using = "USING hash " if is_postgres(connection) else ""
+    connection.exec_driver_sql(
+        f"CREATE INDEX {column.table.name}_{column.name} ON {column.table.name} {using}({column.name})"
+    )
 
 
 @contextmanager

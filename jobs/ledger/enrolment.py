@@ -158,7 +158,10 @@ def _replace_broken(connection: Connection, columns: Sequence[str], layout: int,
 
 
 def _layout(connection: Connection, columns: Sequence[str]) -> int:
+    """The number of the layout with these columns, which is made if it is missing. Only one run writes at a time."""
     names = json.dumps(list(columns), ensure_ascii=False)
-    connection.execute(upsert(connection, layouts).values(columns=names).on_conflict_do_nothing())
-    found: int = connection.execute(select(layouts.c.id).where(layouts.c.columns == names)).scalar_one()
-    return found
+    known: int | None = connection.scalar(select(layouts.c.id).where(layouts.c.columns == names))
+    if known is not None:
+        return known
+    made: int = connection.execute(insert(layouts).values(columns=names).returning(layouts.c.id)).scalar_one()
+    return made

@@ -6,10 +6,11 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 
 from jobs.core.formula_guard import under
 from jobs.core.secret import STARS
+from jobs.ledger.engines import index_long_text
 from jobs.ledger.reads import broken_record, layout_names, streamed
 from jobs.ledger.tables import SAME_INSTALL, broken, installs, listed, torn
 from jobs.manifest.layout import IDS
@@ -53,7 +54,7 @@ def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
         if STARS not in "".join(shown):
             continue
         if not indexed:
-            connection.execute(text("CREATE INDEX IF NOT EXISTS temp.torn_cells ON torn (cells)"))
+            index_long_text(connection, torn.c.cells)
             indexed = True
         if seen == record:
             with_own_stars[shown] += 1  # The user wrote these stars, so the line stays as it is.

@@ -30,8 +30,11 @@ from sqlalchemy import (
 )
 
 from jobs.ledger import tables
+from jobs.ledger.engines import AnyText
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
 LEDGER = "highlevel_recovery.ledger"
@@ -99,9 +102,8 @@ def upgrade(connection: Connection) -> None:
 def _shared(table: Table, metadata: MetaData) -> None:
     """The table for all ledgers. The number of the ledger comes first in every key and index."""
     columns = [_column(column) for column in table.columns]
-    unique = [one for one in table.constraints if isinstance(one, UniqueConstraint)]
-    unique_columns = [(column.name,) for column in table.columns if column.unique]
-    keys = [*(tuple(column.name for column in one.columns) for one in unique), *unique_columns]
+    unique = [one.columns for one in table.constraints if isinstance(one, UniqueConstraint)]
+    keys = [[column.name for column in columns] for columns in unique if not _are_long(columns)]
     Table(
         f"all_{table.name}",
         metadata,
@@ -117,7 +119,7 @@ def _column(column: Column[Any]) -> Column[Any]:
     number = isinstance(column.type, Integer)
     makes_numbers = column.primary_key and number and column.autoincrement is not False
     generated = [Identity()] if makes_numbers else []
-    kind: Any = BigInteger() if number else _TEXT if isinstance(column.type, Text) else column.type
+    kind: Any = BigInteger() if number else _TEXT if isinstance(column.type, Text | AnyText) else column.type
     default: Any = column.server_default
     return Column(
         column.name, kind, *generated, nullable=column.nullable, server_default=default.arg if default else None
@@ -125,9 +127,16 @@ def _column(column: Column[Any]) -> Column[Any]:
 
 
 def _index(index: Index) -> Index:
+    if _are_long(index.columns):
+        return Index(f"all_{index.name}", *(column.name for column in index.columns), postgresql_using="hash")
     where = index.dialect_options["sqlite"]["where"]
     names = [column.name for column in index.columns]
     if where is None:
         return Index(f"all_{index.name}", "ledger", *names)
     words = str(where.compile(compile_kwargs={"literal_binds": True, "include_table": False}))
     return Index(f"all_{index.name}", "ledger", *names, postgresql_where=text(words))
+
+
+def _are_long(columns: Iterable[Column[Any]]) -> bool:
+    """Whether texts among these columns may not fit into a usual index."""
+    return any(column.info == tables.LONG for column in columns)

@@ -29,13 +29,15 @@ from sqlalchemy import (
     select,
 )
 
-from jobs.ledger.engines import json_value, key_of, upsert
+from jobs.ledger.engines import AnyText, json_value, key_of, upsert
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 VERSION = 4
 metadata = MetaData()
+LONG = {"long": True}
+"""The `info` of a column whose texts may be too long for PostgreSQL's usual index."""
 
 meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
 
@@ -43,7 +45,7 @@ layouts = Table(
     "layouts",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("columns", Text, nullable=False, unique=True),
+    Column("columns", Text, nullable=False, unique=True, info=LONG),
 )
 
 installs = Table(
@@ -79,12 +81,12 @@ broken = Table(
     metadata,
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("line", Integer, nullable=False),
-    Column("location_id", Text, nullable=False),
-    Column("company_id", Text, nullable=False),
-    Column("client_id", Text, nullable=False),
+    Column("location_id", AnyText, nullable=False),
+    Column("company_id", AnyText, nullable=False),
+    Column("client_id", AnyText, nullable=False),
     Column("layout", Integer, nullable=False),
     Column("cells", Text, nullable=False),
-    Column("why", Text, nullable=False),
+    Column("why", AnyText, nullable=False),
     Column("seen_at", Text, nullable=False),
 )
 
@@ -124,9 +126,9 @@ reported_lines = Table(
     "reported_lines",
     metadata,
     Column("line", Integer, primary_key=True, autoincrement=False),
-    Column("location_id", Text, nullable=False),
-    Column("company_id", Text, nullable=False),
-    Column("cells", Text, nullable=False, index=True),
+    Column("location_id", AnyText, nullable=False),
+    Column("company_id", AnyText, nullable=False),
+    Column("cells", Text, nullable=False, index=True, info=LONG),
 )
 
 deliveries = Table(
@@ -161,12 +163,12 @@ torn = Table(
     temporary,
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("line", Integer, nullable=False),
-    Column("location_id", Text, nullable=False),
-    Column("company_id", Text, nullable=False),
-    Column("client_id", Text, nullable=False),
+    Column("location_id", AnyText, nullable=False),
+    Column("company_id", AnyText, nullable=False),
+    Column("client_id", AnyText, nullable=False),
     Column("cells", Text, nullable=False),
     Column("cell_count", Integer, nullable=False),
-    Column("why", Text, nullable=False),
+    Column("why", AnyText, nullable=False),
     prefixes=["TEMPORARY"],
 )
 

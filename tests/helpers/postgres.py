@@ -54,6 +54,10 @@ class Postgres:
             cursors = [connection.execute(statement) for statement in statements]
             return cursors[-1].fetchall() if cursors[-1].description else []
 
+    def freeze(self, pid):
+        """Stop one of its processes."""
+        os.kill(pid, signal.SIGSTOP)
+
     @contextmanager
     def frozen(self):
         """During the block it keeps all connections open and says nothing."""
