@@ -27,7 +27,7 @@ from jobs.manifest.warnings import ListWarnings
 from jobs.recovery.inquiry import inquire
 from jobs.recovery.stop import Left, Stop, end_of
 from jobs.reports.affected import AffectedList, Shape
-from jobs.start import Basis, hold_apps, read_basis, with_apps
+from jobs.start import Basis, hold_apps, lease_apps, read_basis, with_apps
 from jobs.system.files import clear_left_behind, replacing
 from jobs.system.signals import on_signals
 from jobs.terminal.checks import Opening, Standing, closing_block
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from jobs.core.model import Answer
     from jobs.core.secret import Secret
     from jobs.highlevel.api import HighLevel
+    from jobs.ledger.lease import Leases
     from jobs.manifest.layout import Chosen
     from jobs.manifest.reader import Manifest
     from jobs.recovery.inquiry import Round
@@ -147,15 +148,16 @@ def check(question: Question, output: Path | None, terminal: Terminal, *, with_t
     standing = Standing(question.listed.total)
     with ExitStack() as held:
         held.callback(question.left.close)
-        holder = f"recover check on {question.manifest.path} that began {utc_now()}"
-        hold_apps(held, question, question.listed.client_ids, holder)
+        me, client_ids = f"recover check on {question.manifest.path}", question.listed.client_ids
+        hold_apps(held, question, client_ids, f"{me} that began {utc_now()}")
+        leases = lease_apps(held, question, client_ids, me)
         try:
             with ExitStack() as written:
                 affected = written.enter_context(_affected(question, output, with_tokens=with_tokens))
-                written.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, output)))
+                written.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, output, leases)))
                 terminal.checking(_opening(question, output))
                 book = _Book(standing, affected, terminal)
-                for now in written.enter_context(closing(_ask_all(question, stop, book))):
+                for now in written.enter_context(closing(_ask_all(question, stop, book, leases))):
                     standing.requests = now.requests
                     terminal.checked(standing, now, signalled=stop.signalled)
         except FileError as refused:
@@ -189,11 +191,13 @@ def _affected(question: Question, output: Path | None, *, with_tokens: bool) -> 
         affected.close()
 
 
-def _cut_short(terminal: Terminal, output: Path | None, code: Exit) -> None:
+def _cut_short(terminal: Terminal, output: Path | None, leases: Leases | None, code: Exit) -> None:
     if output is not None:  # A half-written list may hold tokens.
         with suppress(OSError):
             clear_left_behind(output.parent, output.name)
     terminal.cut_short(code, "stopped at once; no list was written")
+    if leases is not None:
+        leases.cut_short()
 
 
 def _opening(question: Question, output: Path | None) -> Opening:
@@ -218,13 +222,13 @@ class _Book:
         self._terminal.found(check, row, finding.why or (answer.message if answer else ""), answer)
 
 
-def _ask_all(question: Question, stop: Stop, book: _Book) -> Generator[Round[Case]]:
+def _ask_all(question: Question, stop: Stop, book: _Book, leases: Leases | None) -> Generator[Round[Case]]:
     """Settle every install of the list: by what its token says about itself, or by HighLevel's answer."""
 
     def cases(api: HighLevel) -> Iterator[Case | None]:
         return _cases(question, stop, book, api.server_time)
 
-    with closing(inquire(question, stop, _ask, _tells, cases)) as rounds:
+    with closing(inquire(question, stop, _ask, _tells, cases, leases)) as rounds:
         for now in rounds:
             for case, answer in now.replies:
                 book.settle(Finding(case.row, verdict(answer), answer=answer))

@@ -147,14 +147,15 @@ def plan(
 @click.option("--cut-short", "code", type=int, hidden=True)
 @click.option("--requests", type=int, default=0, hidden=True)
 @click.option("--then", "command", default="", hidden=True)
+@click.option("--lease", default="", hidden=True)
 @click.pass_obj
-def report(terminal: Terminal, folder: Path, code: int | None, requests: int, command: str) -> int:
+def report(terminal: Terminal, folder: Path, code: int | None, requests: int, command: str, lease: str) -> int:
     """Write the reports in DIR again from its ledger, even while a run is under way."""
     from jobs.report import report_again
     from jobs.start import PROJECT
 
     try:
-        run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, code, requests)
+        run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, code, requests, lease)
     except (UserError, FileError) as error:
         if code is None:
             raise
@@ -266,6 +267,37 @@ def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> i
 
     complain = partial(click.echo, err=True)
     return ask(prepare(PROJECT, os.environ, companies, source, output), output, click.echo, complain)
+
+
+@cli.group()
+def ledger() -> None:
+    """What the ledger in PostgreSQL needs."""
+
+
+@ledger.command()
+def who() -> int:
+    """Show who holds which lease in the database, since when and until when."""
+    from jobs.leases import who as show
+    from jobs.start import PROJECT
+
+    for line in show(PROJECT, os.environ):
+        click.echo(line)
+    return Exit.OK
+
+
+@ledger.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def release(yes: bool) -> int:
+    """Break the leases of the configured apps and of the ledger, if you know that their holder is gone.
+
+    A lease of a run that was killed runs out by itself, so this is for a long ledger.lease_seconds.
+    """
+    from jobs.leases import release as free
+    from jobs.start import PROJECT
+
+    for line in free(PROJECT, os.environ, partial(sure, yes=yes)):
+        click.echo(line)
+    return Exit.OK
 
 
 @cli.command()

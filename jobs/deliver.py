@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from jobs.config.settings import load_settings
 from jobs.core.clock import utc, utc_now
-from jobs.core.errors import Exit, refuse
+from jobs.core.errors import Exit, UserError, refuse
 from jobs.ledger import deliveries
 from jobs.ledger.engines import Purpose
 from jobs.ledger.reads import user_columns
 from jobs.ledger.refusals import usual_wait
-from jobs.recovery.stop import Stop
+from jobs.recovery.stop import Stop, heed_leases
 from jobs.report import render_with
 from jobs.start import environment_of, place_of
 from jobs.system.locks import LOCK, hold
@@ -62,11 +62,16 @@ def deliver(
         assert courier is not None
         _line_up(ledger, again, folder)
         terminal.configured(settings.log.level, settings.deliver.secrets)
-        held.enter_context(on_signals(stop.signal, lambda _: None))
+        leases = ledger.leases
+        if leases is not None:
+            leases.looked_after = partial(heed_leases, leases, stop)
+        held.enter_context(on_signals(stop.signal, lambda _: leases.cut_short() if leases else None))
         courier.start()
         for _ in hand_over_rest(courier, stop.ends_delivery):
             terminal.delivering(courier)
         terminal.handed_over(courier)
+        if leases is not None and (problem := leases.problem()):
+            raise UserError(problem, code=Exit.STOPPED_EARLY)
         run = render_with(ledger, folder, project, known, terminal.waits, courier.report)
     terminal.delivered(run, courier.report, folder)
     return stop.code or (Exit.SOME_FAILED if run.counts.undelivered else Exit.OK)

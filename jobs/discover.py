@@ -32,7 +32,7 @@ from jobs.recovery.attempt import is_refused_by_pace
 from jobs.recovery.coverage import known_bearers
 from jobs.recovery.equipment import Equipment
 from jobs.recovery.stop import Stop
-from jobs.start import Basis, hold_apps, read_basis, with_apps
+from jobs.start import Basis, hold_apps, lease_apps, read_basis, with_apps
 from jobs.system.files import replacing
 from jobs.system.signals import on_signals
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from jobs.config.apps import Apps
     from jobs.highlevel.api import HighLevel
+    from jobs.ledger.lease import Leases
     from jobs.manifest.reader import Manifest
     from jobs.recovery.attempt import RetryPolicy
 
@@ -138,11 +139,12 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
     `output` cannot be written.
     """
     stop = Stop(time.monotonic)
-    holder = f"recover discover that began {utc_now()}"
+    client_ids = {key.client_id for key in question.agencies}
     with ExitStack() as held:
-        hold_apps(held, question, {key.client_id for key in question.agencies}, holder)
-        held.enter_context(on_signals(stop.signal, lambda _: None))
-        replies = _ask_all(question, stop)
+        hold_apps(held, question, client_ids, f"recover discover that began {utc_now()}")
+        leases = lease_apps(held, question, client_ids, "recover discover")
+        held.enter_context(on_signals(stop.signal, lambda _: leases.cut_short() if leases else None))
+        replies = _ask_all(question, stop, leases)
     for reply in replies:
         if reply.locations is None:
             complain(f"{reply.agency.company_id}: {reply.why}")
@@ -154,14 +156,16 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
         raise UserError(refused.problem, code=Exit.STOPPED_EARLY) from None  # Something was sent.
     say(f"{added:,} installs added to {output}" if added else f"nothing to add to {output}")
     if stop.because:
+        if stop.met:
+            complain(f"stopped early: {stop.met}")
         return stop.code
     return Exit.SOME_FAILED if any(reply.locations is None for reply in replies) else Exit.OK
 
 
-def _ask_all(question: Question, stop: Stop) -> list[Reply]:
+def _ask_all(question: Question, stop: Stop, leases: Leases | None) -> list[Reply]:
     """The replies of all agencies, in order. A signal cuts waits short."""
     stopping = threading.Event()
-    with closing(Equipment(question, stop)) as equipment, ThreadPoolExecutor(1) as executor:
+    with closing(Equipment(question, stop, leases)) as equipment, ThreadPoolExecutor(1) as executor:
         ask = partial(_ask, equipment.api, equipment.retry_policy, stopping)
         replies = [executor.submit(ask, agency, token) for agency, token in question.agencies.items()]
         while wait(replies, _LOOK_UP_SECONDS).not_done:

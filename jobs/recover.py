@@ -63,7 +63,7 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         in_place = anchor(place)
         terminal.started(opening)
         beside, command = ReportBeside(folder), terminal.next_command(start.manifest.path, folder, run.recovered_before)
-        held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside)))
+        held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside, ledger.lease)))
         this_run, courier = run.this_run, _open_courier(start, ledger)
         try:
             for progress in _work(start, place, ledger, todo, options, stop, make_room):
@@ -151,10 +151,10 @@ def _bring_back(ledger: Ledger, place: Place, stop: Stop) -> bool:
     return True
 
 
-def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, code: Exit) -> None:
+def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, lease: str, code: Exit) -> None:
     terminal.cut_short(code)
     beside.end()
-    leave_reports(beside.folder, code, command, beside.this_run.requests)
+    leave_reports(beside.folder, code, command, beside.this_run.requests, lease)
 
 
 def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:

@@ -98,11 +98,12 @@ def report_again(
     say: Callable[[str], None],
     cut_short: int | None = None,
     requests: int = 0,
+    lease: str = "",
 ) -> tuple[Run, bool]:
     """The run, and whether the set of failed installs has changed since a run last ended. Renders the reports of `folder`.
 
-    `cut_short` is the exit code of a run that a second signal has just ended, after so many `requests`. Without it, nobody
-    asks about the change, and the answer is False. `say` tells a person what the job waits for and which messages are left
+    `cut_short` is the exit code of a run that a second signal has just ended, after so many `requests`; its `lease` is ended
+    before anything else takes time. Without it, nobody asks about the change, and the answer is False. `say` tells a person what the job waits for and which messages are left
     out. Raises FileError, and UserError if the folder has no ledger.
     """
     place = place_of(project, environment, folder)
@@ -112,17 +113,19 @@ def report_again(
     messages = load_messages(project / MESSAGES)
     for warning in messages.warnings if cut_short is None else ():
         say(warning)
-    ledger = place.open_beside(usual_wait(say))
+    ledger = place.open_beside(usual_wait(say), lease)
     try:
+        try:
+            changed = cut_short is not None and _ended(ledger, cut_short, requests)
+        finally:
+            place.end_lease(lease)
         with alone(folder, patience_for_reports(say)):
-            if cut_short is not None:
-                _end(ledger, cut_short, requests)
             with ledger.at_one_moment() as connection:
                 run = _as_it_stands(connection)
                 if run is None:
                     raise refuse("has no run yet", str(folder), "run the job first")
                 render_from(connection, folder, run, apps, messages)
-            return run, cut_short is not None and failed_set_changed(ledger)
+            return run, changed
     finally:
         ledger.close()
 
@@ -162,8 +165,8 @@ def _as_it_stands(connection: Connection) -> Run | None:
     return run if run is None or run.finished_at else under_way(connection, run)
 
 
-def _end(ledger: Ledger, code: int, requests: int) -> None:
-    """Record that a signal ended the last run, unless the run has already ended."""
+def _ended(ledger: Ledger, code: int, requests: int) -> bool:
+    """Whether the set of failed installs has changed. Records that a signal ended the last run, unless it has already ended."""
     with ledger.at_one_moment() as connection:
         run = _as_it_stands(connection)
     if run is not None and not run.finished_at:
@@ -171,3 +174,4 @@ def _end(ledger: Ledger, code: int, requests: int) -> None:
         ledger.save_run(
             replace(run, finished_at=utc_now(), exit_code=code, stopped_because="signal", this_run=this_run)
         )
+    return failed_set_changed(ledger)

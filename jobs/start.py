@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jobs.config.settings import DeliverSettings
     from jobs.core.model import Cause
     from jobs.ledger.enrolment import StagedGroup
+    from jobs.ledger.lease import Leases
     from jobs.manifest.layout import Chosen
 
 MESSAGES = Path("config") / "messages"
@@ -116,6 +117,21 @@ def hold_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder: 
     for client_id in sorted(client_ids):
         lock = app_lock(basis.environment, basis.base_url, client_id)
         held.enter_context(hold(lock, f"the app {client_id}", holder))
+
+
+def lease_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder: str) -> Leases | None:
+    """The leases of these apps until `held` is closed, or None if the ledger is in a folder.
+
+    Raises UserError, with exit 11 if another run has one.
+    """
+    settings = basis.settings.ledger
+    if not settings.in_database:
+        return None
+    from jobs.ledger.in_database import take_leases  # slow to import, and needed only with a database
+
+    leases = take_leases(settings, basis.base_url, client_ids, holder)
+    held.callback(leases.give_back)
+    return leases
 
 
 def make_start(

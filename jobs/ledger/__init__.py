@@ -12,6 +12,7 @@ __all__ = [
     "engines",
     "enrolment",
     "failed_set",
+    "in_database",
     "lease",
     "ledger",
     "moved_folder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from jobs.core.errors import UserError, refuse
 from jobs.ledger import shared_tables, tables
 from jobs.ledger.engines import Purpose, transaction
-from jobs.ledger.lease import LeaseKey, Leases
+from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.opening import empty_ledger
 from jobs.ledger.postgres import Database, Session, check_url, open_engine, problem_of
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from jobs.config.settings import LedgerSettings
+    from jobs.ledger.lease import Shown
     from jobs.ledger.refusals import Wait
 
 
@@ -157,12 +158,16 @@ def open_in_database(
             make_ready(connection, database)
             session.ledger = found_or_made(connection, name, base_url, database.shown)
         leases.take()
-        session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
-        session.reachable = leases.reachable
-        with transaction(engine, Purpose.WRITE) as connection:
-            mine = update(ledgers).where(ledgers.c.id == session.ledger)
-            connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))
-    return _ledger(engine, settings, folder, wait, leases)
+        try:
+            session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
+            session.reachable = leases.reachable
+            with transaction(engine, Purpose.WRITE) as connection:
+                mine = update(ledgers).where(ledgers.c.id == session.ledger)
+                connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))
+            return _ledger(engine, settings, folder, wait, leases)
+        except BaseException:
+            leases.give_back()
+            raise
 
 
 def take_leases(settings: LedgerSettings, base_url: str, client_ids: Iterable[str], holder: str) -> Leases:
@@ -187,8 +192,37 @@ def _leases(settings: LedgerSettings, database: Database, keys: list[LeaseKey], 
     return Leases(database, keys, settings.lease_seconds, settings.patience_seconds, who)
 
 
-def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait) -> Ledger:
-    """The ledger of `folder`'s name, without a lease: a run may be under way. Raises UserError."""
+def leases_in(settings: LedgerSettings) -> list[Shown]:
+    """All leases that somebody holds, also those whose time is over. Raises UserError."""
+    database = database_of(settings)
+    with _refusing(database):
+        return held_leases(database)
+
+
+def release_leases(
+    settings: LedgerSettings, base_url: str, client_ids: Iterable[str], *, only_look: bool = False
+) -> list[Shown]:
+    """The leases that were broken, or with `only_look` those that would be: of this API, for these apps and for the ledger of
+    the settings' name, or for all ledgers if that is empty. Raises UserError.
+    """
+    database = database_of(settings)
+    act = held_leases if only_look else break_leases
+    which = "base_url = %s AND (client_id = ANY(%s) OR (client_id = '' AND %s IN (ledger, '')))"
+    with _refusing(database):
+        return act(database, which, (base_url, [*client_ids], settings.name))
+
+
+def end_leases(settings: LedgerSettings, token: str) -> None:
+    """End the leases of a run that was cut short. If the database is away, they run out by themselves."""
+    with suppress(psycopg.Error):
+        break_leases(database_of(settings), "token = %s", (token,))
+
+
+def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, lease: str = "") -> Ledger:
+    """The ledger of `folder`'s name, without a lease of its own: a run may be under way. Raises UserError.
+
+    `lease` is the token of a run that was cut short: then each write proves that the run still has its leases.
+    """
     name, database = name_of(settings, folder), database_of(settings)
     engine, session = connected(database)
     with _refusing(database), transaction(engine, Purpose.READ) as connection:
@@ -196,6 +230,10 @@ def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wai
         if known is None:
             raise refuse("holds no such ledger", f"{_where(database)}, {name}", "use the output folder of a run")
         session.ledger = known.id
+        if lease:
+            mine = select(func.count()).select_from(shared_tables.leases).where(shared_tables.leases.c.token == lease)
+            session.token, session.idle_seconds = lease, settings.lease_seconds
+            session.leases = max(1, connection.scalar(mine) or 0)
     return _ledger(engine, settings, folder, wait, None)
 
 

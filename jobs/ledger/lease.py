@@ -22,6 +22,7 @@ from msgspec import DecodeError, json
 
 from jobs.core.errors import Exit, Problem, refuse
 from jobs.ledger.postgres import lost
+from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.pace.usage import Usage
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ _SHOW = f"""
 SELECT base_url, client_id, ledger, epoch, holder, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
     to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), {_LIVE}
 FROM leases"""  # noqa: S608 - our own words
+_IN_ORDER = "ORDER BY base_url, client_id, ledger"
 _USED = """limits = coalesce(%(used)s::jsonb ->> client_id, limits),
     limits_at = CASE WHEN %(used)s::jsonb ? client_id THEN clock_timestamp() ELSE limits_at END"""
 _RENEW = f"""
@@ -127,10 +129,16 @@ class Leases:
         """Why the run must stop: the leases are lost, or could not be renewed for longer than the patience. Else None."""
         if self.lost:
             return lost(self._database)
-        return None if self.reachable() else self.late()
+        return None if self.reachable() else self._late()
 
-    def late(self) -> Problem:
-        """What to say if the leases could not be renewed in time."""
+    def must_hold(self) -> None:
+        """Raise LeaseLostError if the leases are lost, or AwayError if they are not held for now."""
+        if self.lost:
+            raise LeaseLostError(lost(self._database))
+        if not self.hold():
+            raise AwayError(self._late())
+
+    def _late(self) -> Problem:
         return Problem("did not renew the lease", self._database.shown, "see that it is up, then run this again")
 
     def used_before(self) -> dict[str, Usage]:
@@ -213,10 +221,15 @@ def connected(database: Database) -> psycopg.Connection[Any]:
     return connection
 
 
-def held_leases(database: Database) -> list[Shown]:
-    """All leases that somebody holds, also those whose time is over. Raises psycopg's errors."""
+def held_leases(database: Database, which: str = "true", values: Sequence[Any] = ()) -> list[Shown]:
+    """The leases that somebody holds, also those whose time is over. Raises psycopg's errors.
+
+    `which` is a condition with these values.
+    """
     with connected(database) as connection:
-        return _show(connection, f"{_HELD} ORDER BY base_url, client_id, ledger", ())
+        if connection.execute("SELECT to_regclass('leases')").fetchone() == (None,):
+            return []
+        return _show(connection, f"{_HELD} AND {which} {_IN_ORDER}", values)
 
 
 def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[Shown]:
@@ -225,7 +238,7 @@ def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[
     The next holder waits as long as what was sent last may count. `which` is a condition with these values.
     """
     with connected(database) as connection:
-        found = _show(connection, f"{_HELD} AND {which} ORDER BY base_url, client_id, ledger FOR UPDATE", values)
+        found = _show(connection, f"{_HELD} AND {which} {_IN_ORDER} FOR UPDATE", values)
         for one in found:
             used = _usage(connection, one.key).cut_off(0.0)
             connection.execute(_BREAK, (_as_text(used), *one.key))

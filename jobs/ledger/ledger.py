@@ -55,8 +55,13 @@ class Ledger:
         if self.leases is not None:
             self.leases.give_back()
 
+    @property
+    def lease(self) -> str:
+        """The token of the leases, or '' if there are none."""
+        return self.leases.token if self.leases is not None else ""
+
     def may_send(self) -> bool:
-        """Whether the run may send something: it has no leases, or still has them."""
+        """Whether something may be sent: there are no leases, or they are held."""
         return self.leases is None or self.leases.hold()
 
     def copy_to(self, path: Path) -> None:
@@ -83,6 +88,19 @@ class Ledger:
                 return question(connection)
 
         return self.wait.for_database(once)
+
+    def ask_to_send(self, question: Callable[[Connection], _T]) -> _T:
+        """What `question` reads about what to send. Until the leases are held, it waits as for a database that is away.
+
+        Raises UnwritableError.
+        """
+
+        def once(connection: Connection) -> _T:
+            if self.leases is not None:
+                self.leases.must_hold()
+            return question(connection)
+
+        return self.ask(once)
 
     def write(self, act: Callable[[Connection], _T], purpose: Purpose = Purpose.WRITE) -> _T:
         """What `act` returns, which writes; synced when it returns. Any thread may do so. Raises UnwritableError.

@@ -55,14 +55,21 @@ class Place:
 
         return open_in_database(self.settings, self.folder, self.base_url, wait, holder, client_ids)
 
-    def open_beside(self, wait: Wait) -> Ledger:
-        """The ledger of a run that may be under way. Raises UserError."""
+    def open_beside(self, wait: Wait, lease: str = "") -> Ledger:
+        """The ledger of a run that may be under way, or that was cut short and had this `lease`. Raises UserError."""
         self.must_exist()
         if not self.in_database:
             return opening.open_ledger(self.folder, self.base_url, wait)
         from jobs.ledger.in_database import open_beside
 
-        return open_beside(self.settings, self.folder, self.base_url, wait)
+        return open_beside(self.settings, self.folder, self.base_url, wait, lease)
+
+    def end_lease(self, lease: str) -> None:
+        """End the leases of a run that was cut short, if it had any."""
+        if lease:
+            from jobs.ledger.in_database import end_leases
+
+            end_leases(self.settings, lease)
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Answer
     from jobs.highlevel.api import HighLevel
+    from jobs.ledger.lease import Leases
     from jobs.pace.gate import Held
     from jobs.recovery.connectivity import Connectivity
     from jobs.recovery.dispatcher import Dispatcher, FinishedTry
@@ -70,14 +71,15 @@ def inquire(
     ask: Callable[[HighLevel, Asked], None],
     tells: Callable[[Answer], bool],
     questions: Callable[[HighLevel], Iterator[Asked | None]],
+    leases: Leases | None,
 ) -> Generator[Round[Asked]]:
     """The replies as they come, in rounds, of which there is at least one a second.
 
     A question that is None lets the caller have its turn. `ask` raises CallFailed if it did not get what it asked for, and
     `tells` says whether such an answer decides the question. The rest is not asked once `stop` says so. The inquiry itself
-    asks `stop` to, if going on makes no sense.
+    asks `stop` to, if going on makes no sense, or if its `leases` are lost.
     """
-    with closing(Equipment(basis, stop)) as equipment:
+    with closing(Equipment(basis, stop, leases)) as equipment:
         api, gate = equipment.api, equipment.gate
         try_once = partial(_try_once, partial(ask, api), stop)
         dispatcher: Dispatcher[_Question[Asked], Asked, Reply[Asked] | Answer] = equipment.dispatcher(try_once)

@@ -55,13 +55,13 @@ class ReportBeside:
             self.process.wait()
 
 
-def leave_reports(folder: Path, code: Exit, command: str, requests: int) -> None:
+def leave_reports(folder: Path, code: Exit, command: str, requests: int, lease: str) -> None:
     """End this process as `kill -9` would, and replace it by `recover report`, which exits with `code`.
 
-    `command` is what to run next, for the message about the end. `requests` were made, which the ledger does not know. This
-    returns only if the system cannot start the other process. An impatient third signal is ignored until the other process has begun.
+    `command` is what to run next, for the message about the end. `requests` were made, which the ledger does not know. The
+    other process gives the run's `lease` back ('': it has none). This returns only if the system cannot start the other process. An impatient third signal is ignored until the other process has begun.
     """
-    cut_short = ("--cut-short", str(int(code)), "--requests", str(requests), "--then", command)
+    cut_short = ("--cut-short", str(int(code)), "--requests", str(requests), "--then", command, "--lease", lease)
     words, environment = _job("report", *cut_short, "--", os.fspath(folder))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -128,6 +128,9 @@ class PoolCourier(Courier):
                 self._stopping.wait(left)
             if self._stopping.is_set():
                 return None
+            if not self._store.may_send():
+                self._stopping.wait(LOOK_SECONDS)
+                continue
             verdict = self._target.hand_over(pair)
             if not isinstance(verdict, Later) or not verdict.hold:
                 self._held_since = float("-inf")

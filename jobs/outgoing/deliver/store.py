@@ -33,7 +33,11 @@ class Store:
 
     def waiting(self, most: int, without: Iterable[int]) -> list[WaitingPair]:
         """Up to so many pairs that may be handed over now. Raises UnwritableError."""
-        return self._ledger.ask(partial(deliveries.waiting, most=most, without=without))
+        return self._ledger.ask_to_send(partial(deliveries.waiting, most=most, without=without))
+
+    def may_send(self) -> bool:
+        """Whether a pair may be handed over now (see `Ledger`)."""
+        return self._ledger.may_send()
 
     def hand_out(self, most: int) -> list[WaitingPair]:
         """Up to so many pairs that may be handed over now, each only once in a run. Raises UnwritableError."""

@@ -1,0 +1,65 @@
+"""The stories of `ledger who`, which shows the leases in the database, and of `ledger release`, which breaks them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.config.apps import base_url, load_apps
+from jobs.config.settings import load_ledger
+from jobs.core.errors import refuse
+from jobs.start import environment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from jobs.config.settings import LedgerSettings
+    from jobs.ledger.lease import Shown
+
+_NOBODY = "nobody holds a lease there"
+
+
+def who(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """A line for each lease of the database. Raises UserError."""
+    from jobs.ledger.in_database import leases_in
+
+    settings = _settings(project, environment_of(project, environment))
+    yield from _lines(leases_in(settings)) or [_NOBODY]
+
+
+def release(project: Path, environment: Mapping[str, str], sure: Callable[[str], None]) -> Iterator[str]:
+    """A line for each lease that was broken, once the person is `sure`. Raises UserError.
+
+    These are the leases of this API: those of the configured apps, and those of the ledger `ledger.name`, or of all ledgers if
+    it is not set.
+    """
+    from jobs.ledger.in_database import release_leases
+
+    known = environment_of(project, environment)
+    settings, url, apps = _settings(project, known), base_url(known), load_apps(project, known)
+    client_ids = {*apps.known, *apps.missing}
+    found = release_leases(settings, url, client_ids, only_look=True)
+    if not found:
+        yield _NOBODY
+        return
+    sure(f"{'; '.join(_lines(found))}. A run that is still alive stops, and its last pairs stay on its machine")
+    for one in release_leases(settings, url, client_ids):
+        yield f"{one.key} is free now; it was held by {one.holder}"
+
+
+def _settings(project: Path, environment: Mapping[str, str]) -> LedgerSettings:
+    settings = load_ledger(project / "config" / "recovery.toml", environment)
+    if not settings.in_database:
+        raise refuse("is not set", "RECOVERY_LEDGER__URL", "set it; only a ledger in PostgreSQL has leases")
+    return settings
+
+
+def _lines(leases: Sequence[Shown]) -> list[str]:
+    return [_line(one) for one in leases]
+
+
+def _line(one: Shown) -> str:
+    what = f"{one.key} of {one.key.base_url}"
+    if one.live:
+        return f"{what}: held by {one.holder} since {one.since}, until {one.until} unless it is renewed"
+    return f"{what}: over since {one.until}, the next run takes it; it was held by {one.holder} since {one.since}"
