@@ -121,10 +121,8 @@ def _test_url(target: UrlTarget, pair: Pair) -> Tested:
     match target.test(pair):
         case Yes():
             return Tested(works=True, lines=(f"{target.where} took a signed connection.test ({pair.pair_id})",))
-        case No(why) | Later(why):
-            return Tested(works=False, lines=(f"{target.where} did not take it: {why}",))
-        case over:
-            return Tested(works=False, lines=(f"{target.where} did not take it: {over.why}",))
+        case other:
+            return Tested(works=False, lines=(f"{target.where} did not take it: {other.why}",))
 
 
 def _test_sql(target: SqlTarget, pair: Pair) -> Tested:

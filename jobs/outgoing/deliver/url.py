@@ -7,7 +7,7 @@ followed.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -60,23 +60,22 @@ class UrlTarget:
 
     def hand_over(self, pair: Pair) -> Verdict:
         """Hand a pair over, once."""
-        message = {"type": "connection.recovered", "timestamp": pair.data["recovered_at"], "data": pair.data}
-        return self._post(pair.pair_id, message)
+        return self._post(pair, "connection.recovered")
 
     def test(self, pair: Pair) -> Verdict:
         """Send a made-up pair as a test message, once."""
-        message = {"type": "connection.test", "timestamp": pair.data["recovered_at"], "data": pair.data}
-        return self._post(pair.pair_id, message)
+        return self._post(pair, "connection.test")
 
-    def _post(self, message_id: str, message: Mapping[str, Any]) -> Verdict:
+    def _post(self, pair: Pair, kind: str) -> Verdict:
+        message = {"type": kind, "timestamp": pair.data["recovered_at"], "data": pair.data}
         body, now = json.dumps(message, ensure_ascii=True), self._now()
         headers = {
             "User-Agent": "highlevel-recovery",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
-            "webhook-id": message_id,
+            "webhook-id": pair.pair_id,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(webhook.sign(message_id, now, body) for webhook in self._webhooks),
+            "webhook-signature": " ".join(webhook.sign(pair.pair_id, now, body) for webhook in self._webhooks),
         }
         request = requests.Request("POST", self._url.reveal(), headers=headers, data=body.encode()).prepare()
         try:
