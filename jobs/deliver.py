@@ -26,7 +26,7 @@ from jobs.system.output_folder import make_folder
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jobs.config.settings import Settings
@@ -43,12 +43,7 @@ def deliver(
     """Hand over the pairs that wait in `folder`. `again` names accounts (None: all) whose pairs are sent even if they
     were taken before. Raises UserError.
     """
-    from jobs.outgoing.deliver.opening import check_target
-
-    known = environment_of(project, environment)
-    settings = load_settings(project / "config" / "recovery.toml", known, {})
-    if settings.deliver.target is None:
-        raise refuse("names no target", "deliver", "set RECOVERY_DELIVER__URL, deliver.command, or deliver.sql")
+    settings, known = _settings(project, environment)
     place, stop = place_of(project, environment, folder), Stop(time.monotonic)
     place.must_exist()
     with ExitStack() as held:
@@ -57,7 +52,6 @@ def deliver(
         ledger = place.open(usual_wait(terminal.waits), "`recover deliver`")
         held.callback(ledger.close)
         columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)
-        check_target(settings.deliver, columns, known)
         courier = courier_for(settings, ledger, known, columns)
         assert courier is not None
         _line_up(ledger, again, folder)
@@ -67,9 +61,7 @@ def deliver(
             leases.looked_after = partial(heed_leases, leases, stop)
         held.enter_context(on_signals(stop.signal, lambda _: leases.cut_short() if leases else None))
         courier.start()
-        for _ in hand_over_rest(courier, stop.ends_delivery):
-            terminal.delivering(courier)
-        terminal.handed_over(courier)
+        hand_over_rest(courier, stop, terminal)
         if leases is not None and (problem := leases.problem()):
             raise UserError(problem, code=Exit.STOPPED_EARLY)
         run = render_with(ledger, folder, project, known, terminal.waits, courier.report)
@@ -81,8 +73,7 @@ def test(folder: Path, project: Path, environment: Mapping[str, str], say: Calla
     """Hand a made-up pair to the target, which leaves nothing behind, and `say` what it answers. Raises UserError."""
     from jobs.outgoing.deliver.opening import test_target
 
-    known = environment_of(project, environment)
-    settings = load_settings(project / "config" / "recovery.toml", known, {})
+    settings, known = _settings(project, environment)
     place = place_of(project, environment, folder)
     place.must_exist()
     with place.reading() as ledger:
@@ -91,6 +82,15 @@ def test(folder: Path, project: Path, environment: Mapping[str, str], say: Calla
     for line in tested.lines:
         say(line)
     return Exit.OK if tested.works else Exit.SOME_FAILED
+
+
+def _settings(project: Path, environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    """The settings, which name a target, and the environment. Raises UserError."""
+    known = environment_of(project, environment)
+    settings = load_settings(project / "config" / "recovery.toml", known, {})
+    if settings.deliver.target is None:
+        raise refuse("names no target", "deliver", "set RECOVERY_DELIVER__URL, deliver.command, or deliver.sql")
+    return settings, known
 
 
 def _line_up(ledger: Ledger, again: Sequence[str] | None, folder: Path) -> None:
@@ -107,7 +107,7 @@ def _line_up(ledger: Ledger, again: Sequence[str] | None, folder: Path) -> None:
 def courier_for(
     settings: Settings, ledger: Ledger, environment: Mapping[str, str], columns: Sequence[str]
 ) -> Courier | None:
-    """The courier for `ledger`, not started yet, or None without a target."""
+    """The courier for `ledger`, not started yet, or None without a target. Raises UserError if the target can never work."""
     if settings.deliver.target is None:
         return None
     # Slow to import, and needed only with a target.
@@ -116,8 +116,6 @@ def courier_for(
     from jobs.outgoing.deliver.store import Store
 
     own = ledger.write(partial(deliveries.ledger_id, fresh=secrets.token_hex(4)))
-    ledger.write(deliveries.take_over, Purpose.BULK)
-    ledger.delivers = True
     wanted, retry = settings.deliver, settings.retry
     policy = Policy(
         wanted.workers,
@@ -127,16 +125,20 @@ def courier_for(
         wanted.give_up_after,
         settings.pace.patience_seconds,
     )
-    return open_courier(wanted, policy, Store(ledger, own, utc), environment, columns)
+    courier = open_courier(wanted, policy, Store(ledger, own, utc), environment, columns)
+    ledger.write(deliveries.take_over, Purpose.BULK)
+    ledger.delivers = True
+    return courier
 
 
-def hand_over_rest(courier: Courier, stops: Callable[[], bool]) -> Iterator[None]:
-    """Hand over all that waits, until it is done or `stops`. What is in flight comes back first. Yields now and then."""
+def hand_over_rest(courier: Courier, stop: Stop, terminal: Terminal) -> None:
+    """Hand over all that waits, until it is done or the run stops. What is in flight comes back first."""
     courier.finish()
     while not courier.ended(_TICK_SECONDS):
-        if stops():
+        if stop.ends_delivery():
             courier.stop()
-        yield
+        terminal.delivering(courier)
+    terminal.handed_over(courier)
 
 
 def end_courier(courier: Courier | None) -> None:

@@ -121,9 +121,7 @@ def _deliver_rest(courier: Courier | None, ledger: Ledger, stop: Stop, terminal:
     """Hand over what still waits, now that nothing is tried any more."""
     if courier is not None:
         ledger.write(free, Purpose.BULK)
-        for _ in hand_over_rest(courier, stop.ends_delivery):
-            terminal.delivering(courier)
-        terminal.handed_over(courier)
+        hand_over_rest(courier, stop, terminal)
 
 
 def _stop_for(stop: Stop, error: OSError) -> None:

@@ -43,16 +43,15 @@ def open_courier(
     environment: Mapping[str, str],
     columns: Iterable[str],
     folder: Path = _PROJECT,
-) -> Courier | None:
-    """The courier for the target that the settings name, not started yet, or None if they name none.
+) -> Courier:
+    """The courier for the target that the settings name, not started yet. They name one.
 
     `columns` are the list's own columns. Relative paths start at `folder`. Raises UserError like `check_target`.
     """
     if deliver.target == "command":
         _check_command(deliver.command, folder)
         return CommandCourier(store, deliver.command, folder, deliver.timeout_seconds)
-    target = _target(deliver, columns, environment, folder)
-    return PoolCourier(store, target, policy) if target else None
+    return PoolCourier(store, _target(deliver, columns, environment, folder), policy)
 
 
 def check_target(
@@ -63,8 +62,8 @@ def check_target(
     """
     if deliver.target == "command":
         _check_command(deliver.command, folder)
-    elif target := _target(deliver, columns, environment, folder):
-        target.close()
+    else:
+        _target(deliver, columns, environment, folder).close()
 
 
 def where(deliver: DeliverSettings) -> str:
@@ -90,8 +89,6 @@ def test_target(
         _check_command(deliver.command, folder)
         return _test_command(deliver, folder, pair)
     target = _target(deliver, columns, environment, folder)
-    if target is None:
-        raise refuse("names no target", "deliver", "set RECOVERY_DELIVER__URL, deliver.command, or deliver.sql")
     try:
         return _test_url(target, pair) if isinstance(target, UrlTarget) else _test_sql(target, pair)
     finally:
@@ -100,13 +97,11 @@ def test_target(
 
 def _target(
     deliver: DeliverSettings, columns: Iterable[str], environment: Mapping[str, str], folder: Path
-) -> UrlTarget | SqlTarget | None:
+) -> UrlTarget | SqlTarget:
     seconds = deliver.timeout_seconds
     if deliver.target == "url":
         return UrlTarget(deliver.url, deliver.secret, seconds, environment, utc)
-    if deliver.target == "sql":
-        return SqlTarget(deliver.database_url, deliver.sql, columns, deliver.workers, seconds, folder)
-    return None
+    return SqlTarget(deliver.database_url, deliver.sql, columns, deliver.workers, seconds, folder)
 
 
 def _check_command(command: Sequence[str], folder: Path) -> None:
