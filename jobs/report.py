@@ -121,9 +121,7 @@ def report_again(
             place.end_lease(lease)
         with alone(folder, patience_for_reports(say)):
             with ledger.at_one_moment() as connection:
-                run = _as_it_stands(connection)
-                if run is None:
-                    raise refuse("has no run yet", str(folder), "run the job first")
+                run = _known(_as_it_stands(connection), folder)
                 render_from(connection, folder, run, apps, messages)
             return run, changed
     finally:
@@ -141,9 +139,7 @@ def render_with(
     """The last run with what was delivered since, once the reports of `folder` are rendered. Raises as `report_again`."""
     with alone(folder, patience_for_reports(say)):
         with ledger.at_one_moment() as connection:
-            run = last_run(connection)
-            if run is None:
-                raise refuse("holds no run yet", str(folder), "run the job first")
+            run = _known(last_run(connection), folder)
             run = replace(run, delivery=delivery or run.delivery)
             run = as_it_stands(connection, run, run.counts.rows) if run.finished_at else under_way(connection, run)
         ledger.save_run(run)
@@ -157,6 +153,13 @@ def _apps(project: Path, environment: Mapping[str, str]) -> Mapping[str, App]:
         return load_apps(project, environment_of(project, environment)).known
     except UserError:
         return {}
+
+
+def _known(run: Run | None, folder: Path) -> Run:
+    """The run, if there is one. Raises UserError."""
+    if run is None:
+        raise refuse("has no run yet", str(folder), "run the job first")
+    return run
 
 
 def _as_it_stands(connection: Connection) -> Run | None:
