@@ -275,6 +275,28 @@ def ledger() -> None:
 
 
 @ledger.command()
+@click.argument("source", metavar="FROM", type=PATH)
+@click.argument("target", metavar="TO", type=PATH)
+@click.pass_obj
+def copy(terminal: Terminal, source: Path, target: Path) -> int:
+    """Copy a ledger to where it is used from now on. The old one is marked as moved.
+
+    One of FROM and TO is an output folder. The other is the word `database`: the ledger in PostgreSQL with the folder's
+    name, or ledger.name.
+    """
+    from jobs.ledger_copy import copy as move
+    from jobs.start import PROJECT
+
+    is_database = [str(path) == "database" for path in (source, target)]
+    if sum(is_database) != 1:
+        raise click.UsageError("one of FROM and TO must be the word `database`, and the other an output folder")
+    folder = source if is_database[1] else target
+    for line in move(folder, PROJECT, os.environ, terminal.waits, into_database=is_database[1]):
+        click.echo(line)
+    return Exit.OK
+
+
+@ledger.command()
 def who() -> int:
     """Show who holds which lease in the database, since when and until when."""
     from jobs.leases import who as show

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "changes",
+    "copying",
     "counts",
     "deliveries",
     "engines",
@@ -16,6 +17,7 @@ __all__ = [
     "lease",
     "ledger",
     "moved_folder",
+    "moves",
     "opening",
     "place",
     "purging",

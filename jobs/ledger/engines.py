@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Text, TypeDecorator, insert
+from sqlalchemy import Text, TypeDecorator, func, insert, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
@@ -148,7 +148,7 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     cursor: Any = connection.connection.cursor()
     blame = connection.info[BLAME]
     try:
-        with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+        with cursor, cursor.copy(f"COPY {_stored(table)} ({columns}) FROM STDIN") as copy:
             for row in rows:
                 values = {**row, **{name: change(row[name]) for name, change in changed}}
                 copy.write_row([values[name] for name in names])
@@ -167,6 +167,28 @@ def index_long_text(connection: Connection, column: Column[str]) -> None:
     connection.exec_driver_sql(
         f"CREATE INDEX {column.table.name}_{column.name} ON {column.table.name} {using}({column.name})"
     )
+
+
+def _stored(table: Table) -> str:
+    """The table behind the view of one ledger, since COPY takes no view. A temporary table is itself."""
+    return table.name if "TEMPORARY" in table._prefixes else f"all_{table.name}"  # noqa: SLF001 - it has no public name
+
+
+def continue_numbers(connection: Connection, table: Table) -> None:
+    """Let the next number that the engine makes for a row of `table` be larger than all that were inserted.
+
+    SQLite does so by itself. In PostgreSQL, other ledgers take numbers meanwhile. Taking them too never goes back.
+    """
+    number = table.autoincrement_column
+    if number is None or not is_postgres(connection):
+        return
+    most = connection.scalar(select(func.max(number))) or 0
+    sequence = connection.exec_driver_sql(
+        f"SELECT pg_get_serial_sequence('all_{table.name}', '{number.name}')"
+    ).scalar()
+    last = connection.exec_driver_sql(f"SELECT last_value FROM {sequence}").scalar() or 0  # noqa: S608 - our own name
+    taking = "SELECT count(nextval(%s)) FROM generate_series(1, %s)"
+    connection.exec_driver_sql(taking, (sequence, most - last + 1))  # One more: a new sequence has not given its first.
 
 
 @contextmanager

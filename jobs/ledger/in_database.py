@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,22 +16,24 @@ from jobs.ledger import shared_tables, tables
 from jobs.ledger.engines import Purpose, transaction
 from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
 from jobs.ledger.ledger import Ledger
+from jobs.ledger.moves import marks_of, refuse_moved
 from jobs.ledger.opening import empty_ledger
 from jobs.ledger.postgres import Database, Session, check_url, open_engine, problem_of
 from jobs.ledger.refusals import AwayError, usual_wait
 from jobs.ledger.scratch import Scratch
-from jobs.ledger.shared_tables import ledgers
+from jobs.ledger.shared_tables import ledgers, speak_of
 from jobs.ledger.sqlite import folder_for_temporary_files, prepare
 from jobs.system.lock_holders import this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
     from jobs.config.settings import LedgerSettings
     from jobs.ledger.lease import Shown
+    from jobs.ledger.moves import Marks
     from jobs.ledger.refusals import Wait
 
 
@@ -51,6 +53,11 @@ class Known(NamedTuple):
 def name_of(settings: LedgerSettings, folder: Path) -> str:
     """The name of the ledger of an output folder."""
     return settings.name or folder.resolve().name
+
+
+def named(settings: LedgerSettings, folder: Path) -> str:
+    """The ledger of an output folder by its name and place, without anything secret."""
+    return f"the ledger {name_of(settings, folder)} of {database_of(settings).shown}, schema {settings.schema}"
 
 
 def database_of(settings: LedgerSettings) -> Database:
@@ -117,23 +124,26 @@ def known_ledgers(connection: Connection, name: str) -> list[Known]:
     return [Known(*row) for row in connection.execute(query.where(ledgers.c.name == name).order_by(ledgers.c.base_url))]
 
 
-def find(connection: Connection, name: str, base_url: str, where: str) -> Known | None:
-    """The ledger of this name and API. Raises UserError if it was moved, or if the name is known under another API alone."""
+def find(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> Known | None:
+    """The ledger of this name and API. Raises UserError if the name is known under another API alone, or if it was moved.
+
+    `even_moved` allows the last.
+    """
     found = known_ledgers(connection, name)
     mine = next((one for one in found if one.base_url == base_url), None)
     if mine is None and found:
         todo = "use a different --output or ledger.name, or set HIGHLEVEL_BASE_URL as it was"
         others = ", ".join(one.base_url for one in found)
         raise refuse(f"belongs to {others}, not to {base_url}", f"the ledger {name} of {where}", todo)
-    if mine is not None and mine.moved_to:
-        todo = "use that one, or a different --output or ledger.name"
-        raise refuse(f"was moved to {mine.moved_to}", f"the ledger {name} of {where}", todo)
+    if mine is not None and mine.moved_to and not even_moved:
+        todo = "use that file without RECOVERY_LEDGER__URL, or use a different --output or ledger.name"
+        raise refuse_moved(f"the ledger {name} of {where}", f"{mine.moved_to} on {mine.used_by}", todo)
     return mine
 
 
-def found_or_made(connection: Connection, name: str, base_url: str, where: str) -> int:
+def found_or_made(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> int:
     """The number of the ledger of this name and API, which is made if it is missing. Raises as `find`."""
-    mine = find(connection, name, base_url, where)
+    mine = find(connection, name, base_url, where, even_moved=even_moved)
     if mine is not None:
         return mine.id
     made: int = connection.execute(
@@ -143,27 +153,30 @@ def found_or_made(connection: Connection, name: str, base_url: str, where: str) 
 
 
 def open_in_database(
-    settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, holder: str, client_ids: Iterable[str]
+    settings: LedgerSettings,
+    folder: Path,
+    base_url: str,
+    wait: Wait,
+    holder: str,
+    client_ids: Iterable[str],
+    *,
+    even_moved: bool = False,
 ) -> Ledger:
     """The ledger of `folder`'s name, made if it is missing. `holder` has the leases of it and of these apps until it is closed.
 
-    Raises UserError, with exit 11 if another run has a lease.
+    `even_moved`: also one that was moved. Raises UserError, with exit 11 if another run has a lease.
     """
     name, database = name_of(settings, folder), database_of(settings)
     engine, session = connected(database)
-    keys = [LeaseKey(base_url, client_id, "") for client_id in client_ids] + [LeaseKey(base_url, "", name)]
-    leases = _leases(settings, database, keys, holder)
+    apps = [LeaseKey(base_url, client_id, "") for client_id in client_ids]
     with _refusing(database):
         with transaction(engine, Purpose.BULK) as connection:
             make_ready(connection, database)
-            session.ledger = found_or_made(connection, name, base_url, database.shown)
-        leases.take()
+            session.ledger = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
+        leases = _leased(session, settings, [*apps, LeaseKey(base_url, "", name)], holder)
         try:
-            session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
-            session.reachable = leases.reachable
             with transaction(engine, Purpose.WRITE) as connection:
-                mine = update(ledgers).where(ledgers.c.id == session.ledger)
-                connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))
+                _note_use(connection, session.ledger)
             return _ledger(engine, settings, folder, wait, leases)
         except BaseException:
             leases.give_back()
@@ -190,6 +203,56 @@ def take_leases(settings: LedgerSettings, base_url: str, client_ids: Iterable[st
 def _leases(settings: LedgerSettings, database: Database, keys: list[LeaseKey], holder: str) -> Leases:
     who = f"{this_process()} ({holder})"
     return Leases(database, keys, settings.lease_seconds, settings.patience_seconds, who)
+
+
+def fill_in_database(
+    settings: LedgerSettings,
+    folder: Path,
+    base_url: str,
+    holder: str,
+    fill: Callable[[Connection], None],
+    seal: Callable[[], None],
+    *,
+    replaces: bool,
+) -> None:
+    """Make the ledger of `folder`'s name with what `fill` writes, in one transaction, which is committed after `seal`.
+
+    `replaces`: the ledger is there, and its rows go. Raises UserError, with exit 11 if a run has its lease, and what the two
+    raise.
+    """
+    name, database = name_of(settings, folder), database_of(settings)
+    engine, session = connected(database)
+    with ExitStack() as held, _refusing(database):
+        held.callback(engine.dispose)
+        with transaction(engine, Purpose.BULK) as connection:
+            make_ready(connection, database)
+        held.callback(_leased(session, settings, [LeaseKey(base_url, "", name)], holder).give_back)
+        with transaction(engine, Purpose.BULK) as connection:
+            there = find(connection, name, base_url, database.shown, even_moved=True)
+            if (there is not None) != replaces:  # Another copy was faster.
+                raise refuse("holds a ledger by now", named(settings, folder), "look at it, and use a different name")
+            number = found_or_made(connection, name, base_url, database.shown, even_moved=True)
+            speak_of(connection, number)
+            for table in reversed(tables.metadata.sorted_tables):
+                connection.execute(table.delete())
+            fill(connection)
+            _note_use(connection, number)
+            seal()
+
+
+def _leased(session: Session, settings: LedgerSettings, keys: list[LeaseKey], holder: str) -> Leases:
+    """These leases, taken. The session proves them from now on."""
+    leases = _leases(settings, session.database, keys, holder)
+    leases.take()
+    session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
+    session.reachable = leases.reachable
+    return leases
+
+
+def _note_use(connection: Connection, ledger: int) -> None:
+    """Remember where and when a ledger was used last."""
+    mine = update(ledgers).where(ledgers.c.id == ledger)
+    connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))
 
 
 def leases_in(settings: LedgerSettings) -> list[Shown]:
@@ -240,7 +303,7 @@ def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wai
 @contextmanager
 def reading_from(settings: LedgerSettings, folder: Path, base_url: str) -> Iterator[Ledger]:
     """The ledger of `folder`'s name, or an empty one if there is none. Raises UserError."""
-    if not exists(settings, folder, base_url):
+    if look_up(settings, folder, base_url) is None:
         ledger = empty_ledger(folder)
     else:
         ledger = open_beside(settings, folder, base_url, usual_wait())
@@ -251,22 +314,41 @@ def reading_from(settings: LedgerSettings, folder: Path, base_url: str) -> Itera
         ledger.close()
 
 
-def exists(settings: LedgerSettings, folder: Path, base_url: str) -> bool:
-    """Whether the database has the ledger of `folder`'s name. Raises UserError."""
+def look_up(settings: LedgerSettings, folder: Path, base_url: str) -> Known | None:
+    """What the database knows of the ledger of `folder`'s name, or None if it has none. Raises UserError."""
+    with _looking(settings) as (connection, database):
+        return _find(connection, database, name_of(settings, folder), base_url)
+
+
+def marks_in_database(settings: LedgerSettings, folder: Path, base_url: str) -> Marks | None:
+    """The marks of the ledger of `folder`'s name, or None if there is none. Raises UserError."""
+    with _looking(settings) as (connection, database):
+        known = _find(connection, database, name_of(settings, folder), base_url, even_moved=True)
+        if known is None:
+            return None
+        speak_of(connection, known.id)
+        return marks_of(connection)
+
+
+@contextmanager
+def _looking(settings: LedgerSettings) -> Iterator[tuple[Connection, Database]]:
+    """A connection to look for a ledger, and its database."""
     database = database_of(settings)
     engine, _ = connected(database)
     try:
         with _refusing(database), transaction(engine, Purpose.READ) as connection:
-            return _find(connection, database, name_of(settings, folder), base_url) is not None
+            yield connection, database
     finally:
         engine.dispose()
 
 
-def _find(connection: Connection, database: Database, name: str, base_url: str) -> Known | None:
+def _find(
+    connection: Connection, database: Database, name: str, base_url: str, *, even_moved: bool = False
+) -> Known | None:
     """The ledger of this name and API, or None. Nothing is made. Raises UserError as `find` does."""
     if _version(connection, database) is None:
         return None
-    return find(connection, name, base_url, database.shown)
+    return find(connection, name, base_url, database.shown, even_moved=even_moved)
 
 
 def _ledger(engine: Engine, settings: LedgerSettings, folder: Path, wait: Wait, leases: Leases | None) -> Ledger:

@@ -12,27 +12,40 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError
 
 from jobs.core.errors import UserError, refuse
-from jobs.core.file_errors import FileError
+from jobs.core.file_errors import FileError, doing
 from jobs.ledger import tables
+from jobs.ledger.engines import Purpose, transaction
 from jobs.ledger.ledger import Ledger
+from jobs.ledger.moves import marks_of, refuse_moved
 from jobs.ledger.refusals import DAMAGED, UnwritableError, Wait, usual_wait
 from jobs.ledger.scratch import Scratch
-from jobs.ledger.sqlite import POOL, folder_for_temporary_files, open_file, open_memory, prepare
-from jobs.system.files import make_private_file
+from jobs.ledger.sqlite import (
+    POOL,
+    folder_for_temporary_files,
+    in_one_file,
+    open_file,
+    open_memory,
+    prepare,
+)
+from jobs.system.files import clear_left_behind, make_private_file, name_while_new, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
 
+    from jobs.ledger.moves import Marks
+
 LEDGER = "ledger.sqlite3"
 RESULTS = "results.csv"
 _UPGRADABLE = range(1, tables.VERSION)
+_CACHE_KIB = 48 << 10  # For the indexes of a whole ledger, which grow in random order while it is copied.
 
 
-def open_ledger(folder: Path, base_url: str, wait: Wait | None = None) -> Ledger:
+def open_ledger(folder: Path, base_url: str, wait: Wait | None = None, *, even_moved: bool = False) -> Ledger:
     """The ledger of an output folder, made if it is missing. `wait` says how to wait if another program holds it.
+    `even_moved`: also one that was moved.
 
     Raises UserError if it must not or cannot be used.
     """
@@ -43,10 +56,12 @@ def open_ledger(folder: Path, base_url: str, wait: Wait | None = None) -> Ledger
         with engine.begin() as connection:
             version = connection.scalar(text("PRAGMA user_version"))
             if version == 0:
+                # By default, Python's SQLite would commit each table by itself.
+                connection.execute(text("BEGIN IMMEDIATE"))
                 _make_tables(connection, base_url)
             elif version in _UPGRADABLE:
                 _add_tables(connection)
-            refuse_another(connection, path, base_url)
+            refuse_another(connection, path, base_url, even_moved=even_moved)
         return Ledger(engine, _scratch(path, path.parent, wait, "temp_store=FILE"), wait)
     except DatabaseError:
         raise refuse("is damaged", str(path), DAMAGED) from None
@@ -67,13 +82,51 @@ def is_begun(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
+def fill_new(
+    folder: Path, base_url: str, wait: Wait, fill: Callable[[Connection], None], seal: Callable[[], None]
+) -> None:
+    """Make the ledger of an output folder with what `fill` writes. It gets its name only after `seal`, when it is whole.
+
+    Raises UnwritableError, FileError, and what the two raise.
+    """
+    path = folder / LEDGER
+    new = name_while_new(path)
+    try:
+        make_private_file(new)
+        engine = open_file(new, wait)
+        with transaction(engine, Purpose.WRITE) as connection:
+            _make_tables(connection, base_url)
+            connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            fill(connection)
+        in_one_file(engine)
+        sync(new)
+        seal()
+        with doing("written", path):
+            new.replace(path)
+        sync(folder)
+    finally:
+        clear_left_behind(folder, LEDGER)
+
+
+def marks_in(folder: Path) -> Marks | None:
+    """The marks of the ledger of an output folder, or None if there is none. Raises UserError."""
+    path = folder / LEDGER
+    if not is_begun(path):
+        return None
+    with reading(path, "", even_moved=True) as ledger:
+        return ledger.ask(marks_of)
+
+
 @contextmanager
-def reading(path: Path, base_url: str) -> Iterator[Ledger]:
-    """The ledger at `path`, only to read, or an empty one if there is none. Raises UserError."""
+def reading(path: Path, base_url: str, *, even_moved: bool = False) -> Iterator[Ledger]:
+    """The ledger at `path`, only to read, or an empty one if there is none. `even_moved`: also one that was moved.
+
+    Raises UserError.
+    """
     ledger = _to_read(path)
     try:
         if is_begun(path):
-            ledger.ask(partial(refuse_another, path=path, base_url=base_url))
+            ledger.ask(partial(refuse_another, path=path, base_url=base_url, even_moved=even_moved))
         yield ledger
     except DatabaseError:
         raise refuse(
@@ -111,16 +164,18 @@ def _scratch(path: Path, temporary: Path, wait: Wait, store: str) -> Scratch:
 
 
 def _make_tables(connection: Connection, base_url: str) -> None:
-    """Make a new ledger, all tables or none. By default, Python's SQLite would commit each table by itself."""
-    connection.execute(text("BEGIN IMMEDIATE"))
+    """Make a new ledger. The connection is in a transaction."""
     if not inspect(connection).get_table_names():
         tables.metadata.create_all(connection)
         tables.remember(connection, "base_url", base_url)
         connection.execute(text(f"PRAGMA user_version = {tables.VERSION}"))
 
 
-def refuse_another(connection: Connection, path: Path, base_url: str) -> None:
-    """Raise UserError if the ledger has another version, or belongs to another API than `base_url` ('' allows any)."""
+def refuse_another(connection: Connection, path: Path, base_url: str, *, even_moved: bool = False) -> None:
+    """Raise UserError if the ledger has another version, belongs to another API than `base_url` ('' allows any), or was moved.
+
+    `even_moved` allows the last.
+    """
     version = connection.scalar(text("PRAGMA user_version"))
     if version not in (tables.VERSION, *_UPGRADABLE):
         what = f"has version {version}, but this job only knows versions up to {tables.VERSION}"
@@ -129,6 +184,9 @@ def refuse_another(connection: Connection, path: Path, base_url: str) -> None:
     if base_url and bound != base_url:
         todo = "use a different --output, or set HIGHLEVEL_BASE_URL as it was"
         raise refuse(f"belongs to {bound}, not to {base_url}", str(path), todo)
+    moved_to = marks_of(connection).moved_to
+    if moved_to and not even_moved:
+        raise refuse_moved(str(path), moved_to, "set RECOVERY_LEDGER__URL to that database")
 
 
 def _add_tables(connection: Connection) -> None:

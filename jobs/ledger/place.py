@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.config.settings import LedgerSettings
 from jobs.core.errors import refuse
 from jobs.ledger import opening
+from jobs.ledger.moves import is_copied, refuse_moved
 from jobs.ledger.unwritten import UNWRITTEN, take_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
     from jobs.ledger.ledger import Ledger
+    from jobs.ledger.moves import Marks
     from jobs.ledger.refusals import Wait
+
+
+class LastUse(NamedTuple):
+    """A ledger in a database by its name and place, when it was last used (UTC, ISO 8601; empty: never) and by which machine."""
+
+    ledger: str
+    at: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +44,23 @@ class Place:
         """Whether it is in PostgreSQL."""
         return self.settings.in_database
 
-    def open(self, wait: Wait, holder: str, client_ids: Iterable[str] = ()) -> Ledger:
+    def __str__(self) -> str:
+        """The place of it, for a person."""
+        if not self.in_database:
+            return str(self.folder.absolute() / opening.LEDGER)
+        from jobs.ledger.in_database import named  # slow to import, and needed only with a database
+
+        return named(self.settings, self.folder)
+
+    def open(self, wait: Wait, holder: str, client_ids: Iterable[str] = (), *, even_moved: bool = False) -> Ledger:
         """The ledger, made if it is missing, with the pairs that an earlier run had to set aside. In a database, `holder` has
         the leases of it and of these apps until it is closed.
 
-        `wait` says how to wait if another program holds it. Raises UserError, with exit 11 if another run has a lease.
+        `wait` says how to wait if another program holds it. `even_moved`: also one that was moved. Raises UserError, with
+        exit 11 if another run has a lease.
         """
         self._refuse_both()
-        ledger = self._opened(wait, holder, client_ids)
+        ledger = self._opened(wait, holder, client_ids, even_moved=even_moved)
         try:
             if taken := take_in(ledger, self.folder, self.base_url):
                 wait.patience.say(f"{taken} pairs of {UNWRITTEN} are in the ledger now")
@@ -48,12 +69,52 @@ class Place:
             raise
         return ledger
 
-    def _opened(self, wait: Wait, holder: str, client_ids: Iterable[str]) -> Ledger:
+    def _opened(self, wait: Wait, holder: str, client_ids: Iterable[str], *, even_moved: bool) -> Ledger:
         if not self.in_database:
-            return opening.open_ledger(self.folder, self.base_url, wait)
-        from jobs.ledger.in_database import open_in_database  # slow to import, and needed only with a database
+            return opening.open_ledger(self.folder, self.base_url, wait, even_moved=even_moved)
+        from jobs.ledger.in_database import open_in_database
 
-        return open_in_database(self.settings, self.folder, self.base_url, wait, holder, client_ids)
+        return open_in_database(
+            self.settings, self.folder, self.base_url, wait, holder, client_ids, even_moved=even_moved
+        )
+
+    def fill(
+        self,
+        wait: Wait,
+        holder: str,
+        fill: Callable[[Connection], None],
+        seal: Callable[[], None],
+        *,
+        replaces: bool = False,
+    ) -> None:
+        """Make the ledger with what `fill` writes, whole or not at all; `seal` is called just before it is there.
+
+        `replaces`: it replaces one that is there, which only a database can do. Raises UserError, FileError, and what the
+        two raise.
+        """
+        if not self.in_database:
+            opening.fill_new(self.folder, self.base_url, wait, fill, seal)
+            return
+        from jobs.ledger.in_database import fill_in_database
+
+        fill_in_database(self.settings, self.folder, self.base_url, holder, fill, seal, replaces=replaces)
+
+    def marks(self) -> Marks | None:
+        """Where the ledger came from and went, or None if there is none. Raises UserError."""
+        if not self.in_database:
+            return opening.marks_in(self.folder)
+        from jobs.ledger.in_database import marks_in_database
+
+        return marks_in_database(self.settings, self.folder, self.base_url)
+
+    def last_use(self) -> LastUse | None:
+        """Which ledger of the database it is, and where it was last used. None if it is in the folder. Raises UserError."""
+        if not self.in_database:
+            return None
+        from jobs.ledger.in_database import look_up
+
+        known = look_up(self.settings, self.folder, self.base_url)
+        return LastUse(str(self), known.used_at, known.used_by) if known else LastUse(str(self))
 
     def open_beside(self, wait: Wait, lease: str = "") -> Ledger:
         """The ledger of a run that may be under way, or that was cut short and had this `lease`. Raises UserError."""
@@ -88,9 +149,9 @@ class Place:
         """Whether a run has begun it. Raises UserError."""
         if not self.in_database:
             return opening.is_begun(self.folder / opening.LEDGER)
-        from jobs.ledger.in_database import exists
+        from jobs.ledger.in_database import look_up
 
-        return exists(self.settings, self.folder, self.base_url)
+        return look_up(self.settings, self.folder, self.base_url) is not None
 
     def must_exist(self) -> None:
         """Raise UserError if there is no ledger."""
@@ -101,7 +162,14 @@ class Place:
             raise refuse("has no ledger in the database", str(self.folder), "use the output folder of a run")
 
     def _refuse_both(self) -> None:
-        if self.in_database and (self.folder / opening.LEDGER).exists():
-            what = f"holds {opening.LEDGER}, but RECOVERY_LEDGER__URL is set"
-            todo = f"move it into the database: `recover ledger copy {self.folder} database`"
-            raise refuse(what, str(self.folder), todo)
+        """Raise UserError if the folder holds a ledger although it belongs into the database, unless it was moved there."""
+        left = opening.marks_in(self.folder) if self.in_database else None
+        if left is None or is_copied(left, self.marks() if left.moved_to else None):
+            return
+        path = self.folder / opening.LEDGER
+        if left.moved_to:
+            todo = f"{self} is not the copy of it: set RECOVERY_LEDGER__URL and RECOVERY_LEDGER__NAME as they were"
+            raise refuse_moved(str(path), left.moved_to, todo)
+        what = f"holds {opening.LEDGER}, but RECOVERY_LEDGER__URL is set"
+        todo = f"move it into the database (`recover ledger copy {self.folder} database`), or unset that variable"
+        raise refuse(what, str(self.folder), todo)

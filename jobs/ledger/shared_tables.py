@@ -99,6 +99,17 @@ def upgrade(connection: Connection) -> None:
     connection.execute(update(schema_version).values(version=tables.VERSION))
 
 
+def speak_of(connection: Connection, ledger: int) -> None:
+    """Let the rest of the transaction read and write this ledger."""
+    connection.exec_driver_sql("SELECT set_config(%s, %s, true)", (LEDGER, str(ledger)))
+
+
+def mark_as_moved(connection: Connection, moved_to: str) -> None:
+    """Say in the list of ledgers where the transaction's ledger was moved to. Empty: nowhere."""
+    mine = ledgers.c.id == text(_NUMBER)
+    connection.execute(update(ledgers).where(mine).values(moved_to=moved_to))
+
+
 def _shared(table: Table, metadata: MetaData) -> None:
     """The table for all ledgers. The number of the ledger comes first in every key and index."""
     columns = [_column(column) for column in table.columns]

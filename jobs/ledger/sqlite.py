@@ -62,6 +62,13 @@ def open_file(path: Path, wait: Wait) -> Engine:
     return engine
 
 
+def in_one_file(engine: Engine) -> None:
+    """Close the engine of a file that nobody else uses, and leave all of it in that file, without a journal beside it."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=delete")
+    engine.dispose()
+
+
 def keep_temporary_files_in(folder: Path) -> None:
     """Make SQLite put this process's temporary files into `folder`. It removes their names at once."""
     with closing(sqlite3.connect(":memory:")) as connection, suppress(sqlite3.OperationalError):

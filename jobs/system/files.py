@@ -32,13 +32,18 @@ def make_private_folder(path: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
+def name_while_new(path: Path) -> Path:
+    """A name beside `path` for a file that becomes it when it is whole. `clear_left_behind` knows it."""
+    return path.with_name(f"{_LEFT_BEHIND}{path.name}-{secrets.token_hex(4)}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that replaces `path` when the block ends without an error: whole, synced, private from its first byte.
 
     A link at `path` is replaced and never followed. Raises FileError.
     """
-    new = path.with_name(f"{_LEFT_BEHIND}{path.name}-{secrets.token_hex(4)}")
+    new = name_while_new(path)
     with doing("written", path):
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
         try:

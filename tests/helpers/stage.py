@@ -73,7 +73,7 @@ class Moments:
         commit = DefaultDialect.do_commit
 
         def do_commit(dialect, connection):
-            changes = connection.in_transaction
+            changes = getattr(connection, "in_transaction", True)  # Only SQLite commits after a read, too.
             if changes:
                 self("a commit begins")
             commit(dialect, connection)
