@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,7 @@ from jobs.ledger.ledger import Ledger
 from jobs.ledger.moves import marks_of, refuse_moved
 from jobs.ledger.opening import empty_ledger
 from jobs.ledger.postgres import Database, Session, check_url, open_engine, problem_of
+from jobs.ledger.recent import Recent
 from jobs.ledger.refusals import AwayError, usual_wait
 from jobs.ledger.scratch import Scratch
 from jobs.ledger.shared_tables import ledgers, speak_of
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from jobs.ledger.lease import Shown
     from jobs.ledger.moves import Marks
     from jobs.ledger.refusals import Wait
-
 
 _LOOK_SECONDS = 0.5  # Between two tries to reach a database that is away.
 
@@ -81,10 +82,10 @@ def _refusing(database: Database) -> Iterator[None]:
         raise UserError(problem_of(database, error.orig)) from None
 
 
-def connected(database: Database) -> tuple[Engine, Session]:
+def connected(database: Database, reconnected: Callable[..., None] = lambda *_: None) -> tuple[Engine, Session]:
     """The engine of the database, and the session of its transactions. Nothing is known to be there yet."""
     session = Session(database)
-    return open_engine(session), session
+    return open_engine(session, reconnected), session
 
 
 def make_ready(connection: Connection, database: Database) -> None:
@@ -167,7 +168,8 @@ def open_in_database(
     `even_moved`: also one that was moved. Raises UserError, with exit 11 if another run has a lease.
     """
     name, database = name_of(settings, folder), database_of(settings)
-    engine, session = connected(database)
+    recent = Recent(time.monotonic)
+    engine, session = connected(database, recent.alarm)
     apps = [LeaseKey(base_url, client_id, "") for client_id in client_ids]
     with _refusing(database):
         with transaction(engine, Purpose.BULK) as connection:
@@ -175,9 +177,10 @@ def open_in_database(
             session.ledger = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
         leases = _leased(session, settings, [*apps, LeaseKey(base_url, "", name)], holder)
         try:
+            leases.went_back = recent.alarm
             with transaction(engine, Purpose.WRITE) as connection:
                 _note_use(connection, session.ledger)
-            return _ledger(engine, settings, folder, wait, leases)
+            return _ledger(engine, settings, folder, wait, leases, recent)
         except BaseException:
             leases.give_back()
             raise
@@ -245,7 +248,7 @@ def _leased(session: Session, settings: LedgerSettings, keys: list[LeaseKey], ho
     leases = _leases(settings, session.database, keys, holder)
     leases.take()
     session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
-    session.reachable = leases.reachable
+    session.reachable, session.epochs = leases.reachable, leases.epochs
     return leases
 
 
@@ -351,8 +354,15 @@ def _find(
     return find(connection, name, base_url, database.shown, even_moved=even_moved)
 
 
-def _ledger(engine: Engine, settings: LedgerSettings, folder: Path, wait: Wait, leases: Leases | None) -> Ledger:
+def _ledger(
+    engine: Engine,
+    settings: LedgerSettings,
+    folder: Path,
+    wait: Wait,
+    leases: Leases | None,
+    recent: Recent | None = None,
+) -> Ledger:
     temporary, store = folder_for_temporary_files(folder)
     scratch = Scratch(lambda of_run: prepare(of_run, folder, temporary, wait, store))
     wait.patience = replace(wait.patience, seconds=settings.patience_seconds, look=_LOOK_SECONDS)
-    return Ledger(engine, scratch, wait, leases)
+    return Ledger(engine, scratch, wait, leases, recent)

@@ -21,12 +21,13 @@ import psycopg
 from msgspec import DecodeError, json
 
 from jobs.core.errors import Exit, Problem, refuse
-from jobs.ledger.postgres import lost
+from jobs.ledger.postgres import EPOCHS, are_older, lost
 from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.pace.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from jobs.ledger.postgres import Database
 
@@ -71,7 +72,7 @@ FROM leases WHERE {_KEY}"""  # noqa: S608 - our own words
 _TAKE = f"""
 UPDATE leases SET epoch = epoch + 1, token = %s, holder = %s, since = clock_timestamp(),
     until = clock_timestamp() + make_interval(secs => %s), limits = %s, limits_at = clock_timestamp()
-WHERE {_KEY}"""  # noqa: S608 - our own words
+WHERE {_KEY} RETURNING epoch, until"""  # noqa: S608 - our own words
 _HELD = "token <> ''"
 _LIVE = f"{_HELD} AND until > clock_timestamp()"
 _SHOW = f"""
@@ -83,7 +84,8 @@ _USED = """limits = coalesce(%(used)s::jsonb ->> client_id, limits),
     limits_at = CASE WHEN %(used)s::jsonb ? client_id THEN clock_timestamp() ELSE limits_at END"""
 _RENEW = f"""
 UPDATE leases SET until = clock_timestamp() + make_interval(secs => %(seconds)s), {_USED}
-WHERE token = %(token)s"""  # noqa: S608 - our own words
+WHERE token = %(token)s RETURNING until"""  # noqa: S608 - our own words
+_UNTIL = "SELECT until FROM leases WHERE token = %(token)s"
 _GIVE_BACK = f"UPDATE leases SET token = '', until = clock_timestamp(), {_USED} WHERE token = %(token)s"  # noqa: S608 - our own words
 _BREAK = f"""
 UPDATE leases SET token = '', until = clock_timestamp(), limits = %s, limits_at = clock_timestamp()
@@ -92,7 +94,7 @@ WHERE {_KEY}"""  # noqa: S608 - our own words
 
 class Leases:
     """The leases of one run, taken and renewed for `seconds` each time. After that, a run waits `patience` seconds to have them
-    again. `looked_after` is called after each renewal, done or not, from the thread that renews. `used` says what each app
+    again. `went_back` is called if a lease is older than the database said before. `looked_after` is called after each renewal, done or not, from the thread that renews. `used` says what each app
     has used of its limits.
     """
 
@@ -108,6 +110,10 @@ class Leases:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._before: dict[str, Usage] = {}
         self._taken_at = 0.0
+        self._until: datetime | None = None
+        self.epochs: dict[LeaseKey, int] = {}
+        self.is_older = False
+        self.went_back: Callable[[], None] = lambda: None
         self.token = uuid4().hex
         self.valid_until = 0.0
         self.lost = False
@@ -128,13 +134,13 @@ class Leases:
     def problem(self) -> Problem | None:
         """Why the run must stop: the leases are lost, or could not be renewed for longer than the patience. Else None."""
         if self.lost:
-            return lost(self._database)
+            return lost(self._database, is_older=self.is_older)
         return None if self.reachable() else self._late()
 
     def must_hold(self) -> None:
         """Raise LeaseLostError if the leases are lost, or AwayError if they are not held for now."""
         if self.lost:
-            raise LeaseLostError(lost(self._database))
+            raise LeaseLostError(lost(self._database, is_older=self.is_older))
         if not self.hold():
             raise AwayError(self._late())
 
@@ -160,7 +166,8 @@ class Leases:
             self._refuse_held(connection)
             for key in self._keys:
                 used = _usage(connection, key)
-                connection.execute(_TAKE, (self.token, self._holder, self._seconds, _as_text(used), *key))
+                values = (self.token, self._holder, self._seconds, _as_text(used), *key)
+                self.epochs[key], self._until = connection.execute(_TAKE, values).fetchall()[0]
                 if key.client_id:
                     self._before[key.client_id] = used
         self.valid_until, self._taken_at = began + self._seconds, clock()
@@ -200,9 +207,14 @@ class Leases:
         began, used = clock(), self._used_as_text()
         values = {"seconds": self._seconds, "token": self.token, "used": used}
         with connected(self._database) as connection:
-            renewed = connection.execute(_RENEW, values).rowcount
-        self.lost = renewed != len(self._keys)
+            before = [row[0] for row in connection.execute(_UNTIL, values)]
+            renewed = [row[0] for row in connection.execute(_RENEW, values)]
+            self.is_older = len(renewed) != len(self._keys) and _are_older(connection, self.epochs)
+        self.lost = len(renewed) != len(self._keys)
         self.valid_until = began + self._seconds
+        if self._until and any(until < self._until for until in before):
+            self.went_back()
+        self._until = max(renewed, default=None)
 
     def _used_as_text(self) -> str:
         """What each app has used, as a JSON object of JSON texts."""
@@ -248,6 +260,10 @@ def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[
 def _show(connection: psycopg.Connection[Any], which: str, values: Sequence[Any]) -> list[Shown]:
     rows = connection.execute(f"{_SHOW} WHERE {which}", values).fetchall()
     return [Shown(LeaseKey(*row[:3]), *row[3:]) for row in rows]
+
+
+def _are_older(connection: psycopg.Connection[Any], epochs: Mapping[LeaseKey, int]) -> bool:
+    return are_older(connection.execute(EPOCHS).fetchall(), epochs)
 
 
 def _usage(connection: psycopg.Connection[Any], key: LeaseKey) -> Usage:

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from jobs.core.model import Recovered
-from jobs.ledger import refresh_log, tables, writes
+from jobs.ledger import refresh_log, tables
 from jobs.ledger.engines import Purpose, key_of, transaction, upsert
 from jobs.ledger.enrolment import Enrolment
 from jobs.ledger.reads import last_run, run_to_text
+from jobs.ledger.recent import Intention, unknown, write_down
 from jobs.ledger.tables import runs
 from jobs.ledger.work_queue import page_after
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Install, Outcome, Run
     from jobs.ledger.lease import Leases
+    from jobs.ledger.recent import Recent
     from jobs.ledger.refusals import Wait
     from jobs.ledger.scratch import Scratch
 
@@ -37,11 +38,20 @@ _T = TypeVar("_T")
 
 class Ledger:
     """The ledger behind one engine. `scratch` is for what only this run may know. `wait` says how to wait if another
-    program holds it. `leases` are those that a run has in a database.
+    program holds it. `leases` are those that a run has in a database. `recent` keeps what it wrote there last.
     """
 
-    def __init__(self, engine: Engine, scratch: Scratch, wait: Wait, leases: Leases | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        scratch: Scratch,
+        wait: Wait,
+        leases: Leases | None = None,
+        recent: Recent | None = None,
+    ) -> None:
         self.leases = leases
+        self._recent = recent
+        self._begun: dict[int, Outcome] = {}
         self.engine = engine
         self.scratch = scratch
         self.wait = wait
@@ -102,17 +112,39 @@ class Ledger:
 
         return self.ask(once)
 
-    def write(self, act: Callable[[Connection], _T], purpose: Purpose = Purpose.WRITE) -> _T:
+    def write(
+        self,
+        act: Callable[[Connection], _T],
+        purpose: Purpose = Purpose.WRITE,
+        wrote: Sequence[Intention | tuple[Install, Outcome]] = (),
+    ) -> _T:
         """What `act` returns, which writes; synced when it returns. Any thread may do so. Raises UnwritableError.
 
-        If the answer of a database to a commit is lost, `act` is done twice.
+        If the answer of a database to a commit is lost, `act` is done twice. If the database goes back in the next seconds,
+        what it `wrote` is written again.
         """
 
         def once() -> _T:
-            with self._transaction(purpose) as connection:
-                return act(connection)
+            with self._writing:
+                with transaction(self.engine, purpose) as connection:
+                    alarms, gone = self._bring_back(connection)
+                    done = act(connection)
+                if self._recent is not None:
+                    self._recent.heeded(alarms)
+                    self._recent.keep(wrote)
+            if gone:
+                lost = "1 outcome of the last seconds was" if gone == 1 else f"{gone} outcomes of the last seconds were"
+                self.wait.patience.say(f"the database went back to an older state: {lost} gone, and written again")
+            return done
 
         return self.wait.for_database(once)
+
+    def _bring_back(self, connection: Connection) -> tuple[int, int]:
+        """How many alarms there were until now, and how many outcomes were gone. They are written again."""
+        recent = self._recent
+        if recent is None or not recent.alarmed:
+            return 0, 0
+        return recent.alarms, recent.write_again(connection, delivers=self.delivers)
 
     @contextmanager
     def enrolling(self) -> Iterator[Enrolment]:
@@ -143,21 +175,23 @@ class Ledger:
 
     def intend(self, install: Install, at: str) -> None:
         """Record that the old token of `install` is about to be spent. Any thread may call this."""
-        self.write(lambda connection: refresh_log.intend(connection, install, at))
+        self.write(lambda connection: refresh_log.intend(connection, install, at), wrote=[Intention(install, at)])
 
     # -- outcomes ----------------------------------------------------------------------------------------------
 
     def record(self, ended: Sequence[tuple[Install, Outcome]]) -> None:
-        """Write outcomes in one synced transaction."""
-        back = [(install, outcome) for install, outcome in ended if isinstance(outcome, Recovered)]
-        others = [(install, outcome) for install, outcome in ended if not isinstance(outcome, Recovered)]
+        """Write outcomes in one synced transaction. What an earlier try has written is not written twice."""
 
         def act(connection: Connection) -> None:
-            writes.recover(connection, back, delivers=self.delivers)
-            writes.leave(connection, others, delivers=self.delivers)
-            refresh_log.settle(connection, ended)
+            doubtful = [one for one in ended if id(one[1]) in self._begun]
+            there = {id(outcome) for _, outcome in doubtful} - {id(one) for _, one in unknown(connection, doubtful)}
+            if self._recent is not None:  # Only the answer of a database can be lost.
+                self._begun |= {id(outcome): outcome for _, outcome in ended}
+            write_down(connection, [one for one in ended if id(one[1]) not in there], delivers=self.delivers)
 
-        self.write(act)
+        self.write(act, wrote=ended)
+        for _, outcome in ended:
+            self._begun.pop(id(outcome), None)
 
     # -- runs --------------------------------------------------------------------------------------------------
 

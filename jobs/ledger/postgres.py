@@ -5,7 +5,7 @@ Nothing belongs to a session, so that a pooler in transaction mode serves: each 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.ledger.shared_tables import LEDGER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine, ExceptionContext
 
@@ -35,6 +35,7 @@ _SHORTEST_CONNECT = 2  # Seconds; libpq takes no less.
 _LONGEST_SECONDS = 600.0  # What takes long is waited for this long by those who have no lease that tells more.
 # Classes and codes of PostgreSQL that pass by themselves or that the server's operator can end.
 _AWAY = ("08", "53", "57", "58", "40", "25006", "25P03", "55P03", "28", "3F000", "42501", "42P01", "XX")
+EPOCHS = "SELECT base_url, client_id, ledger, epoch FROM leases"
 _SHORT = {Purpose.WRITE, Purpose.READ}
 _TODO = {
     "3F000": "bring back its schema",
@@ -96,6 +97,7 @@ class Session:
     token: str = ""
     leases: int = 0
     idle_seconds: float = 0.0
+    epochs: Mapping[Any, int] = field(default_factory=dict)
     reachable: Callable[[], bool] = lambda: False
 
     def gives_up(self, purpose: Purpose) -> Callable[[float], bool]:
@@ -118,8 +120,8 @@ def check_url(url: Secret) -> None:
     raise refuse("would send live tokens over the network in the open", _URL, "add ?sslmode=require, or verify-full")
 
 
-def open_engine(session: Session) -> Engine:
-    """The engine of a ledger. It has one connection, which any thread may use in turn."""
+def open_engine(session: Session, reconnected: Callable[..., None] = lambda *_: None) -> Engine:
+    """The engine of a ledger. It has one connection, which any thread may use in turn. `reconnected` hears of each new one."""
     engine = create_engine(
         "postgresql+psycopg://",
         creator=session.database.connect,
@@ -129,6 +131,7 @@ def open_engine(session: Session) -> Engine:
         pool_timeout=None,
         hide_parameters=True,
     )
+    event.listen(engine, "connect", reconnected)
     event.listen(engine, "begin", partial(_begin, session))
     event.listen(engine, "handle_error", partial(blame_the_database, session.database))
     return engine
@@ -155,13 +158,23 @@ def _begin(session: Session, connection: Connection) -> None:
         values += [f"{ceil(session.idle_seconds * 1000)}", session.token]
     row = connection.exec_driver_sql(f"SELECT {', '.join(columns)}", tuple(values)).one()
     if proves and row[-1] != session.leases:
-        raise LeaseLostError(lost(session.database))
+        is_older = are_older(connection.exec_driver_sql(EPOCHS).fetchall(), session.epochs)
+        raise LeaseLostError(lost(session.database, is_older=is_older))
 
 
-def lost(database: Database) -> Problem:
-    """What to say when another run has taken over."""
+def lost(database: Database, *, is_older: bool) -> Problem:
+    """What to say when another run has taken over, or when the database is older than this run's leases."""
+    if is_older:
+        what = "went back to a state before this run (a failover to an older copy, or a backup was restored)"
+        return Problem(what, database.shown, "see which copy serves now and what it lost, then run this again")
     what = "another run took this one's lease while it was cut off from the database"
     return Problem(what, database.shown, "look at that run (`recover ledger who`), then run this again")
+
+
+def are_older(rows: Iterable[Sequence[Any]], epochs: Mapping[Any, int]) -> bool:
+    """Whether the rows of `EPOCHS` are older than the epochs that this run was given."""
+    known = {tuple(key): epoch for *key, epoch in rows}
+    return any(known.get(tuple(key), 0) < epoch for key, epoch in epochs.items())
 
 
 def blame_the_database(database: Database, context: ExceptionContext) -> None:

@@ -35,7 +35,7 @@ def fingerprint(token: Secret) -> str:
 
 
 def intend(connection: Connection, install: Install, at: str) -> None:
-    """Record that the old token of `install` is about to be sent. `at` is UTC, ISO 8601."""
+    """Record that the old token of `install` is about to be sent. `at` is UTC, ISO 8601. Twice at one moment is once."""
     assert install.old is not None
     client_id, level, account_id = install.key
     mark = fingerprint(install.old)
@@ -43,7 +43,8 @@ def intend(connection: Connection, install: Install, at: str) -> None:
         fingerprint=mark, client_id=client_id, level=level.value, account_id=account_id, at=at, state=ASKED
     )
     again = {"state": FORCED, "at": at}
-    connection.execute(statement.on_conflict_do_update(index_elements=key_of(connection, "fingerprint"), set_=again))
+    key, another = key_of(connection, "fingerprint"), spends.c.at != at
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=again, where=another))
 
 
 def settle(connection: Connection, ended: Iterable[tuple[Install, Outcome]]) -> None:

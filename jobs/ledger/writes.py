@@ -28,15 +28,15 @@ class Statement:
     clause_for: Callable[[Connection], Insert | Update]
     compiled: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)
 
-    def execute(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Execute it once for each row."""
+    def execute(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> int:
+        """How many rows of the table it changed. It is executed once for each of `rows`."""
         if not rows:
-            return
+            return 0
         if connection.dialect.name not in self.compiled:
             clause = self.clause_for(connection).compile(dialect=with_names(connection))
             self.compiled[connection.dialect.name] = str(clause), clause.params
         sql, always = self.compiled[connection.dialect.name]
-        connection.exec_driver_sql(sql, [{**always, **row} for row in rows])
+        return connection.exec_driver_sql(sql, [{**always, **row} for row in rows]).rowcount
 
 
 def _statement(clause: Update) -> Statement:
@@ -147,13 +147,16 @@ FREE_DELIVERY = _statement(
 )
 
 
-def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], *, delivers: bool) -> None:
-    """Write new pairs, and let them wait for their delivery if pairs are delivered."""
+def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], *, delivers: bool) -> bool:
+    """Whether the ledger knows all these installs. Writes new pairs, and lets them wait for their delivery if pairs are
+    delivered.
+    """
     back = [_back(install, outcome) for install, outcome in ended]
-    RECOVER.execute(connection, back)
+    known = RECOVER.execute(connection, back)
     MARK.execute(connection, back)
     if delivers:
         AWAIT_DELIVERY.execute(connection, back)
+    return known == len(back)
 
 
 def leave(connection: Connection, ended: Sequence[tuple[Install, Failed | Unfinished]], *, delivers: bool) -> None:

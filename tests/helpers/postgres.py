@@ -48,6 +48,24 @@ class Postgres:
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait()
 
+    def copy(self):
+        """Keep what it holds now, as a copy elsewhere would. It is restarted for that."""
+        self.execute("checkpoint")
+        self.stop()
+        self._copied(self.folder / "data", self.folder / "copy")
+        self.start()
+
+    def fail_over(self):
+        """The copy serves from now on. Nothing that was written since is there."""
+        self.stop()
+        shutil.rmtree(self.folder / "data")
+        self._copied(self.folder / "copy", self.folder / "data")
+        self.start()
+
+    def _copied(self, source, target):
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run(["cp", "-a", source, target], check=True)
+
     def execute(self, *statements):
         """Run statements, each in a transaction of its own; gives the rows of the last."""
         with connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import count
 
 import pytest
+from sqlalchemy import select
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
-from jobs.core.model import Install, InstallKey, Level, Run
+from jobs.core.model import (
+    Cause,
+    Failed,
+    Install,
+    InstallKey,
+    Level,
+    Recovered,
+    RefreshState,
+    Route,
+    Run,
+    Stage,
+    Unfinished,
+)
+from jobs.core.secret import Secret
 from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
-from jobs.ledger.refusals import AwayError, usual_wait
+from jobs.ledger.refusals import AwayError, LeaseLostError, usual_wait
+from jobs.ledger.tables import installs, spends
+from tests.helpers.between import between
 from tests.helpers.made import CLIENT_ID, URL, enrol
+from tests.helpers.made import pair as made_pair
 from tests.helpers.made import place as row
 from tests.helpers.postgres import postgres_server
+from tests.helpers.waiting import wait_until
 
 LEASE = 3.0
 AT = "2026-11-26T02:00:00.000Z"
@@ -33,20 +51,70 @@ def said():
     return []
 
 
+@contextmanager
+def opened(url, folder, said, **more):
+    """A ledger in the database with a run's leases and five installs."""
+    settings = LedgerSettings(url=DatabaseUrl(url), name=f"away {next(NUMBERS)}", **{"lease_seconds": LEASE, **more})
+    ledger = Place(folder, URL, settings).open(usual_wait(said.append), "a test", [f"client {next(NUMBERS)}"])
+    try:
+        enrol(ledger, (row(number) for number in range(5)), (), AT)
+        yield ledger
+    finally:
+        ledger.close()
+
+
 @pytest.fixture
 def ledger(postgres, tmp_path, said):
-    """A ledger in the database with a run's leases; it does not wait for a database that is away."""
-    settings = LedgerSettings(
-        url=DatabaseUrl(postgres.url), name=f"away {next(NUMBERS)}", lease_seconds=LEASE, patience_seconds=0
-    )
-    opened = Place(tmp_path, URL, settings).open(usual_wait(said.append), "a test", [f"client {next(NUMBERS)}"])
-    enrol(opened, (row(number) for number in range(5)), (), AT)
-    yield opened
-    opened.close()
+    """It does not wait for a database that is away."""
+    with opened(postgres.url, tmp_path, said, patience_seconds=0) as made:
+        yield made
+
+
+@pytest.fixture
+def patient(postgres, tmp_path, said):
+    """It waits for a database that is away."""
+    with opened(postgres.url, tmp_path, said) as made:
+        yield made
+
+
+@pytest.fixture
+def way(postgres):
+    with between(postgres) as made:
+        yield made
+
+
+@pytest.fixture
+def behind(way, tmp_path, said):
+    """It waits, and somebody is between it and the database. Its leases are not renewed meanwhile."""
+    with opened(way.url, tmp_path, said, lease_seconds=60) as made:
+        yield made
 
 
 def install(number):
     return Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, f"Loc{number:017}"), "")
+
+
+def recovered(number, at=AT, **more):
+    pair = replace(made_pair(), access_token=Secret(f"access {number}"), refresh_token=Secret(f"refresh {number}"))
+    return install(number), Recovered(pair, Route.RECONNECT, 1, at, **more)
+
+
+def failed(number, at=AT):
+    return install(number), Failed(Cause.NOT_INSTALLED, Stage.RECONNECT, "no", 404, "", 1, at)
+
+
+def attempts(ledger):
+    """The tries of each install that the ledger has counted, and its state."""
+    query = select(installs.c.account_id, installs.c.attempts, installs.c.status).order_by(installs.c.account_id)
+    return [(int(one[0][3:]), *one[1:]) for one in ledger.ask(lambda connection: connection.execute(query).all())]
+
+
+def tokens(ledger):
+    """How the old tokens stand that were about to be sent."""
+    return sorted(ledger.ask(lambda connection: connection.scalars(select(spends.c.state)).all()))
+
+
+UNTRIED = [(number, 0, "pending") for number in range(5)]
 
 
 def save(ledger, name="run"):
@@ -81,3 +149,101 @@ def test_what_may_take_long_is_waited_for_as_long_as_the_lease_is_renewed(ledger
 def test_what_may_take_long_is_given_up_once_the_lease_cannot_be_renewed(postgres, ledger):
     with postgres.frozen(), pytest.raises(AwayError, match=r"no answer|timeout"):
         ledger.write(lambda connection: connection.exec_driver_sql("select 1"), Purpose.BULK)
+
+
+def test_outcomes_whose_commit_got_through_without_an_answer_are_not_written_twice(way, behind):
+    way.commits_to_lose = 1
+    behind.record([recovered(0), failed(1)])
+    assert way.cuts == 1
+    assert attempts(behind) == [(0, 1, "recovered"), (1, 1, "failed"), *UNTRIED[2:]]
+
+
+def test_a_batch_without_a_pair_is_not_counted_twice_either(way, behind):
+    way.commits_to_lose = 1
+    behind.record([failed(1), (install(2), Unfinished(1))])
+    assert way.cuts == 1
+    assert attempts(behind) == [UNTRIED[0], (1, 1, "failed"), (2, 1, "pending"), *UNTRIED[3:]]
+
+
+def test_outcomes_given_up_after_a_lost_answer_are_not_counted_again_when_they_are_tried_one_by_one(way, behind):
+    behind.wait.patience = replace(behind.wait.patience, seconds=0)
+    ended = [recovered(0), failed(1)]
+    way.commits_to_lose = 2  # The second try looks first, and commits as well.
+    with pytest.raises(AwayError):
+        behind.record(ended)
+    for one in ended:
+        behind.record([one])
+    assert attempts(behind) == [(0, 1, "recovered"), (1, 1, "failed"), *UNTRIED[2:]]
+
+
+def test_outcomes_whose_commit_did_not_get_through_are_written(way, behind):
+    way.cut_at = {way.packets + 5}
+    behind.record([recovered(0), failed(1)])
+    assert way.cuts == 1
+    assert attempts(behind) == [(0, 1, "recovered"), (1, 1, "failed"), *UNTRIED[2:]]
+
+
+def test_a_token_whose_intention_got_through_without_an_answer_stays_unused_until_it_is_sent(way, behind):
+    way.commits_to_lose = 1
+    mine = replace(install(0), old=Secret("old token"))
+    behind.intend(mine, AT)
+    assert tokens(behind) == ["asked"]
+    behind.record([(mine, failed(0)[1])])
+    assert tokens(behind) == []
+
+
+def test_what_was_written_in_the_last_seconds_is_written_again_after_a_failover_to_an_older_copy(
+    postgres, patient, said
+):
+    postgres.copy()
+    mine = replace(install(3), old=Secret("old token"))
+    patient.intend(mine, AT)
+    patient.record([recovered(0), failed(1)])
+    patient.record([(mine, recovered(3, refresh_state=RefreshState.SPENT)[1])])
+    postgres.fail_over()
+    save(patient)
+    expected = [(0, 1, "recovered"), (1, 1, "failed"), UNTRIED[2], (3, 1, "recovered"), UNTRIED[4]]
+    assert attempts(patient) == expected
+    assert tokens(patient) == ["spent"]
+    assert [line for line in said if "3 outcomes of the last seconds were gone" in line]
+
+
+def test_after_a_restart_nothing_is_written_again(postgres, patient, said):
+    patient.record([recovered(0), failed(1)])
+    postgres.stop()
+    postgres.start()
+    patient.record([failed(2)])
+    assert attempts(patient) == [(0, 1, "recovered"), (1, 1, "failed"), (2, 1, "failed"), *UNTRIED[3:]]
+    assert not [line for line in said if "went back" in line]
+
+
+def test_a_database_that_went_back_to_before_the_lease_is_lost_and_not_another_runs(postgres, tmp_path, said):
+    postgres.copy()
+    with opened(postgres.url, tmp_path, said) as ledger:
+        ledger.record([recovered(0)])
+        postgres.fail_over()
+        with pytest.raises(LeaseLostError, match="went back to a state before this run"):
+            ledger.record([recovered(1)])
+        wait_until(lambda: ledger.leases.lost)
+        assert "went back" in str(ledger.leases.problem())
+
+
+def test_a_database_that_went_back_behind_a_kept_connection_is_known_by_the_lease(postgres, patient, said):
+    patient.record([recovered(0)])
+    # As a pooler hides it: the rows are older, and the connection is the same.
+    postgres.execute(
+        "update highlevel_recovery.leases set until = until - interval '1 hour'",
+        "delete from highlevel_recovery.all_pairs",
+        "update highlevel_recovery.all_installs set status = 'pending', tokens = null, attempts = 0",
+    )
+    renewed = patient.leases.valid_until
+    wait_until(lambda: patient.leases.valid_until > renewed)
+    save(patient)
+    assert attempts(patient) == [(0, 1, "recovered"), *UNTRIED[1:]]
+    assert [line for line in said if "1 outcome of the last seconds was gone" in line]
+
+
+def test_another_program_that_restores_the_list_of_before_this_run_loses_no_pair_silently(postgres, patient):
+    postgres.execute("delete from highlevel_recovery.all_installs")
+    with pytest.raises(LeaseLostError, match="does not know all installs any more"):
+        patient.record([recovered(0)])
