@@ -14,7 +14,7 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
-from jobs.start import make_plan, with_apps
+from jobs.start import staged_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,9 +84,7 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
         if place.exists():
             ledger.ask(partial(refuse_unknown_tokens, folder=output), Purpose.ONE_MOMENT)
         with ledger.looking_ahead() as manifest:
-            count = manifest.stage(with_apps(start.manifest.rows(), start.apps))
-            groups = manifest.staged(before)
-            plan = make_plan(count, manifest.duplicate_lines(), manifest.broken_lines(), groups, start.needed)
+            plan = staged_plan(start, manifest, before)
             companies = start.manifest.with_companies
             reach = served(
                 manifest.connection, ledger.scratch, start.needed, routes, utc(), before, with_companies=companies

@@ -27,7 +27,7 @@ from jobs.recovery.stop import Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import REPORTS
-from jobs.start import hold_apps, make_plan, with_apps
+from jobs.start import hold_apps, staged_plan
 from jobs.system.descriptors import refuse_few_descriptors
 from jobs.system.files import clear_left_behind
 from jobs.system.locks import LOCK, alone, hold, patience_for_reports
@@ -178,9 +178,7 @@ def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tup
     """The plan, and how many installs of each app are lined up to be tried. The manifest is enrolled."""
     before = options.recovered_before
     with ledger.enrolling() as manifest:
-        rows = manifest.stage(with_apps(start.manifest.rows(), start.apps))
-        duplicates, broken = manifest.duplicate_lines(), manifest.broken_lines()
-        plan = make_plan(rows, duplicates, broken, manifest.staged(before), start.needed, causes=options.causes)
+        plan = staged_plan(start, manifest, before, options.causes)
         manifest.enrol(start.manifest.columns, began, with_companies=start.manifest.with_companies)
         manifest.refuse_unknown_apps(start.apps.known, began, before)
         return plan, manifest.line_up(start.needed, before=before, causes=options.causes)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from jobs.config.settings import DeliverSettings
     from jobs.core.model import Cause
-    from jobs.ledger.enrolment import StagedGroup
+    from jobs.ledger.enrolment import Enrolment, StagedGroup
     from jobs.ledger.lease import Leases
     from jobs.manifest.layout import Chosen
 
@@ -251,16 +251,21 @@ def needed_apps(rows: Iterable[Row | Broken], apps: Apps) -> set[str]:
     return needed & set(apps.known)
 
 
-def make_plan(
+def staged_plan(start: Start, manifest: Enrolment, before: str, causes: Sequence[Cause] = ()) -> Plan:
+    """The plan for INPUT, which is staged. What was recovered `before` (see `RunOptions`) would be recovered again."""
+    rows = manifest.stage(with_apps(start.manifest.rows(), start.apps))
+    duplicates, broken = manifest.duplicate_lines(), manifest.broken_lines()
+    return _plan(rows, duplicates, broken, manifest.staged(before), start.needed, causes)
+
+
+def _plan(
     rows: int,
     duplicates: tuple[int, list[int]],
     broken_lines: int,
     groups: Sequence[StagedGroup],
     known: Iterable[str],
-    *,
-    causes: Sequence[Cause] = (),
+    causes: Sequence[Cause],
 ) -> Plan:
-    """The plan for a staged manifest."""
     apps = set(known)
     failed: dict[str, int] = {}
     recovered = again = unknown = never = agencies = to_do = 0
