@@ -20,6 +20,7 @@ from jobs.core.file_errors import FileError
 from jobs.core.formula_guard import without_formula
 from jobs.core.ids import is_id
 from jobs.core.model import InstallKey, Level, Row
+from jobs.core.plurals import counted
 from jobs.core.secret import Secret
 from jobs.highlevel.api import CallFailed, Pages
 from jobs.highlevel.jwt_claims import read_claims, why_useless
@@ -154,7 +155,7 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
         added = add(output, question, replies)
     except FileError as refused:
         raise UserError(refused.problem, code=Exit.STOPPED_EARLY) from None  # Something was sent.
-    say(f"{added:,} installs added to {output}" if added else f"nothing to add to {output}")
+    say(f"{counted(added, 'install', 'installs')} added to {output}" if added else f"nothing to add to {output}")
     if stop.because:
         if stop.met:
             complain(f"stopped early: {stop.met}")

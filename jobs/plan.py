@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.core.causes import ADVICE
 from jobs.core.clock import duration, utc
 from jobs.core.model import Cause
+from jobs.core.plurals import counted
 from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
@@ -29,20 +30,20 @@ def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     """The plan in lines for a person. The time assumes two requests for each install and no failures."""
     for warning in plan.warnings:
         yield f"warning: {warning}"
-    yield f"{_counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
+    yield f"{counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
     yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
     if plan.recovered_again:
         yield f"{plan.recovered_again:,} were recovered before the given time and would be recovered again"
     for cause, count in sorted(plan.failed_before.items()):
         yield f"{count:,} failed before with {cause} (next: {ADVICE[Cause(cause)].owner})"
     if plan.unknown_app:
-        yield f"{plan.unknown_app:,} belong to an app without a configured secret and would fail with unknown_app"
+        yield f"{counted(plan.unknown_app, 'belongs', 'belong')} to an app without a configured secret and would fail with unknown_app"
     if plan.broken_lines:
-        yield f"{_counted(plan.broken_lines, 'line', 'lines')} cannot be used and would fail with invalid_row"
+        yield f"{counted(plan.broken_lines, 'line', 'lines')} cannot be used and would fail with invalid_row"
     if plan.duplicates:
         lines = ", ".join(str(line) for line in plan.duplicate_lines)
         more = ", ..." if plan.duplicates > len(plan.duplicate_lines) else ""
-        yield f"{_counted(plan.duplicates, 'line repeats', 'lines repeat')} an install: {lines}{more}"
+        yield f"{counted(plan.duplicates, 'line repeats', 'lines repeat')} an install: {lines}{more}"
     for route, count in plan.routes.items():
         if route == "unplaced" and count:
             yield f"{count:,} more do not name their company: the route agency can serve those that an agency lists"
@@ -66,12 +67,8 @@ def _with_deliveries(plan: Plan, start: Start, ledger: Ledger) -> Plan:
 
 def _deliveries(plan: Plan) -> Iterator[str]:
     if plan.deliver_to:
-        wait = _counted(plan.undelivered, "pair waits", "pairs wait")
+        wait = counted(plan.undelivered, "pair waits", "pairs wait")
         yield f"new pairs go to {plan.deliver_to}; {wait} to be delivered already"
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "") -> Plan:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.core.clock import utc_now
+from jobs.core.plurals import counted
 from jobs.ledger import purging
 from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
@@ -44,7 +45,8 @@ def purge(
         held.callback(ledger.close)
         lost = ledger.ask(how_many_wait, Purpose.ONE_MOMENT) if everything else 0
         if lost:
-            sure(f"{lost:,} pairs were not delivered: without them these customers must install your app again")
+            what = counted(lost, "pair was", "pairs were")
+            sure(f"{what} not delivered: without them these customers must install your app again")
         count = ledger.write(partial(purging.forget, everything=everything, at=utc_now()), Purpose.BULK)
         # Done every time, since an earlier purge may have been killed here.
         purging.scrub_file(ledger.engine)
@@ -52,5 +54,5 @@ def purge(
             clear_left_behind(folder)
         render_with(ledger, folder, project, environment, say, None)
         purging.scrub_file(ledger.engine)
-    yield f"{count:,} pairs are forgotten in {folder}: in the ledger and in results.csv"
+    yield f"{counted(count, 'pair is', 'pairs are')} forgotten in {folder}: in the ledger and in results.csv"
     yield "backups and earlier copies of that folder are yours to find and remove; they may still hold them"

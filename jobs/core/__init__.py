@@ -16,5 +16,6 @@ __all__ = [
     "formula_guard",
     "ids",
     "model",
+    "plurals",
     "secret",
 ]

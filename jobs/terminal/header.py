@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.core.causes import ADVICE
 from jobs.core.clock import duration
 from jobs.core.model import Cause
+from jobs.core.plurals import counted
 from jobs.terminal.shell import shown
 
 if TYPE_CHECKING:
@@ -54,16 +55,17 @@ def header(opening: Opening, now: datetime) -> list[str]:
 
 def _to_do(opening: Opening) -> str:
     plan = opening.plan
-    apps = f"{opening.apps:,} app{'' if opening.apps == 1 else 's'}"
-    words = f"{opening.to_try:,} of {plan.installs:,} installs to try, of {apps}"
+    installs, apps = counted(plan.installs, "install", "installs"), counted(opening.apps, "app", "apps")
+    words = f"{opening.to_try:,} of {installs} to try, of {apps}"
     if plan.agencies_to_do:
-        words += f", {plan.agencies_to_do:,} agencies first"
+        words += f", {counted(plan.agencies_to_do, 'agency', 'agencies')} first"
     more = [f"{plan.recovered_again:,} recovered before {opening.before}"] if plan.recovered_again else []
     more += [f"{count:,} failed before as {cause}" for cause, count in sorted(plan.failed_before.items())]
     if plan.unknown_app:
-        more.append(f"{plan.unknown_app:,} belong to an app without a secret (next: {ADVICE[Cause.UNKNOWN_APP].owner})")
+        belong = counted(plan.unknown_app, "belongs", "belong")
+        more.append(f"{belong} to an app without a secret (next: {ADVICE[Cause.UNKNOWN_APP].owner})")
     if plan.broken_lines:
-        more.append(f"{plan.broken_lines:,} lines cannot be used")
+        more.append(f"{counted(plan.broken_lines, 'line', 'lines')} cannot be used")
     if plan.duplicates:
         lines = ", ".join(map(str, plan.duplicate_lines[:_FEW]))
         lines += ", ..." if plan.duplicates > _FEW else ""
@@ -77,7 +79,7 @@ def _left_alone(opening: Opening, now: datetime) -> str:
     count = opening.plan.recovered
     if not count:
         return "every install is tried" if opening.before else "no install is recovered yet"
-    what = "1 recovered install is" if count == 1 else f"{count:,} recovered installs are"
+    what = counted(count, "recovered install is", "recovered installs are")
     return f"{what} left alone (recovered {_ages(opening, now)} ago)"
 
 

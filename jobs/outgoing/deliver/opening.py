@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.core.clock import utc
 from jobs.core.errors import refuse
+from jobs.core.plurals import counted
 from jobs.outgoing.deliver.command import TURN_SECONDS, CommandCourier, Lines, as_line, how_it_ended, refusal
 from jobs.outgoing.deliver.pair import made_up_pair
 from jobs.outgoing.deliver.pool import PoolCourier
@@ -125,7 +126,7 @@ def _test_sql(target: SqlTarget, pair: Pair) -> Tested:
     if isinstance(changed, No | Later):
         return Tested(works=False, lines=(f"{target.where}: {changed.why}",))
     lines = (
-        f"{target.where}: statement {number} would have changed {rows:,} {'row' if rows == 1 else 'rows'}"
+        f"{target.where}: statement {number} would have changed {counted(rows, 'row', 'rows')}"
         for number, rows in enumerate(changed, 1)
     )
     what = "everything was rolled back; an UPDATE by id changes no row, since no row has the ids of a test"
