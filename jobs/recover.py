@@ -21,7 +21,7 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
-from jobs.ledger.refusals import HeldError, usual_wait
+from jobs.ledger.refusals import HeldError, LeaseLostError, usual_wait
 from jobs.ledger.unwritten import set_aside
 from jobs.recovery.stop import Left, Stop, end_of, remaining
 from jobs.report import render
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from jobs.start import Plan, RunOptions, Start
     from jobs.terminal.terminal import Terminal
 
-_OF_A_DISK = {FileError.because, HeldError.because}
+_OF_THE_LEDGER = {FileError.because, HeldError.because, LeaseLostError.because}
 
 
 def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal) -> Exit:
@@ -294,7 +294,7 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Term
     except (OSError, UserError) as error:
         if isinstance(error, OSError) and problem_of(error) is None:
             raise
-        before = run.met if run.stopped_because in _OF_A_DISK else ""
+        before = run.met if run.stopped_because in _OF_THE_LEDGER else ""
         parts = [before, "" if _words(error) in before else _words(error), f"then run `recover report {folder}`"]
         met = "; ".join(filter(None, parts))
         because = run.stopped_because if before else FileError.because

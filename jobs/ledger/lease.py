@@ -161,8 +161,7 @@ class Leases:
             self._refuse_held(connection)  # First without a lock: whoever holds one must not wait for us.
             for key in self._keys:
                 connection.execute(_NEW, key)
-                # This lock waits for a write of the last holder that is still under way.
-                connection.execute(f"SELECT FROM leases WHERE {_KEY} FOR UPDATE", key)
+                _lock(connection, key)
             self._refuse_held(connection)
             for key in self._keys:
                 used = _usage(connection, key)
@@ -224,11 +223,12 @@ class Leases:
 def connected(database: Database) -> psycopg.Connection[Any]:
     """A connection in a transaction, which ends with the block. Raises psycopg's errors."""
     connection = database.connect()
-    milliseconds = str(ceil(database.seconds * 1000))
+    milliseconds = ceil(database.seconds * 1000)
     connection.execute(
         "SELECT set_config('search_path', %s, true), set_config('lock_timeout', %s, true),"
         " set_config('statement_timeout', %s, true)",
-        (database.schema, milliseconds, milliseconds),
+        # A lock that is not free in time is told as such, so its time is over first.
+        (database.schema, str(milliseconds * 3 // 4), str(milliseconds)),
     )
     return connection
 
@@ -247,10 +247,11 @@ def held_leases(database: Database, which: str = "true", values: Sequence[Any] =
 def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[Shown]:
     """The leases that were ended, though their holder did not give them back. Raises psycopg's errors.
 
-    The next holder waits as long as what was sent last may count. `which` is a condition with these values.
+    The next holder waits as long as what was sent last may count. `which` is a condition with these values. A write of the
+    last holder that is under way may end: this lock does not wait for it, the one of the next holder does.
     """
     with connected(database) as connection:
-        found = _show(connection, f"{_HELD} AND {which} {_IN_ORDER} FOR UPDATE", values)
+        found = _show(connection, f"{_HELD} AND {which} {_IN_ORDER} FOR NO KEY UPDATE", values)
         for one in found:
             used = _usage(connection, one.key).cut_off(0.0)
             connection.execute(_BREAK, (_as_text(used), *one.key))
@@ -264,6 +265,15 @@ def _show(connection: psycopg.Connection[Any], which: str, values: Sequence[Any]
 
 def _are_older(connection: psycopg.Connection[Any], epochs: Mapping[LeaseKey, int]) -> bool:
     return are_older(connection.execute(EPOCHS).fetchall(), epochs)
+
+
+def _lock(connection: psycopg.Connection[Any], key: LeaseKey) -> None:
+    """Lock a lease, once a write of its last holder that is under way has ended. Raises UserError if that takes too long."""
+    try:
+        connection.execute(f"SELECT FROM leases WHERE {_KEY} FOR UPDATE", key)
+    except psycopg.errors.LockNotAvailable:
+        what = "is free, but a write of its last holder has not ended yet"
+        raise refuse(what, str(key), "try again in a moment", Exit.HELD) from None
 
 
 def _usage(connection: psycopg.Connection[Any], key: LeaseKey) -> Usage:

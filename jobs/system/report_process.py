@@ -7,7 +7,6 @@ for their end. At the second signal, the process replaces the run itself.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -59,12 +58,10 @@ def leave_reports(folder: Path, code: Exit, command: str, requests: int, lease: 
     """End this process as `kill -9` would, and replace it by `recover report`, which exits with `code`.
 
     `command` is what to run next, for the message about the end. `requests` were made, which the ledger does not know. The
-    other process gives the run's `lease` back ('': it has none). This returns only if the system cannot start the other process. An impatient third signal is ignored until the other process has begun.
+    other process gives the run's `lease` back ('': it has none). This returns only if the system cannot start it.
     """
     cut_short = ("--cut-short", str(int(code)), "--requests", str(requests), "--then", command, "--lease", lease)
     words, environment = _job("report", *cut_short, "--", os.fspath(folder))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.execve(sys.executable, words, environment)  # noqa: S606 - no shell is the point
 

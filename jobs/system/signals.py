@@ -80,7 +80,7 @@ def _heeded() -> list[signal.Signals]:
 def on_signals(first: Callable[[Exit], None], second: Callable[[Exit], None]) -> Iterator[None]:
     """During the block, call `first` with the exit code of the first SIGHUP, SIGINT or SIGTERM, and `second` for the next.
 
-    The process ends when `second` returns. An ignored SIGHUP stays ignored.
+    The process ends when `second` returns; an impatient third signal is ignored until then. An ignored SIGHUP stays ignored.
     """
     signalled = False
 
@@ -88,6 +88,8 @@ def on_signals(first: Callable[[Exit], None], second: Callable[[Exit], None]) ->
         nonlocal signalled
         code = _SIGNALS[signal.Signals(number)]
         if signalled:
+            for other in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(other, signal.SIG_IGN)
             second(code)
             os._exit(128 + number)
         signalled = True

@@ -1,0 +1,337 @@
+"""Two machines, one database: one of them works, the other one says who does, and none sends without its leases."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from dataclasses import replace
+from itertools import count, pairwise
+
+import pytest
+
+from jobs.sandbox.receiver import Receiver, receiving
+from jobs.sandbox.world import Limit, Place
+from tests.helpers.job import CLIENT_ID
+from tests.helpers.lists import listing, listing_of_pairs
+from tests.helpers.postgres import postgres_server
+from tests.helpers.waiting import line_with, wait_until
+
+SCHEMAS = (f"schema_{number}" for number in count())
+NOBODY = "nobody holds a lease there\n"
+MANY = 3_000
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def machines(play, postgres):
+    """`machines(**world)` gives a job on each of two machines, which share nothing but the database."""
+
+    def start(installs=None, **world):
+        job = play(installs, **world)
+        schema = next(SCHEMAS)
+
+        def machine(name):
+            folder = job.folder / name
+            folder.mkdir()
+            own = {
+                "RECOVERY_LEDGER__URL": postgres.url,
+                "RECOVERY_LEDGER__SCHEMA": schema,
+                "RECOVERY_LEDGER__LEASE_SECONDS": "3",
+                "XDG_STATE_HOME": str(folder / "state"),
+            }
+            return replace(job, folder=folder, environment=job.environment | own)
+
+        return machine("here"), machine("there")
+
+    return start
+
+
+def begun(job, *arguments, manifest=None):
+    """A run under way, once it has sent something."""
+    before = job.arrived()
+    manifest = manifest or job.manifest(listing(MANY, width=4))
+    run = job.start("run", manifest, "--output", job.output, *arguments)
+    wait_until(lambda: job.arrived() > before or run.poll() is not None)
+    return run
+
+
+def lease(postgres, job, columns, client_id=CLIENT_ID):
+    schema = job.environment["RECOVERY_LEDGER__SCHEMA"]
+    return postgres.execute(f"select {columns} from {schema}.leases where client_id = '{client_id}'")[0]
+
+
+def pairs(postgres, job):
+    """The refresh tokens that the database holds, by account."""
+    schema = job.environment["RECOVERY_LEDGER__SCHEMA"]
+    rows = postgres.execute(f"select account_id, tokens from {schema}.all_installs where tokens is not null")
+    return {account: json.loads(tokens)["refresh_token"] for account, tokens in rows}
+
+
+def who(job):
+    done = job("ledger", "who")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def end(run, number=signal.SIGTERM):
+    run.send_signal(number)
+    return run.communicate(60)
+
+
+@pytest.mark.parametrize(("name", "what"), [("out", "the ledger out"), ("another", f"the app {CLIENT_ID}")])
+def test_a_second_run_ends_with_11_and_says_who_holds_it_since_when_and_until_when(machines, name, what):
+    here, there = machines(latency_seconds=0.05)
+    there.environment["RECOVERY_LEDGER__NAME"] = name
+    run = begun(here)
+    done = there.run(there.manifest(listing(3)))
+    end(run)
+    moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    holder = f"process {run.pid} on {re.escape(socket.gethostname())} \\(the run on {here.folder}/installs.csv\\)"
+    assert done.returncode == 11
+    line = f"{what}: is held by {holder} since {moment}, until {moment} unless it is renewed: wait for its end"
+    assert re.match(f"error: {line}", done.stderr), done.stderr
+    assert not there.output.joinpath("results.csv").exists()
+
+
+@pytest.mark.parametrize("moment", ["normal end", "first signal", "second signal"])
+def test_a_run_gives_its_leases_back(machines, moment):
+    here, there = machines()
+    if moment == "normal end":
+        assert here.run(here.manifest(listing(3))).returncode == 0
+    else:
+        run = begun(here)
+        here.slow_down(5 if moment == "second signal" else 0.2)
+        run.terminate()
+        if moment == "second signal":
+            line_with("stopping", run.stderr)
+            run.terminate()
+        run.communicate(60)
+        assert run.returncode == 143
+        assert here.summary()["exit_code"] == 143
+    assert who(there) == NOBODY
+
+
+def test_a_check_and_a_list_of_an_agency_take_the_lease_of_the_app_too(machines):
+    here, there = machines({"Loc0": Place(company_id="CoA")}, latency_seconds=0.05)
+    there.environment["HIGHLEVEL_AGENCY_ACCESS_TOKEN"] = here.sandbox.old_pair("CoA", "Company")["access_token"]
+    dump = there.manifest(listing_of_pairs(("Loc0", "CoA", here.sandbox.old_pair("Loc0")["access_token"], "")), "d.csv")
+    calls = [("check", dump), ("discover", "--company", "CoA", "--output", there.folder / "found.csv")]
+    run = begun(here)
+    sent = len(there.calls("proof")) + len(there.calls("installed_locations"))
+    for call in calls:
+        done = there(*call)
+        assert done.returncode == 11, done.stderr
+        assert "(the run on " in done.stderr
+    assert len(there.calls("proof")) + len(there.calls("installed_locations")) == sent
+    end(run)
+    for call in calls:
+        done = there(*call)
+        assert done.returncode == 0, done.stderr
+        assert who(here) == NOBODY
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["first signal", "second signal"])
+def test_a_check_that_a_signal_ends_gives_its_lease_back(machines, number):
+    here, there = machines(latency_seconds=5)
+    dump = here.manifest(listing_of_pairs(("Loc0", "", here.sandbox.old_pair("Loc0")["access_token"], "")), "d.csv")
+    run = here.start("check", dump)
+    wait_until(here.arrived)
+    assert "recover check on " in who(there)
+    run.terminate()
+    if number == 2:
+        line_with("stopping", run.stderr)
+        run.terminate()
+    run.communicate(60)
+    assert run.returncode == 143
+    assert who(there) == NOBODY
+
+
+def test_a_delivery_takes_the_lease_of_the_ledger_alone(machines):
+    with receiving(Receiver("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")) as store:
+        here, there = machines(latency_seconds=0.05)
+        target = {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": store.secret}
+        assert here.run(here.manifest(listing(2))).returncode == 0
+        run = begun(here, "--force")
+        there.environment |= target
+        done = there("deliver", there.output)
+        assert done.returncode == 11
+        assert f"the ledger {there.output.name}: is held by" in done.stderr
+        end(run)
+        assert there("deliver", there.output).returncode == 0
+        assert len(store.seen) >= 2
+    assert who(here) == NOBODY
+
+
+def test_a_hold_of_the_server_goes_on_on_the_other_machine(machines):
+    here, there = machines(limit=Limit(6, 3, "seconds"))
+    manifest = listing(8)
+    run = begun(here, "--workers", 1, manifest=here.manifest(manifest))
+    wait_until(lambda: any(seen.status == 429 for seen in here.sandbox.seen))
+    end(run)
+    refused = next(seen for seen in here.sandbox.seen if seen.status == 429)
+    sent = len(here.sandbox.seen)
+    done = there.run(there.manifest(manifest))
+    assert done.returncode == 0, done.stderr
+    assert "held_back" in done.stderr
+    assert min(seen.at for seen in here.sandbox.seen[sent:]) - refused.at >= 2.9
+
+
+def test_the_next_run_takes_over_from_a_killed_one_by_itself_when_its_lease_has_run_out(machines, postgres):
+    here, there = machines(latency_seconds=0.02)
+    run = begun(here, "--workers", 3)
+    wait_until(lambda: len(pairs(postgres, here)) >= 20)
+    run.kill()
+    run.communicate(60)
+    ends, now, epoch = lease(postgres, here, "until, clock_timestamp(), epoch")
+    assert (now < ends, epoch) == (True, 1)
+    manifest, sent, refused = there.manifest(listing(40, width=4)), here.arrived(), 0
+    next_run = there.run(manifest)
+    while next_run.returncode == 11:
+        refused += 1
+        next_run = there.run(manifest)
+    assert refused
+    assert next_run.returncode == 0, next_run.stderr
+    assert lease(postgres, here, "epoch")[0] == 2
+    # What the killed run may have sent last counts for ten seconds, from the end of its lease.
+    assert "held_back" in next_run.stderr
+    at = [seen.at for seen in here.sandbox.seen]
+    assert max(later - earlier for earlier, later in pairwise(at)) >= 10
+    assert here.arrived() - sent == there.summary()["this_run"]["requests"]
+    assert here.sandbox.codes_sent_twice == []
+    newest, kept = here.issued(), pairs(postgres, here)
+    assert all(kept[f"Loc{number:04}"] == newest[f"Loc{number:04}"] for number in range(40))
+
+
+def stopped(run, job, postgres):
+    """Stop the whole process between two writes, with requests under way whose answers wait for it."""
+    job.slow_down(0.3)
+
+    def stops():
+        run.send_signal(signal.SIGSTOP)
+        writes = "select 1 from pg_stat_activity where state like 'idle in transaction%'"
+        if not postgres.execute(writes):
+            return True
+        run.send_signal(signal.SIGCONT)
+        return False
+
+    wait_until(stops)
+    wait_until(lambda: len(job.sandbox.seen) >= job.arrived())
+
+
+def test_a_run_that_slept_while_another_took_over_sends_nothing_more_and_writes_nothing_over(machines, postgres):
+    here, there = machines()
+    run = begun(here, "--workers", 8)
+    wait_until(lambda: len(pairs(postgres, here)) >= 20)
+    stopped(run, here, postgres)
+    known = pairs(postgres, here)
+    unknown = {account: token for account, token in here.issued().items() if known.get(account) != token}
+    assert unknown
+    wait_until(lambda: lease(postgres, here, "until < clock_timestamp()")[0])
+    next_run = there.start("run", there.manifest(listing(MANY, width=4)), "--output", there.output)
+    line_with("held_back", next_run.stderr)
+    sent, asleep = here.arrived(), pairs(postgres, here)
+    run.send_signal(signal.SIGCONT)
+    out, err = run.communicate(60)
+    assert run.returncode == 3, out + err
+    assert "another run took this one's lease" in out
+    assert "Traceback" not in out + err
+    assert here.summary()["stopped_because"] == "lease_lost"
+    assert pairs(postgres, here) == asleep
+    assert here.arrived() == sent  # The other run still waits.
+    aside = [json.loads(line) for line in here.output.joinpath("unwritten.jsonl").read_text().splitlines()]
+    assert {one["account_id"]: one["pair"]["refresh_token"] for one in aside} == unknown
+    wait_until(lambda: here.arrived() > sent)
+    end(next_run)
+    assert next_run.returncode == 143
+    assert here.sandbox.codes_sent_twice == []
+
+
+def test_a_run_that_slept_longer_than_its_lease_goes_on_if_nobody_took_over(machines, postgres):
+    here, _ = machines()
+    run = begun(here, manifest=here.manifest(listing(300, width=3)))
+    stopped(run, here, postgres)
+    wait_until(lambda: lease(postgres, here, "until < clock_timestamp()")[0])
+    here.sandbox.world = replace(here.sandbox.world, latency_seconds=0)
+    run.send_signal(signal.SIGCONT)
+    out, err = run.communicate(60)
+    assert run.returncode == 0, out + err
+    assert lease(postgres, here, "epoch")[0] == 1
+    assert pairs(postgres, here) == here.issued()
+    assert len(here.issued()) == 300
+
+
+def test_a_lease_that_is_released_is_shown_before_and_its_run_stops_and_writes_nothing_over(machines, postgres):
+    here, there = machines()
+    run = begun(here, "--workers", 8)
+    wait_until(lambda: len(pairs(postgres, here)) >= 20)
+    stopped(run, here, postgres)
+    holder = f"held by process {run.pid} on {socket.gethostname()} (the run on {here.folder}/installs.csv) since 20"
+    shown = who(there)
+    for what in (f"the app {CLIENT_ID}", "the ledger out"):
+        assert f"{what} of {here.sandbox.url}: {holder}" in shown
+    kept = pairs(postgres, here)
+    done = there("ledger", "release", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" is free now; it was held by process") == 2
+    assert who(there) == NOBODY
+    run.send_signal(signal.SIGCONT)
+    out, err = run.communicate(60)
+    assert run.returncode == 3, out + err
+    assert here.summary()["stopped_because"] == "lease_lost"
+    assert pairs(postgres, here) == kept
+    assert here.output.joinpath("unwritten.jsonl").exists()
+    assert there("ledger", "release", "--yes").stdout == NOBODY
+
+
+def test_a_lease_that_is_over_is_shown_as_such(machines, postgres):
+    here, there = machines()
+    run = begun(here)
+    run.kill()
+    run.communicate(60)
+    wait_until(lambda: lease(postgres, here, "until < clock_timestamp()")[0])
+    lines = who(there).splitlines()
+    assert len(lines) == 2
+    assert all(" over since 20" in line and "the next run takes it" in line for line in lines)
+
+
+def test_a_lease_is_not_released_unless_a_person_is_sure(machines):
+    here, there = machines(latency_seconds=0.05)
+    run = begun(here)
+    done = there("ledger", "release")
+    assert done.returncode == 2
+    assert "say --yes if you are sure" in done.stderr
+    assert f"held by process {run.pid}" in done.stderr
+    end(run)
+    assert run.returncode == 143
+
+
+def test_leases_of_another_app_ledger_or_api_are_left_alone(machines):
+    here, there = machines(latency_seconds=0.05)
+    run = begun(here)
+    there.environment |= {"HIGHLEVEL_CLIENT_ID": "another", "RECOVERY_LEDGER__NAME": "other"}
+    assert there("ledger", "release", "--yes").stdout == NOBODY
+    there.environment |= {"HIGHLEVEL_BASE_URL": "http://localhost:1", "HIGHLEVEL_CLIENT_ID": CLIENT_ID}
+    assert there("ledger", "release", "--yes").stdout == NOBODY
+    assert len(who(there).splitlines()) == 2
+    end(run)
+    assert run.returncode == 143
+
+
+@pytest.mark.parametrize("command", ["who", "release"])
+def test_without_a_database_there_are_no_leases_to_show(play, command):
+    done = play()("ledger", command)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: RECOVERY_LEDGER__URL: is not set: set it")
+
+
+def test_in_a_database_that_no_run_has_seen_nobody_holds_a_lease(machines):
+    here, _ = machines()
+    assert who(here) == NOBODY
+    assert here("ledger", "release", "--yes").stdout == NOBODY
