@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from jobs.core.errors import UserError, refuse
 from jobs.ledger import shared_tables, tables
-from jobs.ledger.engines import Purpose, transaction
+from jobs.ledger.engines import Purpose, transaction, upsert
 from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.moves import marks_of, refuse_moved
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     from jobs.ledger.moves import Marks
     from jobs.ledger.refusals import Wait
 
+_MADE_MEANWHILE = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateObject,
+)
 _LOOK_SECONDS = 0.5  # Between two tries to reach a database that is away.
 
 
@@ -88,9 +94,25 @@ def connected(database: Database, reconnected: Callable[..., None] = lambda *_: 
     return open_engine(session, reconnected), session
 
 
-def make_ready(connection: Connection, database: Database) -> None:
-    """Make the schema and the tables, or bring them up to date. Raises UserError if they are newer than this job."""
-    if not _has_schema(connection, database.schema):
+def make_ready(engine: Engine, database: Database) -> None:
+    """Make the schema and the tables, or bring them up to date, all or nothing. Raises UserError if they are newer than this
+    job, or not this user's to use.
+    """
+
+    def once() -> None:
+        with transaction(engine, Purpose.BULK) as connection:
+            _make_ready(connection, database)
+
+    try:
+        once()
+    except DBAPIError as error:
+        if not isinstance(error.orig, _MADE_MEANWHILE):
+            raise
+        once()  # Another start made them at the same moment. They are all there now.
+
+
+def _make_ready(connection: Connection, database: Database) -> None:
+    if not _has_schema(connection, database):
         connection.exec_driver_sql(f'CREATE SCHEMA "{database.schema}"')
     version = _version(connection, database)
     if version is None:
@@ -100,8 +122,8 @@ def make_ready(connection: Connection, database: Database) -> None:
 
 
 def _version(connection: Connection, database: Database) -> int | None:
-    """The version of the tables, or None if there are none. Raises UserError if this job does not know it."""
-    if not _has_schema(connection, database.schema):
+    """The version of the tables, or None if there are none. Raises as `make_ready`."""
+    if not _has_schema(connection, database):
         return None
     version = shared_tables.version(connection)
     if version is not None and version > tables.VERSION:
@@ -114,8 +136,17 @@ def _where(database: Database) -> str:
     return f"{database.shown}, schema {database.schema}"
 
 
-def _has_schema(connection: Connection, schema: str) -> bool:
-    return connection.exec_driver_sql("SELECT to_regnamespace(%s)", (schema,)).scalar() is not None
+def _has_schema(connection: Connection, database: Database) -> bool:
+    """Whether there is such a schema. Raises UserError if this user must not look into it, and would find it empty."""
+    query = "SELECT has_schema_privilege(oid, 'USAGE'), current_user FROM pg_namespace WHERE nspname = %s"
+    found = connection.exec_driver_sql(query, (database.schema,)).one_or_none()
+    if found is None:
+        return False
+    usable, user = found
+    if not usable:
+        todo = f"make {user} its owner: ALTER SCHEMA {database.schema} OWNER TO {user}, or set ledger.schema"
+        raise refuse(f"must not be used by {user}", _where(database), todo)
+    return True
 
 
 def known_ledgers(connection: Connection, name: str) -> list[Known]:
@@ -145,12 +176,13 @@ def find(connection: Connection, name: str, base_url: str, where: str, *, even_m
 def found_or_made(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> int:
     """The number of the ledger of this name and API, which is made if it is missing. Raises as `find`."""
     mine = find(connection, name, base_url, where, even_moved=even_moved)
-    if mine is not None:
-        return mine.id
-    made: int = connection.execute(
-        insert(ledgers).values(name=name, base_url=base_url).returning(ledgers.c.id)
-    ).scalar_one()
-    return made
+    if mine is None:
+        # Another start may make it at this moment.
+        new = upsert(connection, ledgers).values(name=name, base_url=base_url).on_conflict_do_nothing()
+        connection.execute(new)
+        mine = find(connection, name, base_url, where)
+    assert mine is not None
+    return mine.id
 
 
 def open_in_database(
@@ -172,8 +204,8 @@ def open_in_database(
     engine, session = connected(database, recent.alarm)
     apps = [LeaseKey(base_url, client_id, "") for client_id in client_ids]
     with _refusing(database):
-        with transaction(engine, Purpose.BULK) as connection:
-            make_ready(connection, database)
+        make_ready(engine, database)
+        with transaction(engine, Purpose.WRITE) as connection:
             session.ledger = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
         leases = _leased(session, settings, [*apps, LeaseKey(base_url, "", name)], holder)
         try:
@@ -195,8 +227,7 @@ def take_leases(settings: LedgerSettings, base_url: str, client_ids: Iterable[st
     leases = _leases(settings, database, [LeaseKey(base_url, client_id, "") for client_id in client_ids], holder)
     try:
         with _refusing(database):
-            with transaction(engine, Purpose.WRITE) as connection:
-                make_ready(connection, database)
+            make_ready(engine, database)
             leases.take()
     finally:
         engine.dispose()
@@ -227,8 +258,7 @@ def fill_in_database(
     engine, session = connected(database)
     with ExitStack() as held, _refusing(database):
         held.callback(engine.dispose)
-        with transaction(engine, Purpose.BULK) as connection:
-            make_ready(connection, database)
+        make_ready(engine, database)
         held.callback(_leased(session, settings, [LeaseKey(base_url, "", name)], holder).give_back)
         with transaction(engine, Purpose.BULK) as connection:
             there = find(connection, name, base_url, database.shown, even_moved=True)

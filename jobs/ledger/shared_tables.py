@@ -75,15 +75,7 @@ leases = Table(
 
 def make(connection: Connection) -> None:
     """Make all tables and views in the connection's current schema."""
-    shared = MetaData()
-    for table in tables.metadata.sorted_tables:
-        _shared(table, shared)
-    own.create_all(connection)
-    shared.create_all(connection)
-    for table in tables.metadata.sorted_tables:
-        names = ", ".join(f'"{column.name}"' for column in table.columns)
-        view = f'SELECT ledger, {names} FROM "all_{table.name}" WHERE ledger = {_NUMBER} WITH LOCAL CHECK OPTION'  # noqa: S608 - our own names
-        connection.exec_driver_sql(f'CREATE VIEW "{table.name}" AS {view}')
+    _make_missing(connection)
     connection.execute(insert(schema_version).values(version=tables.VERSION))
 
 
@@ -95,8 +87,26 @@ def version(connection: Connection) -> int | None:
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the tables up to date. No version has changed them yet."""
-    connection.execute(update(schema_version).values(version=tables.VERSION))
+    """Bring the tables of an earlier version up to date. Every version so far has only added tables.
+
+    A start that comes second waits for the first, and finds nothing to do.
+    """
+    older = schema_version.c.version < tables.VERSION
+    if connection.execute(update(schema_version).where(older).values(version=tables.VERSION)).rowcount:
+        _make_missing(connection)
+
+
+def _make_missing(connection: Connection) -> None:
+    """Make the tables that are missing, and replace all views."""
+    shared = MetaData()
+    for table in tables.metadata.sorted_tables:
+        _shared(table, shared)
+    own.create_all(connection)
+    shared.create_all(connection)
+    for table in tables.metadata.sorted_tables:
+        names = ", ".join(f'"{column.name}"' for column in table.columns)
+        view = f'SELECT ledger, {names} FROM "all_{table.name}" WHERE ledger = {_NUMBER} WITH LOCAL CHECK OPTION'  # noqa: S608 - our own names
+        connection.exec_driver_sql(f'CREATE OR REPLACE VIEW "{table.name}" AS {view}')
 
 
 def speak_of(connection: Connection, ledger: int) -> None:

@@ -1,0 +1,110 @@
+"""The tables in PostgreSQL: who may make them, who makes them first, which version they have, and whose rows they hold."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+
+import pytest
+from msgspec import structs
+
+from jobs.core.errors import UserError
+from jobs.core.model import Cause
+from jobs.ledger import tables
+from jobs.ledger.reads import records
+from jobs.ledger.refusals import usual_wait
+from tests.helpers.homes import home_in_database
+from tests.helpers.made import make_run, opened, place
+
+AT = "2026-11-26T02:31:00.000Z"
+
+
+@pytest.fixture
+def home(postgres, tmp_path, request):
+    """The place of a new ledger in a schema that is not there yet."""
+    schema = request.node.name.partition("[")[0][:63]
+    yield home_in_database(postgres, tmp_path, schema=schema)
+    postgres.execute(f"drop schema if exists {schema} cascade")
+
+
+def of_name(home, name):
+    return replace(home, settings=structs.replace(home.settings, name=name))
+
+
+def states(home):
+    """How each install of a ledger stands."""
+    ledger = home.open_beside(usual_wait())
+    try:
+        return {record.location_id: record.status.value for record in ledger.ask(lambda c: list(records(c)))}
+    finally:
+        ledger.close()
+
+
+def test_starts_at_the_same_moment_all_find_the_tables_made(home):
+    barrier = Barrier(4)
+
+    def start(number):
+        mine = of_name(home, f"ledger {number}")
+        barrier.wait()
+        ledger = opened(mine)
+        ledger.close()
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(start, range(4)))
+
+
+def test_an_earlier_version_is_brought_up_to_date_by_the_first_start_and_nothing_is_lost(home, postgres):
+    schema = home.settings.schema
+    make_run(home, (), [(place(1), None), (place(2), Cause.NOT_INSTALLED)], at=AT)
+    before = states(home)
+    postgres.execute(
+        f"drop view {schema}.deliveries",
+        f"drop table {schema}.all_deliveries",
+        f"update {schema}.schema_version set version = 3",
+    )
+    with ThreadPoolExecutor(2) as threads:
+        for ledger in threads.map(opened, [home, of_name(home, "another")]):
+            ledger.delivers = True
+            ledger.close()
+    assert states(home) == before
+    make_run(home, (), [(place(3), None)], at=AT)
+    assert postgres.execute(f"select version from {schema}.schema_version") == [(tables.VERSION,)]
+    assert postgres.execute(f"select count(*) from {schema}.all_deliveries") == [(0,)]
+
+
+def test_a_newer_version_is_refused_and_left_as_it_is(home, postgres):
+    schema = home.settings.schema
+    make_run(home, (), [(place(1), None)], at=AT)
+    postgres.execute(f"update {schema}.schema_version set version = version + 1")
+    for act in (opened, states):
+        with pytest.raises(UserError, match=rf"schema {schema}: has version 5, but .* use the newer release"):
+            act(home)
+    assert postgres.execute(f"select version from {schema}.schema_version") == [(tables.VERSION + 1,)]
+
+
+def test_ledgers_of_several_names_are_never_mixed(home):
+    """They hold the same install, and each is lined up, written and read at the same time."""
+    names = [of_name(home, f"ledger {number}") for number in range(4)]
+    ends = [None, Cause.NOT_INSTALLED, Cause.SERVER_ERROR, None]
+
+    def run(number):
+        for _ in range(3):
+            made = [(place(1), ends[number]), (place(10 + number), ends[number])]
+            make_run(replace(names[number], folder=home.folder / str(number)), (), made, at=AT)
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(run, range(4)))
+    for number, name in enumerate(names):
+        status = "failed" if ends[number] else "recovered"
+        assert states(name) == {place(1).account_id: status, place(10 + number).account_id: status}
+
+
+def test_the_same_name_for_another_api_is_another_ledger_only_if_it_was_made_first(home):
+    opened(home).close()
+    with pytest.raises(
+        UserError, match=r"belongs to https://services\.leadconnectorhq\.com, not to http://127\.0\.0\.1"
+    ):
+        opened(replace(home, base_url="http://127.0.0.1:1"))
