@@ -6,18 +6,15 @@ cannot be sent, that is a warning and never changes the exit code.
 
 from __future__ import annotations
 
-import os
 import re
-import selectors
-import subprocess
 import time
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jobs.core.errors import EXIT_WORDS, Exit, UserError
 from jobs.core.secret import Secret, plain, scrub_own
-from jobs.outgoing.programs import end_program, start_program
+from jobs.outgoing.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +27,7 @@ _MOST_ANSWER_BYTES = 65_536
 _MOST_TEXT_BYTES = 60_000
 _LOOK_UP_SECONDS = 0.05
 _MOST_WORDS = 200
+_MOST_LINES = 100
 _FILES = ("results.csv", "failures.csv", "failures.html", "summary.json")
 # Ids of locations, companies and clients, unless they are part of a path.
 _ID = re.compile(r"(?<![\w/.\-])[A-Za-z0-9]{18,24}(?:-[A-Za-z0-9]+)?(?![\w/])")
@@ -113,66 +111,28 @@ def _without_ids(problems: Sequence[str]) -> list[str]:
 def _to_command(command: Sequence[str], message: str, project: Path, seconds: float) -> str:
     """Run the command, without a shell and with few variables. Returns what went wrong, or ''."""
     try:
-        process = start_program(command, project, errors=subprocess.STDOUT)
+        program = Program(command, project)
     except OSError as error:
         return f"cannot run ({error.strerror})"
+    said: list[bytes] = []
+    until = time.monotonic() + seconds
     try:
-        said = _talk(process, message.encode()[:_MOST_TEXT_BYTES], time.monotonic() + seconds)
-    except OSError as error:
-        return f"cannot read the message ({error.strerror})"
+        program.give([message.encode()[:_MOST_TEXT_BYTES]])
+        program.finish()
+        while program.code is None and time.monotonic() <= until:
+            heard = program.turn(_LOOK_UP_SECONDS)
+            said = [*said, *heard.output, *heard.errors][:_MOST_LINES]
+        code = program.code
     finally:
-        end_program(process)
-    if said is None:
+        program.close()
+    if code is None:
         return f"did not end within {seconds:g} s"
-    return f"ended with {process.returncode}: {_first_words(said, command)}" if process.returncode else ""
+    return f"ended with {code}: {_first_words(said, command)}" if code else ""
 
 
-def _talk(process: subprocess.Popen[bytes], message: bytes, until: float) -> bytes | None:
-    """The first bytes of the command's output, once it has ended. None if it did not end in time.
-
-    This writes the input as fast as the command reads it, and reads all of its output, so that no pipe blocks the command.
-    It does not wait for the pipes to close: a child of the command may keep them open.
-    """
-    assert process.stdin is not None
-    assert process.stdout is not None
-    left, said = memoryview(message), bytearray()
-    with selectors.DefaultSelector() as ready, process.stdin as ask, process.stdout as answer:
-        for pipe, event in ((ask, selectors.EVENT_WRITE), (answer, selectors.EVENT_READ)):
-            os.set_blocking(pipe.fileno(), False)
-            ready.register(pipe, event)
-        ended = False
-        while not ended:
-            ended = process.poll() is not None  # Before reading the pipes, so that its last words are already there.
-            if not ended and time.monotonic() > until:
-                return None
-            for key, _ in ready.select(0 if ended else _LOOK_UP_SECONDS):
-                pipe = ask if key.fileobj is ask else answer
-                if pipe is ask:
-                    left = _written(ask, left)
-                if not (left if pipe is ask else _read(answer, said)):
-                    ready.unregister(pipe)
-                    pipe.close()
-    return bytes(said)
-
-
-def _written(pipe: IO[bytes], left: memoryview) -> memoryview:
-    """The rest of a message after a part of it was written. Nothing is left if nobody reads it."""
-    try:
-        return left[pipe.write(left) or 0 :]
-    except BrokenPipeError:
-        return left[:0]
-
-
-def _read(pipe: IO[bytes], said: bytearray) -> bool:
-    """Whether more output may come. Adds what is there to `said`, up to a limit."""
-    chunk = pipe.read(_MOST_ANSWER_BYTES)
-    said += (chunk or b"")[: _MOST_ANSWER_BYTES - len(said)]
-    return chunk != b""
-
-
-def _first_words(said: bytes, command: Sequence[str]) -> str:
+def _first_words(said: Sequence[bytes], command: Sequence[str]) -> str:
     """The command's first words. Its arguments are scrubbed: they may be secrets, such as an address with a token in it."""
-    text = scrub_own(said.decode(errors="replace"), map(Secret, command[1:]))
+    text = scrub_own(b"\n".join(said).decode(errors="replace"), map(Secret, command[1:]))
     return plain(text, _MOST_WORDS) or "it said nothing"
 
 

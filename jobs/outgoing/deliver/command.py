@@ -19,7 +19,7 @@ from jobs.core.model import Delivery
 from jobs.core.secret import plain, scrub
 from jobs.ledger.refusals import UnwritableError
 from jobs.outgoing.deliver.courier import LOOK_SECONDS, Courier
-from jobs.outgoing.deliver.program import Program
+from jobs.outgoing.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from jobs.core.secret import Secret
     from jobs.ledger.deliveries import WaitingPair
     from jobs.outgoing.deliver.pair import Pair
-    from jobs.outgoing.deliver.program import Heard
     from jobs.outgoing.deliver.store import Store
+    from jobs.outgoing.program import Heard
 
 TURN_SECONDS = 0.1
 # A program that floods its outputs is read slowly, so that it waits and the job does not.

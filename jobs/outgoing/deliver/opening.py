@@ -13,10 +13,10 @@ from jobs.core.plurals import counted
 from jobs.outgoing.deliver.command import TURN_SECONDS, CommandCourier, Lines, as_line, how_it_ended, refusal
 from jobs.outgoing.deliver.pair import made_up_pair
 from jobs.outgoing.deliver.pool import PoolCourier
-from jobs.outgoing.deliver.program import Program
 from jobs.outgoing.deliver.sql import SqlTarget, shown_database
 from jobs.outgoing.deliver.url import UrlTarget, shown_address
 from jobs.outgoing.deliver.verdict import Later, No, Yes
+from jobs.outgoing.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

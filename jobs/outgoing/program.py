@@ -1,24 +1,29 @@
-"""A program that reads and writes lines without ever blocking the job: it may read slowly or not at all, write
-nothing or too much, or end at any time.
+"""A user's program, started without a shell and without the job's credentials, and ended with all its children.
+
+It reads and writes lines without ever blocking the job: it may read slowly or not at all, write nothing or too much, or
+end at any time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import selectors
+import signal
 import struct
 import subprocess
 import termios
 from collections import deque
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from jobs.outgoing.programs import end_program, start_program
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+# A program needs these to work and to write in the right language. Any other variable may hold an app's secret,
+# because `client_secret_env` accepts any name.
+_PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME")
 _CHUNK_BYTES = 65_536
 _MOST_LINE_BYTES = 16_384
 # Bytes read after its end, so that a child which goes on writing is not read forever.
@@ -34,10 +39,10 @@ class Heard(NamedTuple):
 
 
 class Program:
-    """A running program. Raises OSError if it cannot be started."""
+    """A running program, in `folder`. Raises OSError if it cannot be started."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        self._process = start_program(command, folder, errors=subprocess.PIPE)
+        self._process = _started(command, folder)
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -104,7 +109,7 @@ class Program:
 
     def close(self) -> None:
         """End it, if it has not ended, and let go of its pipes."""
-        end_program(self._process)
+        _end(self._process)
         self._ready.close()
         for pipe in (self._input, *self._said):
             pipe.close()
@@ -173,6 +178,28 @@ class Program:
                 break
         self._output.end()
         self._errors.end()
+
+
+def _started(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+    """The running program, in `folder`, with unbuffered pipes."""
+    return subprocess.Popen(  # noqa: S603 - the user's own command, split into words by the settings
+        command,
+        bufsize=0,
+        cwd=folder,
+        env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the program and its children, unless it has ended."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _unread(pipe: IO[bytes]) -> int:
