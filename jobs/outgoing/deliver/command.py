@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.core.batches import in_batches
+from jobs.core.clock import Every
 from jobs.core.model import Delivery
 from jobs.core.secret import plain, scrub
 from jobs.ledger.refusals import UnwritableError
@@ -68,7 +69,7 @@ class CommandCourier(Courier):
         self._folder = folder
         self._seconds = seconds
         self._lines = Lines(self._said.put)
-        self._looked_at = float("-inf")
+        self._looks = Every(LOOK_SECONDS, clock)
         self._more = True
 
     def _hand_over_all(self) -> None:
@@ -101,7 +102,6 @@ class CommandCourier(Courier):
         return []
 
     def _next(self) -> list[WaitingPair]:
-        self._looked_at = self._clock()
         try:
             pairs = self._store.hand_out(_BATCH)
         except UnwritableError as refused:
@@ -133,7 +133,7 @@ class CommandCourier(Courier):
 
     def _feed(self, program: Program) -> None:
         finishing = self._finishing  # Before the ledger is read: what came before that is seen.
-        if not (self._more or self._look.is_set() or self._clock() - self._looked_at > LOOK_SECONDS):
+        if not self._looks.due(asked=self._more or self._look.is_set()):
             return
         self._look.clear()
         pairs = self._next()
