@@ -24,6 +24,7 @@ PLACE = re.compile(r"(?:jobs|config|data|tests|\.github|\.ci)/[\w./-]+")
 # The targets that pass ARGS to a command of the job.
 TARGETS_WITH_ARGS = {"recover": "run", "plan": "plan"}
 OTHERS_OPTIONS = {"--joblog", "--retries", "--resume"}  # GNU parallel's
+OTHERS_OPTIONS |= {"--from-env-file", "--task-timeout", "--memory", "--add-volume", "--add-volume-mount"}  # of clouds
 
 
 def blocks_of(text):

@@ -240,6 +240,20 @@ def test_the_settings_file_has_every_key_with_its_default_and_says_what_it_is():
         assert not re.match(r"\w", line) or re.search(r"# \w", line), line
 
 
+def test_the_tables_of_settings_have_every_key_with_its_default():
+    tables = re.findall(r"^\| key \| means \|\n.*\n((?:\|.*\n)+)", READMES["config"], re.MULTILINE)
+    sections = [Settings().deliver, Settings().ledger]
+    assert [re.findall(r"^\| `(\w+)`", table, re.MULTILINE) for table in tables] == [
+        [key.name for key in fields(section)] for section in sections
+    ]
+    for table, section in zip(tables, sections, strict=True):
+        for key in fields(section):
+            default = getattr(section, key.name)
+            row = re.search(rf"^\| `{key.name}` \|.*$", table, re.MULTILINE)[0]
+            if isinstance(default, int | float):
+                assert f"({default:g})" in row
+
+
 def test_the_version_is_that_of_the_changelog_and_the_readme_is_short():
     newest = re.search(r"^## (\S+)", (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -62,15 +62,16 @@ def delivers(job, stored):
     assert stored() == first
 
 
-def test_the_table_names_exactly_the_recipes_that_exist():
-    table = (PROJECT / "config" / "README.md").read_text(encoding="utf-8").partition("| your store |")[2]
+def test_the_tables_name_exactly_the_recipes_that_exist():
+    text = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
+    tables = [text.partition(header)[2].partition("\n\n")[0] for header in ("| your store |", "| it runs in |")]
     files = {file.name for file in RECIPES.iterdir() if file.is_file()} - {"README.md"}
-    assert set(re.findall(r"\]\(recipes/([\w.]+)\)", table.partition("\n\n")[0])) == files
+    assert {name for table in tables for name in re.findall(r"\]\(recipes/([\w.-]+)\)", table)} == files
 
 
 def test_python_can_read_the_programs_that_are_only_text():
     programs = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(programs) == 3
+    assert len(programs) == 4
     for program in programs:
         ast.parse(program)
 
