@@ -91,7 +91,7 @@ def run(
 ) -> int:
     """Recover the installs that INPUT lists."""
     from jobs.recover import recover
-    from jobs.start import PROJECT, RunOptions, output_for
+    from jobs.start import RunOptions
 
     del quiet, log_format  # `_terminal` has read them.
     if force and before:
@@ -103,7 +103,7 @@ def run(
     terminal.configured(start.settings.log.level, secrets, start.warnings)
     moment = utc_now() if force else before or ""
     run_options = RunOptions(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment)
-    return recover(start, output_for(PROJECT, manifest, output), run_options, terminal)
+    return recover(start, _output(start, output), run_options, terminal)
 
 
 def _start(manifest: Path, rate: float | None, workers: int | None, columns: Sequence[str]) -> Start:
@@ -111,6 +111,12 @@ def _start(manifest: Path, rate: float | None, workers: int | None, columns: Seq
 
     given = {option: str(value) for option, value in (("--rate", rate), ("--workers", workers)) if value is not None}
     return make_start(PROJECT, os.environ, manifest, given, chosen_columns(columns))
+
+
+def _output(start: Start, output: Path | None) -> Path:
+    from jobs.start import PROJECT, output_for
+
+    return output_for(PROJECT, start.manifest.path, output, in_database=start.settings.ledger.in_database)
 
 
 @cli.command()
@@ -130,10 +136,9 @@ def plan(
 ) -> int:
     """Show what a run would do. Nothing is sent, nothing is written."""
     from jobs.plan import preview, tell
-    from jobs.start import PROJECT, output_for
 
     start = _start(manifest, None, None, columns)
-    made = preview(start, output_for(PROJECT, manifest, output), routes, before or "")
+    made = preview(start, _output(start, output), routes, before or "")
     lines = [json.dumps(asdict(made))] if as_json else tell(made, start.settings.pace.requests_per_second)
     for line in lines:
         click.echo(line)

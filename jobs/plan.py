@@ -13,6 +13,7 @@ from jobs.core.plurals import counted
 from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
+from jobs.ledger.unwritten import notice
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.start import staged_plan
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     """The plan in lines for a person. The time assumes two requests for each install and no failures."""
-    for warning in plan.warnings:
-        yield f"warning: {warning}"
+    yield from (f"warning: {warning}" for warning in plan.warnings)
+    yield from (str(ledger) for ledger in [plan.ledger] if ledger)
     yield f"{counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
     yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
     if plan.recovered_again:
@@ -86,5 +87,6 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
             reach = served(
                 manifest.connection, ledger.scratch, start.needed, routes, utc(), before, with_companies=companies
             )
-        plan = replace(plan, routes=reach, warnings=start.warnings)
+        warnings = (*start.warnings, *notice(output))
+        plan = replace(plan, routes=reach, warnings=warnings, ledger=place.last_use())
         return _with_deliveries(plan, start, ledger)

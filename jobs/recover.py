@@ -205,7 +205,8 @@ def _opening(
     ages = ledger.ask(partial(recovery_ages, before=options.recovered_before), Purpose.ONE_MOMENT)
     pace = start.settings.pace.requests_per_second
     before = options.recovered_before
-    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, options.causes, before)
+    causes, use = options.causes, ledger.last_use
+    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, causes, before, use)
 
 
 def _work(

@@ -16,6 +16,7 @@ from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.opening import RESULTS
 from jobs.ledger.reads import failures, last_run, records, user_columns
 from jobs.ledger.refusals import UnwritableError, usual_wait
+from jobs.ledger.unwritten import notice
 from jobs.manifest.redaction import Redactor
 from jobs.reports import summary
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -111,7 +112,7 @@ def report_again(
     make_folder(folder)  # The ledger may be in a database, and the folder on another machine.
     apps = _apps(project, environment)
     messages = load_messages(project / MESSAGES)
-    for warning in messages.warnings if cut_short is None else ():
+    for warning in (*messages.warnings, *notice(folder)) if cut_short is None else ():
         say(warning)
     ledger = place.open_beside(usual_wait(say), lease)
     try:

@@ -23,7 +23,9 @@ from jobs.ledger.opening import LEDGER
 from jobs.ledger.place import Place
 from jobs.manifest.reader import Manifest, open_manifest
 from jobs.manifest.warnings import ListWarnings
+from jobs.reports.files import SUMMARY
 from jobs.reports.messages import Messages, load_messages
+from jobs.reports.summary import is_summary
 from jobs.system.locks import app_lock, hold
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from jobs.config.settings import DeliverSettings
     from jobs.core.model import Cause
     from jobs.ledger.enrolment import Enrolment, StagedGroup
+    from jobs.ledger.last_use import LastUse
     from jobs.ledger.lease import Leases
     from jobs.manifest.layout import Chosen
 
@@ -167,12 +170,15 @@ def _check_target(deliver: DeliverSettings, columns: Sequence[str], environment:
         check_target(deliver, columns, environment)
 
 
-def output_for(project: Path, manifest: Path, given: Path | None) -> Path:
-    """The output folder: the one that was given, the output folder that holds the manifest, or `data/<its stem>`."""
+def output_for(project: Path, manifest: Path, given: Path | None, *, in_database: bool = False) -> Path:
+    """The output folder: the one that was given, the output folder that holds the manifest, or `data/<its stem>`.
+
+    If the ledger is `in_database`, no file of it is in an output folder, but a run leaves its summary there.
+    """
     if given is not None:
         return given
     for folder in (manifest.parent, manifest.resolve().parent):
-        if (folder / LEDGER).exists():
+        if (folder / LEDGER).exists() or (in_database and is_summary(folder / SUMMARY)):
             return folder
     # Not `Path.stem`: from Python 3.14 on it reads names that begin with dots in a different way.
     stem = manifest.name.rpartition(".")[0] if "." in manifest.name else manifest.name
@@ -205,7 +211,8 @@ class Plan:
     """The state of INPUT's installs before a run, how many of them it would try, and how many each route can serve.
 
     The run leaves `recovered` alone and recovers `recovered_again` again. `unplaced` among the routes counts the installs
-    that name no company: an agency may serve these too. `warnings` are what a person should know before a run.
+    that name no company: an agency may serve these too. `warnings` are what a person should know before a run. `ledger` is
+    set if it is in a database.
     """
 
     rows: int
@@ -224,6 +231,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     deliver_to: str = ""
     undelivered: int = 0
+    ledger: LastUse | None = None
 
 
 def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken]:

@@ -14,6 +14,7 @@ __all__ = [
     "enrolment",
     "failed_set",
     "in_database",
+    "last_use",
     "lease",
     "ledger",
     "moved_folder",

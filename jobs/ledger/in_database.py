@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from jobs.core.errors import UserError, refuse
 from jobs.ledger import shared_tables, tables
 from jobs.ledger.engines import Purpose, transaction, upsert
+from jobs.ledger.last_use import LastUse
 from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.moves import marks_of, refuse_moved
@@ -52,9 +53,9 @@ class Known(NamedTuple):
 
     id: int
     base_url: str
-    used_at: str
-    used_by: str
-    moved_to: str
+    used_at: str = ""
+    used_by: str = ""
+    moved_to: str = ""
 
 
 def name_of(settings: LedgerSettings, folder: Path) -> str:
@@ -173,8 +174,8 @@ def find(connection: Connection, name: str, base_url: str, where: str, *, even_m
     return mine
 
 
-def found_or_made(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> int:
-    """The number of the ledger of this name and API, which is made if it is missing. Raises as `find`."""
+def found_or_made(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> Known:
+    """The ledger of this name and API, which is made if it is missing. Raises as `find`."""
     mine = find(connection, name, base_url, where, even_moved=even_moved)
     if mine is None:
         # Another start may make it at this moment.
@@ -182,7 +183,7 @@ def found_or_made(connection: Connection, name: str, base_url: str, where: str, 
         connection.execute(new)
         mine = find(connection, name, base_url, where)
     assert mine is not None
-    return mine.id
+    return mine
 
 
 def open_in_database(
@@ -206,16 +207,19 @@ def open_in_database(
     with _refusing(database):
         make_ready(engine, database)
         with transaction(engine, Purpose.WRITE) as connection:
-            session.ledger = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
+            known = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
+            session.ledger = known.id
         leases = _leased(session, settings, [*apps, LeaseKey(base_url, "", name)], holder)
         try:
             leases.went_back = recent.alarm
             with transaction(engine, Purpose.WRITE) as connection:
                 _note_use(connection, session.ledger)
-            return _ledger(engine, settings, folder, wait, leases, recent)
+            ledger = _ledger(engine, settings, folder, wait, leases, recent)
         except BaseException:
             leases.give_back()
             raise
+    ledger.last_use = LastUse(named(settings, folder), known.used_at, known.used_by)
+    return ledger
 
 
 def take_leases(settings: LedgerSettings, base_url: str, client_ids: Iterable[str], holder: str) -> Leases:
@@ -264,7 +268,7 @@ def fill_in_database(
             there = find(connection, name, base_url, database.shown, even_moved=True)
             if (there is not None) != replaces:  # Another copy was faster.
                 raise refuse("holds a ledger by now", named(settings, folder), "look at it, and use a different name")
-            number = found_or_made(connection, name, base_url, database.shown, even_moved=True)
+            number = found_or_made(connection, name, base_url, database.shown, even_moved=True).id
             speak_of(connection, number)
             for table in reversed(tables.metadata.sorted_tables):
                 connection.execute(table.delete())

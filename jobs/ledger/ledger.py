@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from jobs.core.model import Install, Outcome, Run
+    from jobs.ledger.last_use import LastUse
     from jobs.ledger.lease import Leases
     from jobs.ledger.recent import Recent
     from jobs.ledger.refusals import Wait
@@ -55,6 +56,7 @@ class Ledger:
         self.engine = engine
         self.scratch = scratch
         self.wait = wait
+        self.last_use: LastUse | None = None  # Only a ledger in a database knows it.
         self._writing = threading.Lock()
         self.delivers = False
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jobs.config.settings import LedgerSettings
 from jobs.core.errors import refuse
 from jobs.ledger import opening
+from jobs.ledger.last_use import LastUse
 from jobs.ledger.moves import is_copied, refuse_moved
 from jobs.ledger.unwritten import UNWRITTEN, take_in
 
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
     from jobs.ledger.ledger import Ledger
     from jobs.ledger.moves import Marks
     from jobs.ledger.refusals import Wait
-
-
-class LastUse(NamedTuple):
-    """A ledger in a database by its name and place, when it was last used (UTC, ISO 8601; empty: never) and by which machine."""
-
-    ledger: str
-    at: str = ""
-    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

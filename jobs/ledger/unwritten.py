@@ -51,9 +51,14 @@ def set_aside(folder: Path, base_url: str, pairs: Iterable[tuple[Install, Recove
     return path
 
 
-def how_many(folder: Path) -> int:
-    """How many pairs the file of `folder` holds. Raises FileError."""
-    return sum(1 for _ in _lines(folder / UNWRITTEN))
+def notice(folder: Path) -> tuple[str, ...]:
+    """The warning that `folder` holds such a file, for those who leave it alone, or nothing. Raises FileError."""
+    path = folder / UNWRITTEN
+    count = sum(1 for _ in _lines(path))
+    pairs = "a pair that an earlier run" if count == 1 else f"{count:,} pairs that an earlier run"
+    return (
+        (f"{path} holds {pairs} could not write into the ledger: the next run takes in what is new",) if count else ()
+    )
 
 
 def take_in(ledger: Ledger, folder: Path, base_url: str) -> int:

@@ -7,9 +7,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jobs.core.model import Run
 
 _NOT_TOLD = {"met", "recovered_before", "kept"}
+
+
+def is_summary(path: Path) -> bool:
+    """Whether a file is the summary of a run, and not something else of that name."""
+    try:
+        told = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and {"run_id", "base_url", "counts"} <= told.keys()
 
 
 def write(file: BinaryIO, run: Run) -> None:

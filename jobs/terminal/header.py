@@ -1,4 +1,4 @@
-"""What a run says before its first request: four lines."""
+"""What a run says before its first request: four lines, and a fifth if the ledger is in a database."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jobs.terminal.shell import shown
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jobs.ledger.last_use import LastUse
     from jobs.start import Plan
 
 _REQUESTS_AN_INSTALL = 2
@@ -25,6 +26,7 @@ _FEW = 5
 class Opening:
     """What is known when a run begins. `to_try` counts installs. `ages` are the oldest and newest recovery that is
     left alone (UTC, ISO 8601). `causes` narrow the run. A recovery before the moment `before` does not count.
+    `ledger` is set if it is in a database.
     """
 
     input: Path
@@ -36,6 +38,7 @@ class Opening:
     requests_per_second: float
     causes: tuple[Cause, ...] = ()
     before: str = ""
+    ledger: LastUse | None = None
 
     @property
     def seconds(self) -> int:
@@ -44,11 +47,12 @@ class Opening:
 
 
 def header(opening: Opening, now: datetime) -> list[str]:
-    """What there is to do, what is left alone, how long it takes, and where the files go."""
+    """What there is to do, what is left alone, how long it takes, where the ledger is, and where the files go."""
     return [
         _to_do(opening),
         _left_alone(opening, now),
         _pace(opening),
+        *([str(opening.ledger)] if opening.ledger else []),
         f"files go to {shown(opening.folder)}; Ctrl-C stops gracefully",
     ]
 

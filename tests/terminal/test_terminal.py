@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from jobs.core.model import Cause, Failed, Install, InstallKey, Level, Stage, ThisRun
 from jobs.core.secret import Secret
+from jobs.ledger.last_use import LastUse
 from jobs.pace.gate import Held, Lowered
 from jobs.recovery.runner import Progress
 from jobs.sandbox.world import Limit, Place
@@ -242,6 +243,14 @@ def test_the_time_in_the_header_is_that_of_what_is_tried_at_the_pace():
         header(opening(to_try=5000), now)[2]
         == "10,000 requests at 10 a second at most: about 16m 40s, if nothing fails"
     )
+
+
+def test_the_header_names_a_ledger_in_a_database_and_where_it_was_last_used():
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    used = LastUse("the ledger out of postgresql://db/x, schema s", "2026-11-24T11:00:00Z", "host-b")
+    lines = header(opening(ledger=used), now)
+    assert lines[3] == f"{used.ledger}, was last used on host-b at 2026-11-24T11:00:00Z"
+    assert header(opening(), now) == [*lines[:3], lines[4]]
 
 
 # -- the live line -----------------------------------------------------------------------------------------------
