@@ -24,7 +24,7 @@ from jobs.core.causes import ADVICE
 from jobs.core.errors import EXIT_WORDS
 from jobs.core.model import Cause
 from jobs.manifest.layout import ROLES
-from jobs.reports.cards import CARDS, SECTIONS
+from jobs.reports.cards import CARDS, SECTIONS, WHY_STOPPED
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.sandbox.world import Place
 from tests.docs import called_by, commands_of
@@ -179,6 +179,10 @@ def test_the_readme_has_every_exit_code_in_the_words_of_the_job():
     assert [row[:2] for row in _table(".", "code")] == [
         [str(int(code)), words] for code, words in sorted(EXIT_WORDS.items())
     ]
+
+
+def test_the_readme_has_every_reason_for_a_stop():
+    assert [row[0] for row in _table("data", "`stopped_because`")] == [*WHY_STOPPED]
 
 
 def test_support_staff_find_every_cause_in_the_order_and_the_words_of_the_page():
