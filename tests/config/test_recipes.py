@@ -21,7 +21,6 @@ from jobs.config.settings import load_settings
 from jobs.sandbox.receiver import new_secret
 from jobs.sandbox.world import Place
 from tests.helpers.job import CLIENT_ID, PROJECT
-from tests.helpers.postgres import postgres_server
 from tests.helpers.sockets import free_port
 from tests.helpers.waiting import wait_until
 
@@ -92,12 +91,6 @@ def rows(old, far_off):
         location = None if one == AGENCY else one
         kept = one == REFRESHED
         yield location, AGENCY, "its own" if kept else "dead", far_off if kept else old, not kept
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
 
 
 def test_postgres_updates_the_rows_of_locations_and_agencies_and_the_newest_wins(job, postgres):

@@ -6,13 +6,6 @@ import pytest
 
 from jobs.sandbox.world import Place
 from tests.helpers.lists import listing
-from tests.helpers.postgres import postgres_server
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture
