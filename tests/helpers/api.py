@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+import pytest
+
 from jobs.core.model import App, Install, InstallKey, Level
 from jobs.core.secret import Secret
-from jobs.highlevel.api import HighLevel, Limits
+from jobs.highlevel.api import CallFailed, HighLevel, Limits
 from jobs.highlevel.transport import Transport
 
 APP = App("client-1", Secret("s3cret/value+x"), redirect_uri="https://me.example/cb")
@@ -39,6 +41,13 @@ class Gate:
         assert retry_after is None or retry_after >= 0
         self.did.append(status)
         self.observed.append((status, retry_after))
+
+
+def refused(call, *arguments):
+    """What a call that fails was answered."""
+    with pytest.raises(CallFailed) as failed:
+        call(*arguments)
+    return failed.value.answer
 
 
 def client(url, gate=None, *, seconds=10.0, environment=None, clock=time.monotonic, now=None, transport=None):

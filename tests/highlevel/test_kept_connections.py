@@ -14,10 +14,10 @@ import pytest
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.core.secret import Secret
-from jobs.highlevel.api import CallFailed, Code, Window
+from jobs.highlevel.api import Code, Window
 from jobs.pace.gate import Stopped
 from jobs.recovery.attempt import by_reconnect
-from tests.helpers.api import Gate, client
+from tests.helpers.api import Gate, client, refused
 from tests.helpers.bad_server import CLOSE, FINE, RESET, Bad, serving
 from tests.helpers.calls import APP, CALLS, INSTALL
 from tests.helpers.lists import listing_of_pairs, of
@@ -45,12 +45,6 @@ def codes_sent(server):
 def numbered(number, request):
     """A good answer, whose code nobody else gets."""
     return good_for(request).replace(b"the-code-1", b"code-%d" % number)
-
-
-def refused(call, *arguments):
-    with pytest.raises(CallFailed) as failed:
-        call(*arguments)
-    return failed.value.answer
 
 
 def test_a_request_takes_its_turn_only_when_its_connection_stands():

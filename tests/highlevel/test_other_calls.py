@@ -9,8 +9,8 @@ import pytest
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause, Stage
 from jobs.core.secret import Secret
-from jobs.highlevel.api import CallFailed, Pages, Window
-from tests.helpers.api import AGENCY, APP, GOOD, LOCATION, over
+from jobs.highlevel.api import Pages, Window
+from tests.helpers.api import AGENCY, APP, GOOD, LOCATION, over, refused
 
 BEARER = Secret("bearer.of.agency/x+y")
 OLD = Secret("old.refresh.token/x+y")
@@ -20,12 +20,6 @@ V3 = {"accessToken": "a", "refreshToken": "r", "userType": "Location", "companyI
 def by_agency(net, body, **more):
     net.answer("/oauth/location-token", body, **more)
     return over(net).location_token(LOCATION, "CoA", BEARER)
-
-
-def refused(call, *arguments):
-    with pytest.raises(CallFailed) as failed:
-        call(*arguments)
-    return failed.value.answer
 
 
 def test_a_locations_token_is_asked_for_with_the_agencys_as_the_api_describes_it(net):

@@ -9,8 +9,7 @@ import pytest
 from jobs.core.causes import diagnose
 from jobs.core.model import Cause, InstallKey, Level, Stage
 from jobs.core.secret import Secret
-from jobs.highlevel.api import CallFailed
-from tests.helpers.api import over
+from tests.helpers.api import over, refused
 
 TOKEN = Secret("access.of.install/x+y")
 LOCATION = InstallKey("app1-key", Level.SUB_ACCOUNT, "LocA")
@@ -18,10 +17,8 @@ COMPANY = InstallKey("app1-key", Level.AGENCY, "CoA")
 OF_LOCATION, OF_COMPANY, OF_LISTING = "/locations/LocA", "/companies/CoA", "/oauth/installedLocations"
 
 
-def refused(net, key, scopes=None):
-    with pytest.raises(CallFailed) as failed:
-        over(net).prove(key, TOKEN, scopes)
-    return failed.value.answer
+def refused_proof(net, key, scopes=None):
+    return refused(over(net).prove, key, TOKEN, scopes)
 
 
 @pytest.mark.parametrize(
@@ -59,17 +56,17 @@ def test_the_scopes_choose_the_call_and_it_leaves_as_the_api_describes_it(net, k
 )
 def test_an_answer_for_another_account_or_for_none_is_not_believed(net, body, cause):
     net.answer(OF_LOCATION, body)
-    assert diagnose(refused(net, LOCATION)) is cause
+    assert diagnose(refused_proof(net, LOCATION)) is cause
 
 
 def test_a_list_of_locations_must_be_one(net):
     net.answer(OF_LISTING, {"locations": {"id": "CoA"}})
-    assert diagnose(refused(net, COMPANY)) is Cause.MALFORMED_ANSWER
+    assert diagnose(refused_proof(net, COMPANY)) is Cause.MALFORMED_ANSWER
 
 
 def test_an_error_in_the_body_of_a_good_answer_is_that_error(net):
     net.answer(OF_LOCATION, {"statusCode": 401, "message": "Invalid JWT"})
-    assert refused(net, LOCATION).status == 401
+    assert refused_proof(net, LOCATION).status == 401
 
 
 def test_what_an_answer_holds_beyond_the_id_is_not_kept_and_the_token_is_starred_out(net):
@@ -77,9 +74,9 @@ def test_what_an_answer_holds_beyond_the_id_is_not_kept_and_the_token_is_starred
         OF_LOCATION,
         {"location": {"id": "LocB", "email": "owner@example.com"}, "message": "owner@example.com"},
     )
-    answer = refused(net, LOCATION)
+    answer = refused_proof(net, LOCATION)
     assert answer.stage is Stage.PROOF
     assert "owner" not in repr(answer)
     net.answer(OF_COMPANY, status=401, body={"message": f"bad {TOKEN.reveal()}"})
-    answer = refused(net, COMPANY, ["companies.readonly"])
+    answer = refused_proof(net, COMPANY, ["companies.readonly"])
     assert (TOKEN.reveal() in repr(answer), answer.message) == (False, "bad ****")
