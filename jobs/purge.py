@@ -48,11 +48,12 @@ def purge(
             what = counted(lost, "pair was", "pairs were")
             sure(f"{what} not delivered: without them these customers must install your app again")
         count = ledger.write(partial(purging.forget, everything=everything, at=utc_now()), Purpose.BULK)
-        # Done every time, since an earlier purge may have been killed here.
-        purging.scrub_file(ledger.engine)
         with alone(folder, patience_for_reports(say)):
             clear_left_behind(folder)
         render_with(ledger, folder, project, environment, say, None)
-        purging.scrub_file(ledger.engine)
+        # Done every time, since an earlier purge may have been killed here.
+        purging.scrub(ledger)
     yield f"{counted(count, 'pair is', 'pairs are')} forgotten in {folder}: in the ledger and in results.csv"
     yield "backups and earlier copies of that folder are yours to find and remove; they may still hold them"
+    if place.in_database:
+        yield "so are the database's own log (WAL), its replicas and its backups"

@@ -56,9 +56,9 @@ def purpose_of(connection: Connection) -> Purpose:
     return Purpose(connection.get_execution_options().get("purpose", Purpose.READ))
 
 
-def is_postgres(connection: Connection) -> bool:
+def is_postgres(one: Connection | Engine) -> bool:
     """Whether this is PostgreSQL; otherwise it is SQLite."""
-    return connection.dialect.name == "postgresql"
+    return one.dialect.name == "postgresql"
 
 
 def upsert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -1,5 +1,7 @@
 """Pairs forgotten: no byte of a purged token is left in the ledger's file, its journal, or its free pages.
 
+In PostgreSQL none is left in the tables' files. What the server's log, its replicas and its backups hold is not ours to find.
+
 If a purge is killed in the middle, the next one goes through it again.
 """
 
@@ -11,11 +13,14 @@ from sqlalchemy import select, update
 
 from jobs.core.model import Delivery
 from jobs.ledger.deliveries import IS_DELIVERED, let_new_ones_wait
-from jobs.ledger.engines import json_with
+from jobs.ledger.engines import is_postgres, json_with
+from jobs.ledger.rewriting import rewrite
 from jobs.ledger.tables import HAS_PAIR, deliveries, installs
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+    from jobs.ledger.ledger import Ledger
 
 _NO_TOKENS = '{"access_token": "", "refresh_token": ""}'
 
@@ -32,7 +37,15 @@ def forget(connection: Connection, *, everything: bool, at: str) -> int:
     return int(connection.execute(update(installs).where(mine).values(tokens=emptied)).rowcount)
 
 
-def scrub_file(engine: Engine) -> None:
+def scrub(ledger: Ledger) -> None:
+    """Leave no trace of the forgotten pairs in the ledger's file, or in the tables' files. Raises UserError."""
+    if is_postgres(ledger.engine):
+        rewrite(ledger.engine, ledger.wait)
+    else:
+        _scrub_file(ledger.engine)
+
+
+def _scrub_file(engine: Engine) -> None:
     """Rewrite the ledger's file without free pages, and empty its journal."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("PRAGMA secure_delete = ON")

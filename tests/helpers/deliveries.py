@@ -13,16 +13,16 @@ from jobs.core.clock import as_written, utc
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route, Tokens
 from jobs.core.secret import Secret
 from jobs.ledger.deliveries import take_over
-from jobs.ledger.opening import open_ledger
 from jobs.outgoing.deliver.courier import Policy
 from jobs.outgoing.deliver.pair import Pair, made_up_pair
 from jobs.outgoing.deliver.store import Store
-from tests.helpers.made import CLIENT_ID, URL, enrol, place
+from tests.helpers.made import CLIENT_ID, as_place, enrol, opened, place
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.ledger.ledger import Ledger
+    from jobs.ledger.place import Place
     from jobs.outgoing.deliver.courier import Courier
 
 FAST = Policy(min_wait=0, max_wait=0.01)
@@ -53,8 +53,7 @@ class Waiting:
     def states(self):
         """How each install's kept pair stands."""
         query = "select i.account_id, d.state, d.why, d.turn from deliveries d join installs i on i.id = d.install order by 1"
-        with self.ledger.engine.connect() as connection:
-            return {row[0]: tuple(row)[1:] for row in connection.execute(text(query))}
+        return self.ledger.ask(lambda one: {row[0]: tuple(row)[1:] for row in one.execute(text(query))})
 
     def count(self, state):
         return sum(one[0] == state for one in self.states().values())
@@ -67,10 +66,11 @@ class Waiting:
 
 
 @contextmanager
-def waiting(folder: Path, count: int, columns=("plan",), cells=("gold",)):
+def waiting(where: Path | Place, count: int, columns=("plan",), cells=("gold",)):
     """A ledger with so many pairs that wait."""
-    folder.mkdir(exist_ok=True)
-    ledger = open_ledger(folder, URL)
+    home = as_place(where)
+    home.folder.mkdir(exist_ok=True)
+    ledger = opened(home)
     ledger.delivers = True
     try:
         rows = (place(number, "", *cells) for number in range(count))

@@ -72,6 +72,10 @@ class Postgres:
             cursors = [connection.execute(statement) for statement in statements]
             return cursors[-1].fetchall() if cursors[-1].description else []
 
+    def session(self):
+        """A connection of somebody else, in a transaction from its first statement on."""
+        return connect(self.url.replace("+psycopg", ""))
+
     def freeze(self, pid):
         """Stop one of its processes."""
         os.kill(pid, signal.SIGSTOP)

@@ -1,20 +1,107 @@
-"""What a purge leaves in the ledger's file, whatever SQLite does with what it frees."""
+"""What a purge leaves in the files of the ledger or of its database."""
 
 from __future__ import annotations
 
 from functools import partial
 
+import pytest
 from sqlalchemy import event
 
+from jobs.core.errors import UserError
 from jobs.ledger import purging
+from jobs.ledger.refusals import Wait
+from jobs.system.lock_holders import Patience
 from tests.helpers.deliveries import tokens_of, waiting
+from tests.helpers.homes import home_in_database
+
+FORGET = partial(purging.forget, everything=True, at="2026-11-26T02:00:00.000Z")
+
+
+def in_words(number):
+    """What an access token looks like in a file."""
+    return tokens_of(number).access_token.reveal().encode()
 
 
 def test_no_byte_of_a_purged_pair_is_left_where_sqlite_does_not_overwrite_what_it_frees(tmp_path):
     with waiting(tmp_path, 30) as waits:
         engine = waits.ledger.engine
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete = OFF"))
-        waits.ledger.write(partial(purging.forget, everything=True, at="2026-11-26T02:00:00.000Z"))
-        purging.scrub_file(engine)
+        waits.ledger.write(FORGET)
+        purging.scrub(waits.ledger)
         left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
-    assert not [number for number in range(30) if tokens_of(number).access_token.reveal().encode() in left]
+    assert not [number for number in range(30) if in_words(number) in left]
+
+
+@pytest.fixture
+def waits(postgres, tmp_path):
+    """A ledger in the database with 30 pairs, which were forgotten. It does not wait long for others."""
+    with waiting(home_in_database(postgres, tmp_path), 30) as made:
+        made.ledger.wait = Wait(Patience(0.3, 0, lambda _: None, look=0.01))
+        postgres.execute("analyze highlevel_recovery.all_installs")
+        yield made
+
+
+@pytest.fixture
+def other(postgres):
+    """Somebody else's connection to the database."""
+    with postgres.session() as connection:
+        yield connection
+
+
+def in_its_files(server):
+    """The numbers of the pairs that any file of the server's tables holds."""
+    server.execute("checkpoint")
+    left = b"".join(file.read_bytes() for file in (server.folder / "data" / "base").rglob("*") if file.is_file())
+    return [number for number in range(30) if in_words(number) in left]
+
+
+def test_no_byte_of_a_purged_pair_is_left_in_any_file_of_a_table(waits, postgres):
+    sampled = postgres.execute("select distinct attname from pg_stats where tablename = 'all_installs'")
+    assert ("account_id",) in sampled
+    assert ("tokens",) not in sampled  # A sample would be in a file of the server's own.
+    assert len(in_its_files(postgres)) == 30
+    waits.ledger.write(FORGET)
+    assert in_its_files(postgres)
+    purging.scrub(waits.ledger)
+    assert in_its_files(postgres) == []
+    assert waits.count("purged") == 30
+
+
+def test_an_older_transaction_that_may_read_the_pairs_is_waited_for(waits, postgres, other):
+    other.execute("set transaction isolation level repeatable read")
+    other.execute("select count(*) from highlevel_recovery.schema_version")
+    waits.ledger.write(FORGET)
+    with pytest.raises(
+        UserError, match=r"read by older transactions \(process \d+ of the server\): the pairs are forgotten, but"
+    ):
+        purging.scrub(waits.ledger)
+    said = []
+
+    def reads_and_ends(words):
+        said.append(words)
+        tokens = other.execute("select tokens from highlevel_recovery.all_installs").fetchall()
+        assert any("access+" in words for (words,) in tokens)
+        other.rollback()
+
+    waits.ledger.wait.patience = Patience(30, 0, reads_and_ends, look=0.01)
+    purging.scrub(waits.ledger)
+    assert said[0].startswith("waiting for older transactions in the database: process")
+    assert in_its_files(postgres) == []
+
+
+def test_nobody_is_made_to_wait_for_a_table_that_is_in_use(waits, postgres, other):
+    """A transaction that begins meanwhile uses the table, and another one reads it."""
+    other.execute("select 1")
+    waits.ledger.write(FORGET)
+
+    def uses_the_table(_):
+        other.rollback()
+        other.execute("lock table highlevel_recovery.all_installs in access share mode")
+
+    waits.ledger.wait.patience = Patience(0.3, 0, uses_the_table, look=0.01)
+    with pytest.raises(UserError, match="is used by others without a pause: the pairs are forgotten, but"):
+        purging.scrub(waits.ledger)
+    assert postgres.execute("select count(*) from highlevel_recovery.all_installs") >= [(30,)]
+    other.rollback()
+    purging.scrub(waits.ledger)
+    assert in_its_files(postgres) == []

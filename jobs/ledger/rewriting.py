@@ -1,0 +1,66 @@
+"""Rewrites the table of installs in PostgreSQL, so that its files hold no row that was overwritten.
+
+An UPDATE leaves the old row in its place, and a plain VACUUM only frees that place. VACUUM FULL writes the table again. It
+would copy old rows that a transaction may still see, so it waits for every transaction that is older than it. All ledgers of
+the schema share the table, and it is locked meanwhile, so nobody is made to wait for that lock to be had.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobs.core.errors import Problem, UserError
+from jobs.ledger.engines import Purpose, transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from jobs.ledger.refusals import Wait
+
+_TABLE = """
+SELECT pg_relation_filenode(oid), format('%%s.%%I', relnamespace::regnamespace, relname), relowner::regrole::text,
+    current_user, pg_has_role(relowner, 'USAGE')
+FROM pg_class WHERE oid = 'all_installs'::regclass"""
+# Everybody may see these locks, and each transaction holds one on its own number until it ends.
+_TRANSACTIONS = """
+SELECT virtualtransaction, pid FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE locktype = 'virtualxid' AND granted AND datname = current_database() AND pid <> pg_backend_pid()"""
+
+
+def rewrite(engine: Engine, wait: Wait) -> None:
+    """Rewrite the table. Raises UserError if this user may not do so, or others keep the old rows for longer than the `wait`."""
+    file, name, owner, user, may = _asked(engine, _TABLE)[0]
+    if not may:
+        raise _refused(f"belongs to {owner}, so {user} cannot rewrite it", name, f"let {owner} run purge again")
+    older = set(_asked(engine, _TRANSACTIONS))
+
+    def are_over() -> bool:
+        older.intersection_update(_asked(engine, _TRANSACTIONS))
+        return not older
+
+    if not wait.patience.wait(are_over, lambda: f"waiting for older transactions in the database: {_named(older)}"):
+        todo = "end them, then run purge again"
+        raise _refused(f"is still read by older transactions ({_named(older)})", name, todo)
+
+    def is_rewritten() -> bool:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT", purpose=Purpose.BULK) as connection:
+            connection.exec_driver_sql(f"VACUUM (FULL, SKIP_LOCKED) {name}")
+        return bool(_asked(engine, _TABLE)[0][0] != file)
+
+    if not wait.patience.wait(is_rewritten, lambda: f"waiting for {name}, which others use"):
+        raise _refused("is used by others without a pause", name, "run purge again when fewer runs write")
+
+
+def _asked(engine: Engine, query: str) -> list[Any]:
+    with transaction(engine, Purpose.READ) as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+
+def _named(transactions: set[tuple[str, int]]) -> str:
+    return ", ".join(sorted(f"process {pid} of the server" for _, pid in transactions))
+
+
+def _refused(what: str, name: str, todo: str) -> UserError:
+    return UserError(
+        Problem(f"{what}: the pairs are forgotten, but its files still hold them", f"the table {name}", todo)
+    )
