@@ -382,13 +382,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _notify(terminal: Terminal, code: int) -> None:
     """Notify those who asked for it of how the run ended, even if it could not start."""
     from jobs.config.settings import load_notify
-    from jobs.start import PROJECT, environment_of
+    from jobs.start import PROJECT, SETTINGS, readable_environment
 
-    try:
-        environment = environment_of(PROJECT, os.environ)
-    except UserError:
-        environment = dict(os.environ)
-    settings = load_notify(PROJECT / "config" / "recovery.toml", environment)
+    environment = readable_environment(PROJECT, os.environ)
+    settings = load_notify(PROJECT / SETTINGS, environment)
     news = terminal.news(code) if settings.anybody else None
     if news is None:
         return

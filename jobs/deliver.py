@@ -20,7 +20,7 @@ from jobs.ledger.reads import user_columns
 from jobs.ledger.refusals import usual_wait
 from jobs.recovery.stop import Stop, heed_leases
 from jobs.report import render_with
-from jobs.start import environment_of, place_of
+from jobs.start import SETTINGS, environment_of, place_of
 from jobs.system.locks import LOCK, hold
 from jobs.system.output_folder import make_folder
 from jobs.system.signals import on_signals
@@ -87,7 +87,7 @@ def test(folder: Path, project: Path, environment: Mapping[str, str], say: Calla
 def _settings(project: Path, environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
     """The settings, which name a target, and the environment. Raises UserError."""
     known = environment_of(project, environment)
-    settings = load_settings(project / "config" / "recovery.toml", known, {})
+    settings = load_settings(project / SETTINGS, known, {})
     if settings.deliver.target is None:
         raise refuse("names no target", "deliver", "set RECOVERY_DELIVER__URL, deliver.command, or deliver.sql")
     return settings, known

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jobs.config.apps import base_url, load_apps
 from jobs.config.settings import load_ledger
 from jobs.core.errors import refuse
-from jobs.start import environment_of
+from jobs.start import SETTINGS, environment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ def release(project: Path, environment: Mapping[str, str], sure: Callable[[str],
 
 
 def _settings(project: Path, environment: Mapping[str, str]) -> LedgerSettings:
-    settings = load_ledger(project / "config" / "recovery.toml", environment)
+    settings = load_ledger(project / SETTINGS, environment)
     if not settings.in_database:
         raise refuse("is not set", "RECOVERY_LEDGER__URL", "set it; only a ledger in PostgreSQL has leases")
     return settings

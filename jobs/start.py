@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from jobs.ledger.lease import Leases
     from jobs.manifest.layout import Chosen
 
+SETTINGS = Path("config") / "recovery.toml"
 MESSAGES = Path("config") / "messages"
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -92,13 +93,21 @@ def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, s
     return {line.key: line.value for line in lines if line.key and line.value is not None} | dict(environment)
 
 
+def readable_environment(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """The same, but without `.env` if it cannot be read."""
+    try:
+        return environment_of(project, environment)
+    except UserError:
+        return dict(environment)
+
+
 def read_basis(
     project: Path, environment: Mapping[str, str], options: Mapping[str, str], gathered: Gathered
 ) -> tuple[Settings, Apps, str, dict[str, str]]:
     """The fields of a `Basis`. None of it may be used before the problems that were `gathered` are raised."""
     take = gathered.take
     known = take(lambda: environment_of(project, environment)) or dict(environment)
-    settings = take(lambda: load_settings(project / "config" / "recovery.toml", known, options))
+    settings = take(lambda: load_settings(project / SETTINGS, known, options))
     apps = take(lambda: load_apps(project, known)) or Apps()
     url = take(lambda: base_url(known))
     take(lambda: check_way_out(url or "https://", known))
@@ -107,11 +116,8 @@ def read_basis(
 
 def place_of(project: Path, environment: Mapping[str, str], folder: Path) -> Place:
     """Where the ledger of an output folder is. Raises UserError if the settings for that are wrong."""
-    try:
-        known = environment_of(project, environment)
-    except UserError:
-        known = dict(environment)  # A `.env` that cannot be read keeps nobody from the ledger in a folder.
-    settings = load_ledger(project / "config" / "recovery.toml", known)
+    known = readable_environment(project, environment)  # A bad `.env` keeps nobody from the ledger in a folder.
+    settings = load_ledger(project / SETTINGS, known)
     return Place(folder, base_url(known) if settings.in_database else "", settings)
 
 
