@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.config.settings import load_settings
-from jobs.core.clock import utc, utc_now
+from jobs.core.clock import utc
 from jobs.core.errors import Exit, UserError, refuse
 from jobs.ledger import deliveries
 from jobs.ledger.engines import Purpose
@@ -20,9 +20,7 @@ from jobs.ledger.reads import user_columns
 from jobs.ledger.refusals import usual_wait
 from jobs.recovery.stop import Stop, heed_leases
 from jobs.report import render_with
-from jobs.start import SETTINGS, environment_of, place_of
-from jobs.system.locks import LOCK, hold
-from jobs.system.output_folder import make_folder
+from jobs.start import SETTINGS, environment_of, hold_folder, place_of
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
@@ -47,8 +45,7 @@ def deliver(
     place, stop = place_of(project, environment, folder), Stop(time.monotonic)
     place.must_exist()
     with ExitStack() as held:
-        holder = f"`recover deliver`, which began {utc_now()}"
-        held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
+        hold_folder(held, folder, "recover deliver")
         ledger = place.open(usual_wait(terminal.waits), "`recover deliver`")
         held.callback(ledger.close)
         columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)

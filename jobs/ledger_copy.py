@@ -7,16 +7,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from jobs.config.settings import LedgerSettings
-from jobs.core.clock import utc_now
 from jobs.core.errors import refuse
 from jobs.ledger.copying import copy_rows
 from jobs.ledger.moves import Marks, is_copied, mark, may_replace, refuse_moved
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import usual_wait
-from jobs.start import place_of
+from jobs.start import hold_folder, place_of
 from jobs.system.files import clear_left_behind
-from jobs.system.locks import LOCK, hold
-from jobs.system.output_folder import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
 
     from jobs.ledger.ledger import Ledger
 
+_HOLDER = "`recover ledger copy`"
 _BACKUPS = "live pairs are still in it: keep it as safe as the copy, or remove it"
 
 
@@ -47,17 +45,16 @@ def copy(
     if had is None:
         raise refuse("holds no ledger", str(source), "copy the ledger of a run")
     with ExitStack() as held:
-        holder = f"`recover ledger copy`, which began {utc_now()}"
-        held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
+        hold_folder(held, folder, "recover ledger copy")
         clear_left_behind(folder)
         there = target.marks()
         if is_copied(had, there):
             yield f"nothing to do: {target} is the copy of {source} already"
             return
         _refuse(source, had, target, there)
-        ledger = source.open(usual_wait(say), holder, even_moved=True)
+        ledger = source.open(usual_wait(say), _HOLDER, even_moved=True)
         held.callback(ledger.close)
-        installs = _copied(ledger, had, target, holder, say, replaces=there is not None)
+        installs = _copied(ledger, had, target, say, replaces=there is not None)
     yield f"{installs:,} installs are copied from {source} to {target}; every table has the same rows and fingerprints"
     yield f"runs over {source} are refused from now on; {_BACKUPS}"
     yield f"{'keep RECOVERY_LEDGER__URL set' if into_database else 'unset RECOVERY_LEDGER__URL'} for every command on {folder}"
@@ -78,9 +75,7 @@ def _refuse(source: Place, had: Marks, target: Place, there: Marks | None) -> No
     raise refuse("holds a ledger", str(target), todo)
 
 
-def _copied(
-    ledger: Ledger, had: Marks, target: Place, holder: str, say: Callable[[str], None], *, replaces: bool
-) -> int:
+def _copied(ledger: Ledger, had: Marks, target: Place, say: Callable[[str], None], *, replaces: bool) -> int:
     """How many installs were copied. The source is marked as moved just before the target is there: never are both in use."""
     own, installs = secrets.token_hex(8), 0
 
@@ -93,5 +88,5 @@ def _copied(
     def seal() -> None:
         ledger.write(lambda connection: mark(connection, Marks(had.came_as, own, str(target))))
 
-    target.fill(usual_wait(say), holder, fill, seal, replaces=replaces)
+    target.fill(usual_wait(say), _HOLDER, fill, seal, replaces=replaces)
     return installs

@@ -13,10 +13,9 @@ from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
 from jobs.ledger.refusals import usual_wait
 from jobs.report import render_with
-from jobs.start import place_of
+from jobs.start import hold_folder, place_of
 from jobs.system.files import clear_left_behind
-from jobs.system.locks import LOCK, alone, hold, patience_for_reports
-from jobs.system.output_folder import make_folder
+from jobs.system.locks import alone, patience_for_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,10 +36,10 @@ def purge(
 
     Raises UserError and FileError. It may be killed at any moment: when run again, it finishes what it began.
     """
-    place, holder = place_of(project, environment, folder), f"`recover purge`, which began {utc_now()}"
+    place = place_of(project, environment, folder)
     place.must_exist()
     with ExitStack() as held:
-        held.enter_context(hold(make_folder(folder) / LOCK, str(folder), holder))
+        hold_folder(held, folder, "recover purge")
         ledger = place.open(usual_wait(say), "`recover purge`")
         held.callback(ledger.close)
         lost = ledger.ask(how_many_wait, Purpose.ONE_MOMENT) if everything else 0

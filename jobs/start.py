@@ -15,6 +15,7 @@ from dotenv.parser import parse_stream
 
 from jobs.config.apps import Apps, base_url, load_apps, too_open
 from jobs.config.settings import Settings, load_ledger, load_settings
+from jobs.core.clock import utc_now
 from jobs.core.errors import Gathered, Problem, UserError, refuse
 from jobs.core.file_errors import what_to_do
 from jobs.core.model import Broken, Level, Route, Row, Status
@@ -26,7 +27,8 @@ from jobs.manifest.warnings import ListWarnings
 from jobs.reports.files import SUMMARY
 from jobs.reports.messages import Messages, load_messages
 from jobs.reports.summary import is_summary
-from jobs.system.locks import app_lock, hold
+from jobs.system.locks import LOCK, app_lock, hold
+from jobs.system.output_folder import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,6 +121,11 @@ def place_of(project: Path, environment: Mapping[str, str], folder: Path) -> Pla
     known = readable_environment(project, environment)  # A bad `.env` keeps nobody from the ledger in a folder.
     settings = load_ledger(project / SETTINGS, known)
     return Place(folder, base_url(known) if settings.in_database else "", settings)
+
+
+def hold_folder(held: ExitStack, folder: Path, command: str) -> None:
+    """Hold an output folder for a command until `held` is closed. Raises UserError with exit 11 if another process has it."""
+    held.enter_context(hold(make_folder(folder) / LOCK, str(folder), f"`{command}`, which began {utc_now()}"))
 
 
 def hold_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder: str) -> None:
