@@ -53,6 +53,8 @@ def purge(
         # Done every time, since an earlier purge may have been killed here.
         purging.scrub(ledger)
     yield f"{counted(count, 'pair is', 'pairs are')} forgotten in {folder}: in the ledger and in results.csv"
+    if place.left_behind:
+        yield f"{place.left_behind} was moved into the database, and still holds the pairs it had: remove it"
     yield "backups and earlier copies of that folder are yours to find and remove; they may still hold them"
     if place.in_database:
         yield "so are the database's own log (WAL), its replicas and its backups"

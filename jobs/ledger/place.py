@@ -37,6 +37,12 @@ class Place:
         """Whether it is in PostgreSQL."""
         return self.settings.in_database
 
+    @property
+    def left_behind(self) -> Path | None:
+        """The file of a ledger that was moved into the database, if it is still there."""
+        path = self.folder / opening.LEDGER
+        return path if self.in_database and path.exists() else None
+
     def __str__(self) -> str:
         """The place of it, for a person."""
         if not self.in_database:

@@ -8,13 +8,18 @@ import sqlite3
 import stat
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
+from jobs.core.clock import utc_now
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route
+from jobs.ledger.unwritten import set_aside
 from jobs.sandbox.receiver import Receiver, receiving
 from jobs.sandbox.world import Place
-from tests.helpers.job import Stage
+from tests.helpers.job import CLIENT_ID, Stage
 from tests.helpers.lists import listing, of
+from tests.helpers.made import pair
 from tests.helpers.postgres import PASSWORD, postgres_server
 
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -128,20 +133,18 @@ def test_a_rerun_on_the_copy_tries_only_what_failed(job, tmp_path):
 
 
 def test_new_rows_of_any_ledger_get_numbers_that_no_copied_row_has(job, postgres, tmp_path):
-    with set_to(job, {"RECOVERY_LEDGER__NAME": "another"} | job.database):
-        assert job("run", job.manifest(listing(3)), "--output", tmp_path / "another").returncode == 1
-    manifest = job.manifest(listing(6))
-    job.run(manifest)
-    job.run(manifest)
-    tables = in_folder(job.output)
+    job.run(job.manifest(listing(6)))
+    copied = {row[0] for row in in_folder(job.output)["installs"]}
     in_database(job, "ledger", "copy", job.output, "database")
-    assert in_database(job, "run", job.manifest(listing(8)), "--output", job.output).returncode == 1
-    with set_to(job, {"RECOVERY_LEDGER__NAME": "another"} | job.database):
-        assert job("run", job.manifest(listing(8)), "--output", tmp_path / "another").returncode == 1
+    more = job.manifest(listing(["Loc6", "Loc7", "Loc8"]))
+    done = in_database(job, "run", more, "--output", job.output)
+    assert done.returncode == 0, done.stderr
     ids = [row[0] for row in of_database(postgres, ["installs", "meta"])["installs"]]
-    assert len(ids) == len(set(ids)) == 8
-    assert {row[0] for row in tables["installs"]} < set(ids)
-    assert len(of_database(postgres, ["installs", "meta"], "another")["installs"]) == 8
+    assert copied < set(ids)
+    assert len(ids) == len(set(ids)) == 9
+    in_database(job, "run", more, "--output", tmp_path / "another")
+    others = [row[0] for row in of_database(postgres, ["installs", "meta"], "another")["installs"]]
+    assert min(others) > max(ids)
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "report", "deliver", "purge"])
@@ -206,6 +209,49 @@ def test_a_ledger_that_came_back_may_take_its_old_place_again(job, postgres, tmp
     assert in_database(job, "ledger", "copy", job.output, "database").returncode == 0
     assert of_database(postgres, tables) == tables
     assert in_database(job, "run", manifest, "--output", job.output).returncode == 1
+
+
+@pytest.mark.parametrize("way", ["into the database", "out of the database"])
+def test_pairs_that_were_set_aside_are_taken_in_before_the_copy(job, way):
+    manifest, into = job.manifest(listing(3)), way == "into the database"
+    (job if into else partial(in_database, job))("run", manifest, "--output", job.output)
+    install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, "Loc2"), "")
+    kept = Recovered(pair(), Route.RECONNECT, 1, utc_now())
+    aside = set_aside(job.output, job.sandbox.url, [(install, kept)])
+    done = in_database(job, "ledger", "copy", *((job.output, "database") if into else ("database", job.output)))
+    assert done.returncode == 0, done.stderr
+    assert not aside.exists()
+    reported = in_database(job, "report", job.output) if into else job("report", job.output)
+    assert reported.returncode == 0, reported.stderr
+    assert job.results()["Loc2"]["refresh_token"] == kept.tokens.refresh_token.reveal()
+
+
+def test_a_copy_that_differs_from_the_original_is_refused_and_the_original_stays_in_use(job, postgres):
+    manifest = job.manifest(listing(3))
+    job.run(manifest)
+    in_database(job, "run", manifest, "--output", job.folder / "another")  # It makes the tables.
+    postgres.execute(
+        f"create function {SCHEMA}.loses() returns trigger language plpgsql as "
+        "$$begin if new.account_id = 'Loc1' then new.attempts = 7; end if; return new; end$$",
+        f"create trigger loses before insert on {SCHEMA}.all_installs for each row execute function {SCHEMA}.loses()",
+    )
+    done = in_database(job, "ledger", "copy", job.output, "database")
+    assert done.returncode == 2
+    assert "the table installs of the copy: differs from the original (3 rows, of 3)" in done.stderr
+    assert postgres.execute(f"select name from {SCHEMA}.ledgers") == [("another",)]
+    assert job.run(manifest).returncode == 1
+
+
+def test_after_a_purge_in_the_database_the_file_that_was_moved_is_named(job):
+    with receiving(Receiver(SIGNING)) as store:
+        job.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": SIGNING}
+        job.run(job.manifest(listing(2)))
+        in_database(job, "ledger", "copy", job.output, "database")
+        done = in_database(job, "purge", job.output)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"{job.output / LEDGER} was moved into the database, and still holds the pairs it had: remove it" in done.stdout
+    )
 
 
 @pytest.mark.parametrize("way", ["into the database", "out of the database"])
