@@ -39,7 +39,7 @@ EPOCHS = "SELECT base_url, client_id, ledger, epoch FROM leases"
 _SHORT = {Purpose.WRITE, Purpose.READ}
 _TODO = {
     "3F000": "bring back its schema",
-    "42501": "give the user its rights back",
+    "42501": "let the user own the schema, and grant it TEMPORARY on the database",
     "42P01": "bring back its tables",
     "25006": "it only reads: point the URL to the primary, or end the maintenance",
     "53100": "free space on the server's disk",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import make_url
 
+from jobs.sandbox.receiver import Receiver, receiving
 from jobs.sandbox.world import Place
 from tests.helpers.lists import listing
+from tests.helpers.pgbouncer import pgbouncer
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
@@ -37,3 +42,123 @@ def test_a_machine_that_never_saw_the_run_makes_its_reports(job, tmp_path):
     made = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
     assert made == {file.name: file.read_bytes() for file in job.output.iterdir() if file.name != ".lock"}
     assert elsewhere.stat().st_mode & 0o777 == 0o700
+
+
+# -- what a user of the database needs ------------------------------------------------------------------------------
+
+USER, WORD = "recovery", "pass-word"
+
+
+@pytest.fixture
+def user(postgres):
+    """The URL of a user who may do nothing but log in. Nobody else has a right to anything either."""
+    postgres.execute(
+        "revoke all on database postgres from public",
+        "revoke all on schema public from public",
+        f"create role {USER} login password '{WORD}'",
+        f"grant connect on database postgres to {USER}",
+    )
+    url = make_url(postgres.url).set(username=USER, password=WORD)
+    yield url.render_as_string(hide_password=False)
+    postgres.execute(
+        f"drop owned by {USER} cascade",
+        f"drop role {USER}",
+        "drop schema if exists mine cascade",
+        "grant connect, temporary on database postgres to public",
+    )
+
+
+TEMPORARY = f"grant temporary on database postgres to {USER}"
+MADE_BEFOREHAND = f"create schema mine authorization {USER}"
+
+
+@pytest.fixture
+def owner(postgres, user):
+    """The URL of a user who owns a schema, and has no more than that."""
+    postgres.execute(TEMPORARY, MADE_BEFOREHAND)
+    return user
+
+
+@pytest.fixture
+def pooled(postgres):
+    """The URL of a pooler in transaction mode."""
+    with pgbouncer(postgres) as url:
+        yield url
+    postgres.execute("drop schema mine cascade")
+
+
+@pytest.fixture
+def store():
+    with receiving(Receiver(SECRET)) as receiver:
+        yield receiver
+
+
+@pytest.mark.parametrize("url", ["owner", "pooled"])
+def test_every_command_works(job, store, url, request, tmp_path):
+    """A user with just the rights that are needed has them all, and so has one behind a pooler."""
+    job.environment |= {
+        "RECOVERY_LEDGER__URL": request.getfixturevalue(url),
+        "RECOVERY_LEDGER__SCHEMA": "mine",
+        "RECOVERY_LEDGER__NAME": "",
+        "RECOVERY_DELIVER__URL": store.url,
+        "RECOVERY_DELIVER__SECRET": SECRET,
+    }
+    manifest, there = job.manifest(listing(12, width=4)), job.output
+    elsewhere = tmp_path / "elsewhere" / "out"
+    for code, *command in [
+        (0, "plan", manifest, "--output", there),
+        (1, "run", manifest, "--output", there, "--workers", 4),
+        (1, "check", there / "results.csv", "--output", tmp_path / "affected.csv"),
+        (0, "plan", manifest, "--output", there),
+        (0, "report", there),
+        (0, "deliver", there, "--all", "--yes"),
+        (0, "ledger", "who"),
+        (0, "purge", there),
+        (1, "run", manifest, "--output", elsewhere),
+        (0, "ledger", "copy", "database", elsewhere),
+    ]:
+        done = job(*command)
+        assert done.returncode == code, (command, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert len(store.stored()) == 11
+    assert {row["delivery"] for row in job.results().values()} == {"purged", ""}
+    assert (elsewhere / "ledger.sqlite3").exists()
+
+
+MAY_MAKE = f"grant create on database postgres to {USER}"
+
+
+def of_user(job, user):
+    job.environment |= {"RECOVERY_LEDGER__URL": user, "RECOVERY_LEDGER__SCHEMA": "mine"}
+    return job
+
+
+def test_a_user_who_may_make_a_schema_needs_none_beforehand(job, postgres, user):
+    postgres.execute(TEMPORARY, MAY_MAKE)
+    assert of_user(job, user).run(job.manifest(listing(3))).returncode == 0
+    assert postgres.execute("select nspowner::regrole::text from pg_namespace where nspname = 'mine'") == [(USER,)]
+
+
+@pytest.mark.parametrize(
+    ("has", "says"),
+    [
+        ([f"revoke temporary on database postgres from {USER}"], "permission denied for database postgres"),
+        ([MADE_BEFOREHAND], "permission denied to create temporary tables in database"),
+        ([TEMPORARY, "create schema mine"], f"schema mine: must not be used by {USER}"),
+        (
+            [TEMPORARY, "create schema mine", f"grant usage on schema mine to {USER}"],
+            "permission denied for schema mine",
+        ),
+        ([f"revoke connect on database postgres from {USER}"], "permission denied for database"),
+        ([f"alter role {USER} nologin"], "is not permitted to log in"),
+    ],
+    ids=["nothing", "no temporary tables", "schema of another", "no tables", "no connection", "no login"],
+)
+def test_a_right_that_is_missing_is_one_line_before_anything_is_sent(job, postgres, user, has, says):
+    postgres.execute(*has)
+    done = of_user(job, user).run(job.manifest(listing(3)))
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "error" in line)
+    assert says in line
+    assert WORD not in line
+    assert job.sandbox.seen == []
