@@ -21,12 +21,12 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
-from jobs.ledger.refusals import HeldError, LeaseLostError, usual_wait
+from jobs.ledger.refusals import AwayError, HeldError, LeaseLostError, usual_wait
 from jobs.ledger.unwritten import set_aside
 from jobs.recovery.stop import Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
-from jobs.reports.files import REPORTS
+from jobs.reports.files import REPORTS, SUMMARY
 from jobs.start import hold_apps, staged_plan
 from jobs.system.descriptors import refuse_few_descriptors
 from jobs.system.files import clear_left_behind
@@ -130,9 +130,14 @@ def _stop_for(stop: Stop, error: OSError) -> None:
     if refused is None:
         stop.ask("bug", Exit.BUG)
         raise error
-    because = error.because if isinstance(error, FileError) else FileError.because
+    because = _because(error)
     if stop.because in {"", "bug"}:  # Any exception is taken for a bug until it has been examined.
         stop.must(because, Exit.STOPPED_EARLY, str(refused))
+
+
+def _because(error: OSError | UserError) -> str:
+    """The reason a run gives that this error stops."""
+    return error.because if isinstance(error, FileError) else FileError.because
 
 
 def _bring_back(ledger: Ledger, place: Place, stop: Stop) -> bool:
@@ -239,14 +244,16 @@ def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
 
 
 def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
-    """The run with the installs counted as they stand now, or as they stood at its start if the disk cannot be read."""
+    """The run with the installs counted as they stand now, or as they stood at its start if the ledger cannot be read."""
     try:
         return ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows), Purpose.ONE_MOMENT)
     except OSError as error:
         if (refused := problem_of(error)) is None:
             raise
-        unread = f"{refused}; the counts are those of the start, since the ledger could not be read"
-        stop.must(FileError.because, Exit.STOPPED_EARLY, f"{stop.met}; {unread}" if stop.met else unread)
+        what = "the counts are those of the start, since the ledger could not be read"
+        unread = what if str(refused) in stop.met else f"{refused}; {what}"
+        met = "; ".join(filter(None, [stop.met, unread]))
+        stop.refused(_because(error), met, kept=isinstance(error, AwayError | LeaseLostError))
         return run
 
 
@@ -278,6 +285,21 @@ def _with_hints(run: Run, start: Start, say: Callable[[str], None]) -> Run:
     return run
 
 
+def _without_reports(run: Run, folder: Path, error: OSError | UserError) -> Run:
+    """The run whose reports could not be written. A signal keeps its code if a database is at fault, which holds everything."""
+    of_database = isinstance(error, AwayError | LeaseLostError)
+    by_signal = run.stopped_because == "signal" and of_database
+    before = run.met if by_signal or run.stopped_because in _OF_THE_LEDGER else ""
+    older = [name for name in REPORTS if name != SUMMARY and (folder / name).exists()]
+    told = f"{', '.join(older)} may be older than this run" if older and of_database else ""
+    parts = [before, "" if _words(error) in before else _words(error), told, f"then run `recover report {folder}`"]
+    met = "; ".join(filter(None, parts))
+    if by_signal:
+        return replace(run, met=met)
+    because = run.stopped_because if before else _because(error)
+    return replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because=because, met=met)
+
+
 def _words(error: OSError | UserError) -> str:
     return str(problem_of(error) if isinstance(error, OSError) else error)
 
@@ -295,11 +317,7 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Term
     except (OSError, UserError) as error:
         if isinstance(error, OSError) and problem_of(error) is None:
             raise
-        before = run.met if run.stopped_because in _OF_THE_LEDGER else ""
-        parts = [before, "" if _words(error) in before else _words(error), f"then run `recover report {folder}`"]
-        met = "; ".join(filter(None, parts))
-        because = run.stopped_because if before else FileError.because
-        run = replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because=because, met=met)
+        run = _without_reports(run, folder, error)
         with suppress(OSError):
             ledger.save_run(run)
         with suppress(OSError, UserError), alone(folder, replace(patience_for_reports(terminal.waits), seconds=0)):

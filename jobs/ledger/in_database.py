@@ -46,6 +46,7 @@ _MADE_MEANWHILE = (
     psycopg.errors.DuplicateObject,
 )
 _LOOK_SECONDS = 0.5  # Between two tries to reach a database that is away.
+_NOTICE_SECONDS = 1.0  # Until it is said that the database is waited for, since nothing is sent meanwhile.
 
 
 class Known(NamedTuple):
@@ -212,6 +213,7 @@ def open_in_database(
         leases = _leased(session, settings, [*apps, LeaseKey(base_url, "", name)], holder)
         try:
             leases.went_back = recent.alarm
+            session.hurries = lambda: wait.hurries
             with transaction(engine, Purpose.WRITE) as connection:
                 _note_use(connection, session.ledger)
             ledger = _ledger(engine, settings, folder, wait, leases, recent)
@@ -398,5 +400,7 @@ def _ledger(
 ) -> Ledger:
     temporary, store = folder_for_temporary_files(folder)
     scratch = Scratch(lambda of_run: prepare(of_run, folder, temporary, wait, store))
-    wait.patience = replace(wait.patience, seconds=settings.patience_seconds, look=_LOOK_SECONDS)
+    wait.patience = replace(
+        wait.patience, seconds=settings.patience_seconds, notice=_NOTICE_SECONDS, look=_LOOK_SECONDS
+    )
     return Ledger(engine, scratch, wait, leases, recent)

@@ -176,6 +176,8 @@ class Leases:
         """End the leases, so that the next run need not wait. If the database is away, they run out by themselves."""
         self._ends.set()
         self._thread.join(_LAST_SECONDS)
+        if not self.hold():
+            return
         self.valid_until = 0.0
         with suppress(psycopg.Error), connected(self._database) as connection:
             connection.execute(_GIVE_BACK, {"token": self.token, "used": self._used_as_text()})

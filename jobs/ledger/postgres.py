@@ -32,6 +32,7 @@ _URL = "RECOVERY_LEDGER__URL"
 _SAFE = {"require", "verify-ca", "verify-full"}
 _MOST_WORDS = 200
 _SHORTEST_CONNECT = 2  # Seconds; libpq takes no less.
+_HURRIED_SECONDS = 2.0  # For an answer, once nobody waits for the server any more.
 _LONGEST_SECONDS = 600.0  # What takes long is waited for this long by those who have no lease that tells more.
 # Classes and codes of PostgreSQL that pass by themselves or that the server's operator can end.
 _AWAY = ("08", "53", "57", "58", "40", "25006", "25P03", "55P03", "28", "3F000", "42501", "42P01", "XX")
@@ -56,11 +57,12 @@ class Database:
     schema: str
     seconds: float
 
-    def connect(self) -> Driver:
+    def connect(self, seconds: float | None = None) -> Driver:
         """A new connection, which waits `seconds` for each answer. Raises psycopg's errors."""
+        seconds = self.seconds if seconds is None else seconds
         connection = Driver.connect(
             _plain(self.url),
-            connect_timeout=max(_SHORTEST_CONNECT, ceil(self.seconds)),
+            connect_timeout=max(_SHORTEST_CONNECT, ceil(seconds)),
             tcp_user_timeout=ceil(self.seconds * 1000),
             application_name="highlevel-recovery",
             # A statement prepared on one of a pooler's connections is unknown on the next.
@@ -89,7 +91,8 @@ class Database:
 class Session:
     """What every transaction of a run brings along: the number of its ledger, and the leases that it proves.
 
-    `reachable`: whether the leases are renewed, so that the server answers, whatever takes long.
+    `reachable`: whether the leases are renewed, so that the server answers, whatever takes long. `hurries`: whether a server
+    that does not answer is given up soon.
     """
 
     database: Database
@@ -99,13 +102,21 @@ class Session:
     idle_seconds: float = 0.0
     epochs: Mapping[Any, int] = field(default_factory=dict)
     reachable: Callable[[], bool] = lambda: False
+    hurries: Callable[[], bool] = lambda: False
+
+    def connect(self) -> Driver:
+        """A new connection. Raises psycopg's errors."""
+        return self.database.connect(_HURRIED_SECONDS if self.hurries() else None)
 
     def gives_up(self, purpose: Purpose) -> Callable[[float], bool]:
         """When a transaction gives up on a server that does not answer."""
-        if purpose in _SHORT:
-            return self.database.is_away
-        longest = self.database.seconds if self.leases else _LONGEST_SECONDS
-        return lambda waited: waited >= longest and not self.reachable()
+        longest = self.database.seconds if self.leases or purpose in _SHORT else _LONGEST_SECONDS
+
+        def gives_up(waited: float) -> bool:
+            most = min(longest, _HURRIED_SECONDS) if self.hurries() else longest
+            return waited >= most and (purpose in _SHORT or not self.reachable())
+
+        return gives_up
 
 
 def check_url(url: Secret) -> None:
@@ -124,7 +135,7 @@ def open_engine(session: Session, reconnected: Callable[..., None] = lambda *_: 
     """The engine of a ledger. It has one connection, which any thread may use in turn. `reconnected` hears of each new one."""
     engine = create_engine(
         "postgresql+psycopg://",
-        creator=session.database.connect,
+        creator=session.connect,
         poolclass=QueuePool,
         pool_size=1,
         max_overflow=0,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _HELD_SECONDS, _NOTICE_SECONDS = 60.0, 5.0
+_LOOK_AGAIN_SECONDS = 2.0  # Until a database is asked again that was away for too long.
 
 
 class UnwritableError(FileError):
@@ -52,20 +53,43 @@ def _nothing(*_: object) -> None:
 @dataclass(slots=True)
 class Wait:
     """How to wait for a ledger that another program holds, or whose database is away: call `pause` before, and `go_on` if the
-    wait succeeded.
+    wait succeeded. `gave_up` is called with the error if it did not, from whatever thread waited.
     """
 
     patience: Patience
     pause: Callable[[], None] = _nothing
     go_on: Callable[[], None] = _nothing
+    gave_up: Callable[[AwayError], None] = _nothing
+    _waiting: int = 0
+    _met: AwayError | None = None
+    _look_again_at: float = 0.0
+
+    @property
+    def hurries(self) -> bool:
+        """Whether a database that does not answer is given up soon: it was away for too long, or a signal came meanwhile."""
+        return self._met is not None or (self._waiting > 0 and self.patience.gives_up())
 
     def for_database(self, act: Callable[[], _T]) -> _T:
-        """What `act` returns, which is tried again while the database is away. Raises AwayError after the patience."""
+        """What `act` returns, which is tried again while the database is away. Raises AwayError after the patience.
+
+        From then on it is tried once each time, and only every two seconds.
+        """
+        if self._met is not None and self.patience.clock() < self._look_again_at:
+            raise self._met
         try:
-            return act()
+            return self._done(act())
         except AwayError as away:
+            if self._met is not None:
+                raise self._given_up(away) from None
             met = away
         self.pause()
+        self._waiting += 1
+        try:
+            return self._waited(act, met)
+        finally:
+            self._waiting -= 1
+
+    def _waited(self, act: Callable[[], _T], met: AwayError) -> _T:
         done: list[_T] = []
 
         def back() -> bool:
@@ -79,9 +103,18 @@ class Wait:
         if not self.patience.wait(
             back, lambda: f"waiting for the database ({met.problem.what}); nothing is sent meanwhile"
         ):
-            raise met
+            raise self._given_up(met)
         self.go_on()
-        return done[0]
+        return self._done(done[0])
+
+    def _done(self, what: _T) -> _T:
+        self._met = None
+        return what
+
+    def _given_up(self, met: AwayError) -> AwayError:
+        self._met, self._look_again_at = met, self.patience.clock() + _LOOK_AGAIN_SECONDS
+        self.gave_up(met)
+        return met
 
 
 def usual_wait(say: Callable[[str], None] = _nothing) -> Wait:

@@ -82,13 +82,15 @@ class Recorder:
                 refused = again
             self._be_patient(0.0)
         if refused is not None:
-            self.stop.must(refused.because, Exit.STOPPED_EARLY, "; ".join(filter(None, [str(refused), self._left()])))
+            words, kept = self._left()
+            is_elsewhere = kept and isinstance(refused, AwayError | LeaseLostError)
+            self.stop.refused(refused.because, "; ".join(filter(None, [str(refused), words])), kept=is_elsewhere)
 
-    def _left(self) -> str:
-        """What becomes of the pairs that could not be stored, in words. '' if there are none."""
+    def _left(self) -> tuple[str, bool]:
+        """What becomes of the pairs that could not be stored, in words ('' if there are none), and whether they are kept."""
         pairs = [(install, outcome) for install, outcome in self.unwritten if isinstance(outcome, Recovered)]
         if not pairs:
-            return ""
+            return "", True
         try:
             file = self.set_aside(pairs) if self.set_aside else None
         except FileError as error:
@@ -96,9 +98,9 @@ class Recorder:
         else:
             why = ""
         if file is None:
-            return f"{len(pairs)} new pairs could not be stored{why}, and their installs stay as they were"
+            return f"{len(pairs)} new pairs could not be stored{why}, and their installs stay as they were", False
         keep = "the next run on that folder takes them in; in a container, copy that file out before it ends"
-        return f"{len(pairs)} new pairs are in {file}: {keep}"
+        return f"{len(pairs)} new pairs are in {file}: {keep}", True
 
     def _pairs_in_hand(self) -> int:
         return sum(isinstance(outcome, Recovered) for _, outcome in self.unwritten)

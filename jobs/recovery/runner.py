@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jobs.core.model import App, Install, Outcome
     from jobs.highlevel.api import HighLevel
     from jobs.ledger.ledger import Ledger
+    from jobs.ledger.refusals import AwayError
     from jobs.pace.gate import Gate, Held, Lowered
     from jobs.recovery.attempt import Task, Tried
     from jobs.recovery.breaker import Breaker
@@ -122,7 +123,14 @@ def _recorder(
     if ledger.leases is not None:
         # A database that is away is not waited for once a signal came.
         ledger.wait.patience = replace(ledger.wait.patience, gives_up=lambda: stop.signalled)
+        ledger.wait.gave_up = partial(_give_up, stop, let_nothing_out)
     return Recorder(ledger, stop, make_room, let_nothing_out, set_aside)
+
+
+def _give_up(stop: Stop, let_nothing_out: Callable[[], None], away: AwayError) -> None:
+    """Stop, since the database was away for too long, whichever thread waited for it."""
+    let_nothing_out()
+    stop.ask(away.because, Exit.STOPPED_EARLY, str(away))
 
 
 def _recorded(coming: Iterator[Round], recorder: Recorder, stop: Stop) -> Generator[Round]:

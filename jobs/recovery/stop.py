@@ -105,6 +105,13 @@ class Stop:
         """Stop for this reason, whatever was asked before: something was lost."""
         self.because, self.code, self.met = because, code, met
 
+    def refused(self, because: str, met: str, *, kept: bool) -> None:
+        """Stop because the ledger refused something, as `must`. A signal keeps its code if what was refused is `kept` elsewhere."""
+        if kept and self.because == "signal":
+            self.met = met
+        else:
+            self.must(because, Exit.STOPPED_EARLY, met)
+
     def ends_delivery(self) -> bool:
         """Whether delivery must stop too: a signal came, the time is over, or the ledger takes no more."""
         self.asked()

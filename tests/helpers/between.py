@@ -17,17 +17,23 @@ _SOCKET = ".s.PGSQL.5432"
 class Between:
     """Passes packets on, and counts them. `url` is the way through it.
 
-    `cut_at`: each connection is broken at this packet, counted over all of them. `commits_to_lose`: so many times a COMMIT
-    gets through, and its answer does not. `drops`: from now on nothing gets through, and nobody is told.
+    `cut_at`: the connection is broken at these packets, counted over all of them. `lost_commits`: these COMMITs get through,
+    and their answers do not. `acts`: what happens when a packet of this number comes. `drops`: from now on nothing gets through, and nobody is told.
     """
 
     def __init__(self, server, folder):
         self.folder = Path(folder)
         self.url = make_url(server.url).set(query={"host": str(folder)}).render_as_string(hide_password=False)
-        self.packets = self.commits = self.commits_to_lose = self.cuts = 0
+        self.packets = self.commits = self.cuts = 0
         self.cut_at = set()
+        self.lost_commits = set()
+        self.acts = {}
         self.drops = False
         self._server = str(server.folder / _SOCKET)
+
+    def heal(self):
+        """Break nothing more."""
+        self.cut_at, self.lost_commits, self.acts, self.drops = set(), set(), {}, False
 
     def serve(self, ours):
         while True:
@@ -49,13 +55,13 @@ class Between:
                     self.packets += 1
                     if not data:
                         return
+                    self.acts.pop(self.packets, lambda: None)()
                     if self.packets in self.cut_at or (loses and ready is server):
                         self.cuts += 1
                         return
                     if ready is client and b"COMMIT" in data:
                         self.commits += 1
-                        loses = self.commits_to_lose > 0
-                        self.commits_to_lose -= loses
+                        loses = self.commits in self.lost_commits
                     (server if ready is client else client).sendall(data)
 
 

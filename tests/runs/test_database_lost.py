@@ -1,0 +1,219 @@
+"""Whole runs whose database is lost: it stops, hangs, goes back, fills up or refuses, at every moment that has a name.
+
+Whatever happens, the next run holds every pair that was issued, no code was sent twice, and nobody sees a traceback.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.helpers.between import between
+from tests.helpers.lists import listing
+from tests.helpers.postgres import postgres_server
+from tests.helpers.waiting import line_with, wait_until
+
+INSTALLS = 12
+# A run has some hundred packets to and from its database. Each of them was tried by hand.
+CUTS = (1, 8, 20, 33, 47, 60, 75, 90, 110)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def way(postgres):
+    with between(postgres) as made:
+        yield made
+
+
+@pytest.fixture
+def job(play, way, request):
+    job = play()
+    job.environment |= {
+        "RECOVERY_LEDGER__URL": way.url,
+        "RECOVERY_LEDGER__NAME": request.node.name[:100],
+        "RECOVERY_LEDGER__LEASE_SECONDS": "3",
+        "RECOVERY_LEDGER__PATIENCE_SECONDS": "20",
+    }
+    return job
+
+
+def no_traceback(done):
+    assert "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    assert done.returncode != 70
+    assert "pass-word" not in done.stdout + done.stderr
+    return done
+
+
+def next_run(job, manifest):
+    """The run after it, as soon as nobody holds the lease any more."""
+    done = no_traceback(job.run(manifest))
+    while done.returncode == 11:
+        done = no_traceback(job.run(manifest))
+    return done
+
+
+def nothing_is_lost(job, manifest, installs=INSTALLS):
+    """The next run has every install back, by the newest pair that was issued for it."""
+    job.sandbox.world = replace(job.sandbox.world, latency_seconds=0)
+    done = next_run(job, manifest)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored = {account: row["refresh_token"] for account, row in job.results().items()}
+    assert stored == job.issued()
+    assert len(stored) == installs
+    assert len(job.sandbox.codes.issued) == installs, "a pair was minted twice"
+    assert job.sandbox.codes_sent_twice == []
+    assert not (job.output / "unwritten.jsonl").exists()
+
+
+@pytest.mark.parametrize("packet", CUTS)
+def test_a_connection_that_is_cut_at_any_packet_costs_nothing(job, way, packet):
+    manifest = job.manifest(listing(INSTALLS))
+    way.cut_at = {packet}
+    done = no_traceback(job.run(manifest))
+    assert way.packets >= packet
+    assert done.returncode in {0, 2}, done.stdout + done.stderr
+    assert done.returncode == 0 or not job.sandbox.seen
+    way.heal()
+    nothing_is_lost(job, manifest)
+
+
+@pytest.mark.parametrize("number", [1, 3, 5, 8])
+def test_an_answer_to_commit_that_is_lost_costs_nothing(job, way, number):
+    manifest = job.manifest(listing(INSTALLS))
+    way.lost_commits = {number}
+    done = no_traceback(job.run(manifest))
+    assert done.returncode in {0, 2}, done.stdout + done.stderr
+    way.heal()
+    nothing_is_lost(job, manifest)
+    assert {row["attempts"] for row in job.results().values()} == {"1"}
+
+
+@pytest.mark.parametrize("packet", [2, 12, 40, 70, 100, 120])
+def test_a_server_that_stops_at_any_packet_and_comes_back_costs_nothing(job, way, postgres, packet):
+    manifest = job.manifest(listing(INSTALLS))
+
+    def restart():
+        postgres.stop()
+        postgres.start()
+
+    way.acts[packet] = restart
+    done = no_traceback(job.run(manifest))
+    assert not way.acts
+    assert done.returncode in {0, 2}, done.stdout + done.stderr
+    nothing_is_lost(job, manifest)
+
+
+def under_way(job, patience):
+    """A run whose requests are on their way, each for half a second."""
+    job.environment["RECOVERY_LEDGER__PATIENCE_SECONDS"] = str(patience)
+    job.sandbox.world = replace(job.sandbox.world, latency_seconds=0.05)
+    run = job.start("run", job.manifest(listing(INSTALLS)), "--output", job.output, "--workers", "3")
+    wait_until(lambda: len(job.sandbox.codes.issued) >= 3)
+    job.slow_down(0.5)
+    return run
+
+
+def forget_leases(postgres):
+    """Else the next run begins ten seconds after their end, since what was sent last is not known."""
+    postgres.execute("delete from highlevel_recovery.leases")
+
+
+def ended(run):
+    out, err = run.communicate(60)
+    return no_traceback(CompletedProcess([], run.returncode, out, err))
+
+
+def test_nothing_is_sent_while_the_database_is_away_and_the_run_goes_on_when_it_is_back(job, postgres):
+    run = under_way(job, patience=30)
+    postgres.stop()
+    line_with("waiting for the database", run.stderr)
+    sent = job.arrived()
+    postgres.start()
+    assert sent < 2 * INSTALLS
+    assert job.arrived() == sent
+    done = ended(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+def test_a_database_that_is_away_for_too_long_leaves_what_was_in_flight_beside_the_reports(job, postgres):
+    run = under_way(job, patience=1)
+    postgres.stop()
+    done = ended(run)
+    postgres.start()
+    forget_leases(postgres)
+    aside = job.output / "unwritten.jsonl"
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert (
+        f"new pairs are in {aside}: the next run on that folder takes them in; in a container, copy that file"
+        in done.stdout
+    )
+    summary = job.summary()
+    assert (summary["exit_code"], summary["stopped_because"]) == (3, "ledger")
+    assert aside.stat().st_mode & 0o777 == 0o600
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+def test_a_signal_while_the_database_is_away_keeps_its_code_and_what_was_in_flight(job, postgres):
+    run = under_way(job, patience=600)
+    postgres.stop()
+    line_with("waiting for the database", run.stderr)
+    run.send_signal(signal.SIGTERM)
+    done = ended(run)
+    postgres.start()
+    forget_leases(postgres)
+    assert done.returncode == 143, done.stdout + done.stderr
+    assert f"new pairs are in {job.output / 'unwritten.jsonl'}" in done.stdout
+    assert job.summary()["stopped_because"] == "signal"
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+def test_a_server_that_hangs_is_waited_for(job, postgres):
+    run = under_way(job, patience=30)
+    with postgres.frozen():
+        line_with("waiting for the database", run.stderr)
+    done = ended(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+def test_a_signal_while_the_server_hangs_ends_the_run(job, postgres):
+    run = under_way(job, patience=600)
+    with postgres.frozen():
+        line_with("waiting for the database", run.stderr)
+        run.send_signal(signal.SIGTERM)
+        done = ended(run)
+    assert done.returncode == 143, done.stdout + done.stderr
+    forget_leases(postgres)
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+def test_reports_that_an_earlier_run_left_are_named_as_older(job, postgres):
+    job.run(job.manifest(listing(2)))
+    run = under_way(job, patience=1)
+    postgres.stop()
+    done = ended(run)
+    postgres.start()
+    forget_leases(postgres)
+    assert "results.csv, failures.csv, failures.html may be older than this run" in done.stdout
+    assert f"then run `recover report {job.output}`" in done.stdout
+
+
+def test_a_failover_to_a_copy_that_is_a_second_behind_loses_no_pair(job, postgres):
+    run = under_way(job, patience=30)
+    postgres.copy()
+    issued = len(job.sandbox.codes.issued)
+    wait_until(lambda: len(job.sandbox.codes.issued) >= issued + 3)
+    postgres.fail_over()
+    done = ended(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the database went back to an older state" in done.stderr
+    nothing_is_lost(job, job.folder / "installs.csv")
