@@ -16,7 +16,7 @@ from jobs.highlevel.network_errors import judge
 from jobs.highlevel.parsing import CallFailed, Heard, read_body, read_code, read_page, read_tokens
 from jobs.highlevel.proofs import VERSION, filled, proof_for, read_proof
 from jobs.highlevel.reasons import Attempted, of_this_machine, reason, why_unreachable
-from jobs.highlevel.transport import Dropped, Limits, Transport
+from jobs.highlevel.transport import Dropped, Limits, NotSent, Transport
 from jobs.pace.gate import Resource, Rests, Stopped
 
 if TYPE_CHECKING:
@@ -297,6 +297,9 @@ class HighLevel:
         number, within = self._let_out(call, about_to_leave)
         try:
             raw = self._transport.send(request, within)
+        except NotSent:  # This process slept after the gate had let the request out.
+            self._gate.withdraw(number)
+            return self._sent(request, call, about_to_leave)
         except Exception as error:
             self._gate.observe(number, 0, None, {})  # Whatever happened, others may be waiting for this request.
             cause = Cause.NETWORK_ERROR if isinstance(error, Dropped) else judge(type(error))

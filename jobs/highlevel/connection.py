@@ -21,6 +21,7 @@ from jobs.highlevel.network_errors import CLOSED
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from requests import PreparedRequest
     from urllib3 import BaseHTTPResponse
@@ -35,6 +36,10 @@ _FRESH_SECONDS = 1.0
 
 class Dropped(Exception):  # noqa: N818 - no error: it is nobody's try
     """The other side closed a connection that had been open for a while, and not a byte of the answer came."""
+
+
+class NotSent(Exception):  # noqa: N818 - no error: it is nobody's try
+    """The request may not leave any more, and it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +139,13 @@ def _answer(call: _Call, sock: Any, *args: Any, **kwargs: Any) -> http.client.HT
 
 @dataclass(slots=True)
 class Wire:
-    """A connection to `address` for one thread."""
+    """A connection to `address` for one thread. `may_leave` is asked at the last moment before a request is sent."""
 
     address: Address
     connect_seconds: float
     read_seconds: float
     total_seconds: float
+    may_leave: Callable[[], bool] = lambda: True
     _connection: HTTPConnection | None = None
     _call: _Call = field(default_factory=_Call)
     _has_served: bool = False
@@ -179,7 +185,13 @@ class Wire:
         self._call.begin(self.total_seconds, self.connect_seconds)
         self._has_served, self._connection = False, self._new()
         self._connection.connect()
+        self._connection.send = partial(self._send, self._connection.send)  # type: ignore[method-assign]
         self._used_at = time.monotonic()
+
+    def _send(self, send: Callable[[Any], None], data: object) -> None:
+        if not self.may_leave():
+            raise NotSent
+        send(data)
 
     def _new(self) -> HTTPConnection:
         to, seconds = self.address, self.connect_seconds
@@ -208,7 +220,7 @@ class Wire:
         self._call.begin(seconds, self.read_seconds)
 
     def ask(self, request: PreparedRequest) -> BaseHTTPResponse:
-        """The answer to a request, with its body still unread. Raises Dropped, and what the libraries raise."""
+        """The answer to a request, with its body still unread. Raises Dropped, NotSent, and what the libraries raise."""
         connection = self._connection
         assert connection is not None
         was_kept = self._has_served or self._idle() > _FRESH_SECONDS

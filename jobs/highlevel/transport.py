@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from requests import Request
 
-from jobs.highlevel.connection import Address, Dropped, Wire
+from jobs.highlevel.connection import Address, Dropped, NotSent, Wire
 from jobs.highlevel.proxy import certificates, proxy_for
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest
     from urllib3 import BaseHTTPResponse
 
-__all__ = ["Dropped", "Limits", "Raw", "Transport"]
+__all__ = ["Dropped", "Limits", "NotSent", "Raw", "Transport"]
 
 _CHUNK = 65_536
 
@@ -48,7 +48,8 @@ class Transport:
     """Sends prepared requests to one address. Each thread keeps its own connection.
 
     Connecting is a separate step (`open`), so that a caller can wait for its turn with a connection in hand.
-    `connects` is called when a connection is about to be made, and must not wait.
+    `connects` is called when a connection is about to be made, and must not wait. `may_leave` is asked at the last moment
+    before a request is sent.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Transport:
         limits: Limits,
         environment: Mapping[str, str],
         connects: Callable[[], None] = lambda: None,
+        may_leave: Callable[[], bool] = lambda: True,
     ) -> None:
         self._limits = limits
         proxy = proxy_for(base_url, environment)
@@ -72,6 +74,7 @@ class Transport:
         self._wires: list[Wire] = []
         self._connecting: set[int] = set()
         self._connects = connects
+        self._may_leave = may_leave
 
     @property
     def connecting(self) -> int:
@@ -85,7 +88,8 @@ class Transport:
         if wire is None:
             limits = self._limits
             total = limits.total_seconds
-            wire = self._mine.wire = Wire(self._address, min(limits.connect_seconds, total), limits.read_seconds, total)
+            connect = min(limits.connect_seconds, total)
+            wire = self._mine.wire = Wire(self._address, connect, limits.read_seconds, total, self._may_leave)
             self._wires.append(wire)
         return wire
 
@@ -107,7 +111,8 @@ class Transport:
     def send(self, request: PreparedRequest, within: float | None = None) -> Raw:
         """The answer to `request`, however bad it is, `within` seconds if that is less than the general limit.
 
-        If no answer came, raises what the libraries raise, or Dropped if that was nobody's fault.
+        If no answer came, raises what the libraries raise, or Dropped if that was nobody's fault. Raises NotSent if it may not
+        leave any more.
         """
         wire = self.wire
         if not wire.is_open:

@@ -160,7 +160,6 @@ class Leases:
         with connected(self._database) as connection:
             self._refuse_held(connection)  # First without a lock: whoever holds one must not wait for us.
             for key in self._keys:
-                connection.execute(_NEW, key)
                 _lock(connection, key)
             self._refuse_held(connection)
             for key in self._keys:
@@ -228,9 +227,10 @@ def connected(database: Database) -> psycopg.Connection[Any]:
     milliseconds = ceil(database.seconds * 1000)
     connection.execute(
         "SELECT set_config('search_path', %s, true), set_config('lock_timeout', %s, true),"
-        " set_config('statement_timeout', %s, true)",
-        # A lock that is not free in time is told as such, so its time is over first.
-        (database.schema, str(milliseconds * 3 // 4), str(milliseconds)),
+        " set_config('statement_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)",
+        # A lock that is not free in time is told as such, so its time is over first. A machine that falls asleep in the
+        # middle keeps no lock.
+        (database.schema, str(milliseconds * 3 // 4), str(milliseconds), str(milliseconds)),
     )
     return connection
 
@@ -270,8 +270,9 @@ def _are_older(connection: psycopg.Connection[Any], epochs: Mapping[LeaseKey, in
 
 
 def _lock(connection: psycopg.Connection[Any], key: LeaseKey) -> None:
-    """Lock a lease, once a write of its last holder that is under way has ended. Raises UserError if that takes too long."""
+    """Lock a lease, which is made if it is missing, once a write of its last holder that is under way has ended. Raises UserError if that takes too long."""
     try:
+        connection.execute(_NEW, key)
         connection.execute(f"SELECT FROM leases WHERE {_KEY} FOR UPDATE", key)
     except psycopg.errors.LockNotAvailable:
         what = "is free, but a write of its last holder has not ended yet"

@@ -69,7 +69,7 @@ class Gate:
         self._clock = clock
         self._now = now
         self._left = left
-        self._holds = holds
+        self.holds = holds
         self._lock = threading.Lock()
         self._with_code: list[_Waiter] = []
         self._others: list[_Waiter] = []
@@ -112,7 +112,7 @@ class Gate:
             self._refuse(me, now, due)
             if self._paused:
                 me.turn.wait()
-            elif not self._holds():
+            elif not self.holds():
                 me.turn.wait(timeout=_SHORT)
             elif me is not self._next(now):
                 if timed:

@@ -118,7 +118,7 @@ def _make_api(basis: Basis, gate: Gate, connects: Callable[[], None]) -> HighLev
     )
     return HighLevel(
         base_url=basis.base_url,
-        transport=Transport(basis.base_url, limits, basis.environment, connects),
+        transport=Transport(basis.base_url, limits, basis.environment, connects, gate.holds),
         gate=gate,
         clock=time.monotonic,
         now=utc,

@@ -15,6 +15,7 @@ from jobs.core.causes import diagnose
 from jobs.core.model import Cause
 from jobs.core.secret import Secret
 from jobs.highlevel.api import Code, Window
+from jobs.highlevel.transport import Limits, Transport
 from jobs.pace.gate import Stopped
 from jobs.recovery.attempt import by_reconnect
 from tests.helpers.api import Gate, client, refused
@@ -200,3 +201,15 @@ def test_a_kill_leaves_only_what_was_in_flight_in_doubt(play):
         (asked,) = ledger.execute("select count(*) from spends").fetchone()
     seen = len({one.token for one in job.sandbox.refreshes.sent})
     assert 3 <= asked <= seen + 1  # One may have been written whose bytes had not left.
+
+
+def test_a_request_whose_process_slept_after_its_turn_is_not_sent_and_takes_another_turn():
+    may = iter([False, True])
+    with serving(lambda _, request: (FINE, good_for(request))) as server:
+        gate = Gate()
+        transport = Transport(server.url, Limits(5, 5, 5, 100_000), {}, may_leave=lambda: next(may, True))
+        api = client(server.url, gate, transport=transport)
+        api.reconnect(APP, INSTALL)
+        api.close()
+        assert gate.did == ["turn", "withdrawn", "turn", 200]
+        assert len(server.requests) == 1

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from jobs.config.settings import DatabaseUrl, LedgerSettings
 from jobs.core.errors import Exit, UserError
 from jobs.ledger.in_database import take_leases
-from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
+from jobs.ledger.lease import LeaseKey, Leases, break_leases, connected, held_leases
 from jobs.ledger.postgres import Database
 from jobs.pace.usage import LONGEST, Usage
 from tests.helpers.postgres import postgres_server
@@ -181,6 +182,16 @@ def test_the_lease_of_a_killed_holder_runs_out_and_the_next_one_begins_when_what
     since = postgres.execute(f"select extract(epoch from clock_timestamp() - '{until}'::timestamptz)::float")[0][0]
     assert used.status == 0
     assert LONGEST - since <= used.held < LONGEST
+
+
+def test_a_holder_that_fell_asleep_in_the_middle_of_a_renewal_keeps_no_lock(lease, database):
+    hasty = replace(database, seconds=0.4)
+    asleep = connected(hasty)
+    asleep.execute("update leases set until = until")
+    refused = is_refused(Leases(hasty, [LeaseKey(URL, "maker", "")], 30.0, 60.0, "the next run").take)
+    assert "is free, but a write of its last holder has not ended yet: try again in a moment" in refused
+    lease("maker")
+    asleep.close()
 
 
 def test_the_wait_after_a_killed_holder_goes_on_for_the_one_after_the_next(killed, lease):

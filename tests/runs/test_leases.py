@@ -21,6 +21,7 @@ from tests.helpers.waiting import line_with, wait_until
 SCHEMAS = (f"schema_{number}" for number in count())
 NOBODY = "nobody holds a lease there\n"
 MANY = 3_000
+WRITES = "select 1 from pg_stat_activity where state <> 'idle' and pid <> pg_backend_pid()"
 
 
 @pytest.fixture(scope="module")
@@ -210,29 +211,32 @@ def test_the_next_run_takes_over_from_a_killed_one_by_itself_when_its_lease_has_
 
 
 def stopped(run, job, postgres):
-    """Stop the whole process between two writes, with requests under way whose answers wait for it."""
+    """Stop the whole process between two writes. Returns the pairs whose answers wait for it, by account."""
     job.slow_down(0.3)
+    unknown = {}
 
     def stops():
         run.send_signal(signal.SIGSTOP)
-        writes = "select 1 from pg_stat_activity where state like 'idle in transaction%'"
-        if not postgres.execute(writes):
+        wait_until(lambda: len(job.sandbox.seen) >= job.arrived())
+        known = pairs(postgres, job)
+        unknown.update({account: token for account, token in job.issued().items() if known.get(account) != token})
+        if unknown and not postgres.execute(WRITES):
             return True
+        unknown.clear()
+        before = job.arrived()
         run.send_signal(signal.SIGCONT)
+        wait_until(lambda: job.arrived() > before)
         return False
 
     wait_until(stops)
-    wait_until(lambda: len(job.sandbox.seen) >= job.arrived())
+    return unknown
 
 
 def test_a_run_that_slept_while_another_took_over_sends_nothing_more_and_writes_nothing_over(machines, postgres):
     here, there = machines()
     run = begun(here, "--workers", 8)
     wait_until(lambda: len(pairs(postgres, here)) >= 20)
-    stopped(run, here, postgres)
-    known = pairs(postgres, here)
-    unknown = {account: token for account, token in here.issued().items() if known.get(account) != token}
-    assert unknown
+    unknown = stopped(run, here, postgres)
     wait_until(lambda: lease(postgres, here, "until < clock_timestamp()")[0])
     next_run = there.start("run", there.manifest(listing(MANY, width=4)), "--output", there.output)
     line_with("held_back", next_run.stderr)
@@ -247,7 +251,6 @@ def test_a_run_that_slept_while_another_took_over_sends_nothing_more_and_writes_
     assert here.arrived() == sent  # The other run still waits.
     aside = [json.loads(line) for line in here.output.joinpath("unwritten.jsonl").read_text().splitlines()]
     assert {one["account_id"]: one["pair"]["refresh_token"] for one in aside} == unknown
-    wait_until(lambda: here.arrived() > sent)
     end(next_run)
     assert next_run.returncode == 143
     assert here.sandbox.codes_sent_twice == []
