@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.terminal.events import KINDS, LEVELS, Event
-from jobs.terminal.words import hold
+from jobs.terminal.words import NOT_ASKED_FOR, hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,9 +44,9 @@ class Voice:
         self.tell(Event.WARNING, {"message": text}, f"warning: {text}", asked=asked)
 
     def holds(self, until: datetime, status: int) -> None:
-        """Tell that HighLevel holds all requests back."""
+        """Tell that all requests are held back, and why."""
         fields = {"until": until.isoformat(timespec="seconds"), "http_status": status}
-        self.tell(Event.HELD_BACK, fields, hold(until, status))
+        self.tell(Event.HELD_BACK, fields, hold(until, status) + ("" if status else NOT_ASKED_FOR))
 
     def stops(self, in_flight: int) -> None:
         """Tell that the first signal came, and that so many requests are in flight."""

@@ -37,6 +37,10 @@ def failure(install: Install, outcome: Failed) -> str:
     )
 
 
+NOT_ASKED_FOR = ": the run before was cut off, and what it sent last counts too"
+"""Why requests are held back without HighLevel. The live line has no room for it."""
+
+
 def end_of(held: Held, now: float) -> datetime:
     """When a hold ends, in local time. `now` are the seconds that it is measured in."""
     left = timedelta(seconds=min(max(0.0, held.until - now), A_YEAR))
@@ -44,11 +48,9 @@ def end_of(held: Held, now: float) -> datetime:
 
 
 def hold(until: datetime, status: int) -> str:
-    """Until when HighLevel holds all requests back, and with which status it asked for that (0: it did not)."""
+    """Until when all requests are held back. HighLevel asked for that with this status (0: it did not)."""
     when = f"{until:%H:%M:%S %Z}".strip()
-    if not status:
-        return f"no request until {when}: the run before was cut off, and what it sent last counts too"
-    return f"held back by HighLevel until {when} ({status})"
+    return f"held back by HighLevel until {when} ({status})" if status else f"no request until {when}"
 
 
 def pace(lowered: Lowered | None, limit: float) -> str:

@@ -276,6 +276,7 @@ def test_a_hold_and_the_canary_stand_in_place_of_the_time_to_go():
     held = replace(SOME, held_until=datetime(2026, 11, 24, 12, 3, 10, tzinfo=UTC), held_status=429)
     for width in (79, 119):
         assert line(held, width)[1].endswith("held back by HighLevel until 12:03:10 UTC (429)")
+        assert line(replace(held, held_status=0), width)[1].endswith("no request until 12:03:10 UTC")
         assert line(replace(SOME, alone=True), width)[1].endswith("trying one first")
         assert line(replace(held, stopping=True), width)[1].endswith("stopping gracefully: 8 in flight")
 
