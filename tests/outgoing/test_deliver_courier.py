@@ -50,9 +50,9 @@ def alone(**more):
     return Policy(workers=1, min_wait=0, max_wait=0.01, **more)
 
 
-def test_every_pair_that_waits_is_handed_over_written_down_and_told(tmp_path):
+def test_every_pair_that_waits_is_handed_over_written_down_and_told(home):
     store = Store()
-    with waiting(tmp_path, 50) as waits:
+    with waiting(home, 50) as waits:
         courier = PoolCourier(waits.store, store, FAST)
         news = played(courier)
         assert waits.count("delivered") == 50
@@ -78,8 +78,8 @@ def test_as_many_are_handed_over_at_once_as_there_are_workers(tmp_path):
     assert store.most_at_once == 4
 
 
-def test_later_pairs_are_handed_over_too_until_it_must_finish(tmp_path):
-    with waiting(tmp_path, 1) as waits:
+def test_later_pairs_are_handed_over_too_until_it_must_finish(home):
+    with waiting(home, 1) as waits:
         courier = PoolCourier(waits.store, Store(), FAST)
         courier.start()
         wait_until(lambda: waits.count("delivered") == 1)
@@ -90,9 +90,9 @@ def test_later_pairs_are_handed_over_too_until_it_must_finish(tmp_path):
         assert courier.ended(20)
 
 
-def test_a_pair_that_the_target_cannot_take_is_tried_again_and_then_left_for_the_next_run(tmp_path):
+def test_a_pair_that_the_target_cannot_take_is_tried_again_and_then_left_for_the_next_run(home):
     store = Store(lambda pair, try_: Later("it is busy"))
-    with waiting(tmp_path, 3) as waits:
+    with waiting(home, 3) as waits:
         courier = PoolCourier(waits.store, store, alone(attempts=4))
         news = played(courier)
         assert {*waits.states().values()} == {("waiting", "it is busy", "rest")}
@@ -104,17 +104,17 @@ def test_a_pair_that_the_target_cannot_take_is_tried_again_and_then_left_for_the
     assert again.report.delivered == 3
 
 
-def test_a_no_is_not_tried_again(tmp_path):
+def test_a_no_is_not_tried_again(home):
     store = Store(lambda pair, try_: No("not mine"))
-    with waiting(tmp_path, 3) as waits:
+    with waiting(home, 3) as waits:
         played(PoolCourier(waits.store, store, FAST))
         assert {*waits.states().values()} == {("refused", "not mine", "")}
     assert {*store.tries.values()} == {1}
 
 
-def test_delivery_rests_after_so_many_installs_in_a_row(tmp_path):
+def test_delivery_rests_after_so_many_installs_in_a_row(home):
     store = Store(lambda pair, try_: Later("it is down"))
-    with waiting(tmp_path, 50) as waits:
+    with waiting(home, 50) as waits:
         courier = PoolCourier(waits.store, store, alone(attempts=2, give_up_after=5))
         news = played(courier)
         assert waits.count("waiting") == 50
@@ -124,22 +124,22 @@ def test_delivery_rests_after_so_many_installs_in_a_row(tmp_path):
 
 
 @pytest.mark.parametrize("between", [Yes(), No("not mine")])
-def test_a_yes_and_a_plain_no_break_the_row(tmp_path, between):
+def test_a_yes_and_a_plain_no_break_the_row(home, between):
     numbers = iter(range(1_000))
 
     def judge(pair, try_):
         return between if next(numbers) % 5 == 4 else Later("it is busy")
 
-    with waiting(tmp_path, 40) as waits:
+    with waiting(home, 40) as waits:
         courier = PoolCourier(waits.store, store := Store(judge), alone(attempts=1, give_up_after=5))
         played(courier)
     assert len(store.tries) == 40
     assert courier.report.rested_because is None
 
 
-def test_a_target_that_wants_no_more_gets_no_more(tmp_path):
+def test_a_target_that_wants_no_more_gets_no_more(home):
     store = Store(lambda pair, try_: Over("it is gone"))
-    with waiting(tmp_path, 20) as waits:
+    with waiting(home, 20) as waits:
         courier = PoolCourier(waits.store, store, alone())
         played(courier)
         assert waits.count("waiting") == 20
@@ -147,7 +147,7 @@ def test_a_target_that_wants_no_more_gets_no_more(tmp_path):
     assert courier.report.rested_because == "it is gone"
 
 
-def test_a_pause_holds_everybody_back_and_uses_up_no_try(tmp_path):
+def test_a_pause_holds_everybody_back_and_uses_up_no_try(home):
     told = []
 
     def judge(pair, try_):
@@ -157,16 +157,16 @@ def test_a_pause_holds_everybody_back_and_uses_up_no_try(tmp_path):
         return Yes()
 
     store = Store(judge)
-    with waiting(tmp_path, 30) as waits:
+    with waiting(home, 30) as waits:
         played(PoolCourier(waits.store, store, Policy(workers=2, attempts=1)))
         assert waits.count("delivered") == 30
     # A pair that was in flight when the pause began is not called back.
     assert sum(told[0] + 0.05 < at < told[0] + 0.6 for at, *_ in store.calls) == 0
 
 
-def test_a_pause_that_is_longer_than_the_patience_lets_delivery_rest(tmp_path):
+def test_a_pause_that_is_longer_than_the_patience_lets_delivery_rest(home):
     store = Store(lambda pair, try_: Later("slowly", 601))
-    with waiting(tmp_path, 20) as waits:
+    with waiting(home, 20) as waits:
         courier = PoolCourier(waits.store, store, alone(patience=600))
         played(courier)
         assert waits.count("waiting") == 20
@@ -174,7 +174,7 @@ def test_a_pause_that_is_longer_than_the_patience_lets_delivery_rest(tmp_path):
     assert courier.report.rested_because == ("slowly and asks for a pause that is longer than pace.patience_seconds")
 
 
-def test_a_stop_cuts_waits_short_and_waits_for_what_is_in_flight(tmp_path):
+def test_a_stop_cuts_waits_short_and_waits_for_what_is_in_flight(home):
     go = threading.Event()
 
     def judge(pair, try_):
@@ -184,7 +184,7 @@ def test_a_stop_cuts_waits_short_and_waits_for_what_is_in_flight(tmp_path):
         return Later("it is busy")
 
     store = Store(judge)
-    with waiting(tmp_path, 20) as waits:
+    with waiting(home, 20) as waits:
         courier = PoolCourier(waits.store, store, Policy(workers=2, min_wait=3_000, max_wait=3_000))
         courier.start()
         wait_until(lambda: len(store.calls) == 2)
@@ -196,9 +196,9 @@ def test_a_stop_cuts_waits_short_and_waits_for_what_is_in_flight(tmp_path):
     assert len(store.calls) == 2
 
 
-def test_a_stop_ends_a_pause_and_what_was_never_sent_is_not_counted(tmp_path):
+def test_a_stop_ends_a_pause_and_what_was_never_sent_is_not_counted(home):
     store = Store(lambda pair, try_: Later("slowly", 500))
-    with waiting(tmp_path, 5) as waits:
+    with waiting(home, 5) as waits:
         courier = PoolCourier(waits.store, store, alone())
         courier.start()
         wait_until(lambda: store.calls)
@@ -208,7 +208,7 @@ def test_a_stop_ends_a_pause_and_what_was_never_sent_is_not_counted(tmp_path):
     assert courier.report.attempted == 0
 
 
-def test_a_pair_that_is_overtaken_in_flight_is_left_and_the_newer_one_is_handed_over(tmp_path):
+def test_a_pair_that_is_overtaken_in_flight_is_left_and_the_newer_one_is_handed_over(home):
     go = threading.Event()
 
     def judge(pair, try_):
@@ -216,7 +216,7 @@ def test_a_pair_that_is_overtaken_in_flight_is_left_and_the_newer_one_is_handed_
         return No("of the first") if try_ == 1 else Yes()
 
     store = Store(judge)
-    with waiting(tmp_path, 1) as waits:
+    with waiting(home, 1) as waits:
         courier = PoolCourier(waits.store, store, FAST)
         courier.start()
         wait_until(lambda: store.calls)

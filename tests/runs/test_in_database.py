@@ -44,6 +44,25 @@ def test_a_machine_that_never_saw_the_run_makes_its_reports(job, tmp_path):
     assert elsewhere.stat().st_mode & 0o777 == 0o700
 
 
+def rows_of(server, schema="highlevel_recovery"):
+    """Every row of every table, with the place where it lies and the transaction that wrote it; and all tables' names."""
+    tables = [name for (name,) in server.execute(f"select tablename from pg_tables where schemaname = '{schema}'")]
+    rows = {name: server.execute(f"select ctid, xmin, one.* from {schema}.{name} one") for name in sorted(tables)}
+    return rows | {"": server.execute("select relname from pg_class order by oid")}
+
+
+def test_a_plan_writes_nothing_whether_the_ledger_is_there_or_not(job, postgres):
+    manifest = job.manifest(listing(6, width=4))
+    job.run(manifest)
+    before = rows_of(postgres)
+    assert before["all_installs"]
+    for name in (job.environment["RECOVERY_LEDGER__NAME"], "another name"):
+        job.environment["RECOVERY_LEDGER__NAME"] = name
+        done = job("plan", job.manifest(listing(9, width=4), "more.csv"), "--output", job.output)
+        assert done.returncode == 0, done.stderr
+        assert rows_of(postgres) == before
+
+
 # -- what a user of the database needs ------------------------------------------------------------------------------
 
 USER, WORD = "recovery", "pass-word"
