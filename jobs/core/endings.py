@@ -8,7 +8,7 @@ from typing import NamedTuple
 import click
 
 from jobs.core.errors import Exit, UserError
-from jobs.core.file_errors import problem_of
+from jobs.core.file_errors import FileError, problem_of
 
 
 class Ending(NamedTuple):
@@ -29,7 +29,8 @@ def ending_of(error: BaseException) -> Ending:
         case click.ClickException():
             return Ending(Exit.CANNOT_START, (f"{error.format_message()} (see recover --help)",))
         case OSError() if (refused := problem_of(error)) is not None:
-            return Ending(Exit.CANNOT_START, (str(refused),))  # A run that has begun handles its own.
+            code = error.code if isinstance(error, FileError) else Exit.CANNOT_START
+            return Ending(code, (str(refused),))  # A run that has begun handles its own.
         case click.Abort() | KeyboardInterrupt():
             return Ending(Exit.SIGINT)
         case _:

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from jobs.core.errors import Problem
+from jobs.core.errors import Exit, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +54,12 @@ def what_to_do(error: BaseException, otherwise: str) -> str:
 
 
 class FileError(OSError):
-    """The system refused an act on a file. `problem` is for a person. `because` is the reason a run gives if it stops."""
+    """The system refused an act on a file. `problem` is for a person. `because` is the reason a run gives if it stops, and
+    `code` the exit code of any other command.
+    """
 
     because = "disk"
+    code = Exit.CANNOT_START
 
     def __init__(self, problem: Problem, number: int = 0) -> None:
         super().__init__(number, str(problem))

@@ -178,7 +178,7 @@ def lost(database: Database, *, is_older: bool) -> Problem:
     if is_older:
         what = "went back to a state before this run (a failover to an older copy, or a backup was restored)"
         return Problem(what, database.shown, "see which copy serves now and what it lost, then run this again")
-    what = "another run took this one's lease while it was cut off from the database"
+    what = "another run took this one's lease while it was cut off from the database, or a person released it"
     return Problem(what, database.shown, "look at that run (`recover ledger who`), then run this again")
 
 

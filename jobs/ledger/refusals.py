@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from jobs.core.errors import Exit
 from jobs.core.file_errors import FileError
 from jobs.system.lock_holders import Patience
 
@@ -44,6 +45,7 @@ class LeaseLostError(UnwritableError):
     """Another run took the lease over while this one was cut off. It may write nothing any more."""
 
     because = "lease_lost"
+    code = Exit.STOPPED_EARLY
 
 
 def _nothing(*_: object) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+from bisect import bisect_right
 from dataclasses import replace
 from itertools import count, pairwise
 
@@ -170,6 +171,39 @@ def test_a_delivery_takes_the_lease_of_the_ledger_alone(machines):
     assert who(here) == NOBODY
 
 
+def test_a_delivery_whose_lease_is_lost_hands_over_no_more_and_ends_with_3(machines):
+    with receiving(Receiver("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", seconds=0.2)) as store:
+        here, there = machines()
+        here.environment |= {"RECOVERY_DELIVER__WORKERS": "1"}
+        assert here.run(here.manifest(listing(40))).returncode == 0
+        here.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": store.secret}
+        delivery = here.start("deliver", here.output)
+        wait_until(lambda: len(store.seen) >= 2)
+        assert there("ledger", "release", "--yes").returncode == 0
+        out, err = delivery.communicate(60)
+        assert delivery.returncode == 3, out + err
+        assert "another run took this one's lease" in err
+        assert "Traceback" not in out + err
+        assert len(store.seen) < 20
+        del here.environment["RECOVERY_DELIVER__WORKERS"]
+        store.seconds = 0.0
+        assert here("deliver", here.output).returncode == 0
+        assert {resource for _, _, resource in store.seen} == {*here.issued()}
+
+
+def test_a_check_whose_lease_is_lost_asks_no_more_and_ends_with_3(machines):
+    here, there = machines(latency_seconds=0.1)
+    ids = [f"Loc{number:03}" for number in range(400)]
+    dump = listing_of_pairs(*((one, "", here.sandbox.old_pair(one)["access_token"], "") for one in ids))
+    check = here.start("check", here.manifest(dump, "d.csv"), "--rate", "20")
+    wait_until(lambda: here.arrived() > 3)
+    assert there("ledger", "release", "--yes").returncode == 0
+    out, err = check.communicate(60)
+    assert check.returncode == 3, out + err
+    assert "another run took this one's lease" in out
+    assert here.arrived() < 100
+
+
 def test_a_hold_of_the_server_goes_on_on_the_other_machine(machines):
     here, there = machines(limit=Limit(6, 3, "seconds"))
     manifest = listing(8)
@@ -208,6 +242,19 @@ def test_the_next_run_takes_over_from_a_killed_one_by_itself_when_its_lease_has_
     assert here.sandbox.codes_sent_twice == []
     newest, kept = here.issued(), pairs(postgres, here)
     assert all(kept[f"Loc{number:04}"] == newest[f"Loc{number:04}"] for number in range(40))
+
+
+def test_two_machines_together_never_go_beyond_the_pace_of_the_one_that_sends(machines):
+    here, there = machines()
+    here.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "40"
+    there.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "8"
+    manifest = listing(60)
+    assert here.run(here.manifest(manifest), "--limit", 30).returncode == 4
+    sent = len(here.sandbox.seen)
+    assert there.run(there.manifest(manifest)).returncode == 0
+    at = sorted(seen.at for seen in here.sandbox.seen)
+    assert (sent, len(at)) == (60, 120)
+    assert max(index - bisect_right(at, at[index] - 10) + 1 for index in range(sent, len(at))) <= 80
 
 
 def stopped(run, job, postgres):
