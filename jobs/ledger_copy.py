@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.config.settings import LedgerSettings
 from jobs.core.errors import refuse
+from jobs.core.plurals import counted
 from jobs.ledger.copying import copy_rows
 from jobs.ledger.moves import Marks, is_copied, mark, may_replace, refuse_moved
 from jobs.ledger.place import Place
@@ -55,7 +56,8 @@ def copy(
         ledger = source.open(usual_wait(say), _HOLDER, even_moved=True)
         held.callback(ledger.close)
         installs = _copied(ledger, had, target, say, replaces=there is not None)
-    yield f"{installs:,} installs are copied from {source} to {target}; every table has the same rows and fingerprints"
+    copied = counted(installs, "install is", "installs are")
+    yield f"{copied} copied from {source} to {target}; every table has the same rows and fingerprints"
     yield f"runs over {source} are refused from now on; {_BACKUPS}"
     yield f"{'keep RECOVERY_LEDGER__URL set' if into_database else 'unset RECOVERY_LEDGER__URL'} for every command on {folder}"
 

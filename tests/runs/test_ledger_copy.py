@@ -20,19 +20,13 @@ from jobs.sandbox.world import Place
 from tests.helpers.job import CLIENT_ID, Stage
 from tests.helpers.lists import listing, of
 from tests.helpers.made import pair
-from tests.helpers.postgres import PASSWORD, postgres_server
+from tests.helpers.postgres import PASSWORD
 
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-SCHEMA = "highlevel_recovery"
+SCHEMA = "of_copies"  # The tests share a server.
 LEDGER = "ledger.sqlite3"
 EVERY = 45  # Each such statement of a copy is a moment to be killed at.
 OF_THE_PLACE = {"base_url", "came_as", "moved_as", "moved_to"}
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture
@@ -40,7 +34,7 @@ def job(play, postgres, request):
     installs = of(*(f"Loc{n}" for n in range(8))) | {"Loc2": Place("not_installed"), "CoA": Place(level="Company")}
     job = play(installs | {"Loc7": Place("refresh_lost", company_id="CoA")})
     postgres.execute(f"drop schema if exists {SCHEMA} cascade")
-    job.database = {"RECOVERY_LEDGER__URL": postgres.url}
+    job.database = {"RECOVERY_LEDGER__URL": postgres.url, "RECOVERY_LEDGER__SCHEMA": SCHEMA}
     return job
 
 

@@ -8,23 +8,18 @@ import pytest
 
 from jobs.sandbox.world import Place
 from tests.helpers.lists import listing
-from tests.helpers.postgres import PASSWORD, postgres_server
+from tests.helpers.postgres import PASSWORD
 
-SCHEMA = "highlevel_recovery"
+SCHEMA = "of_any"  # The tests share a server.
 COMMANDS = ["run", "plan", "report", "deliver", "purge"]
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture
 def job(play, postgres):
     job = play({"Loc2": Place("not_installed")})
     postgres.execute(f"drop schema if exists {SCHEMA} cascade")
-    job.environment |= {"RECOVERY_LEDGER__URL": postgres.url, "RECOVERY_DELIVER__COMMAND": '["cat"]'}
+    job.environment |= {"RECOVERY_LEDGER__URL": postgres.url, "RECOVERY_LEDGER__SCHEMA": SCHEMA}
+    job.environment |= {"RECOVERY_DELIVER__COMMAND": '["cat"]'}
     return job
 
 
