@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jobs.ledger.ledger import Ledger
 
 _NAME = "failed_set"
+_PAGE = 1_000  # Otherwise PostgreSQL's driver reads all rows into memory at once.
 _NONE = hashlib.sha256().hexdigest()
 
 
@@ -42,6 +43,6 @@ def _fingerprint(connection: Connection) -> str:
     listed = installs.c.position.is_not(None), installs.c.status == Status.FAILED
     torn = (broken.c.location_id, broken.c.company_id, broken.c.cells)
     for query in (select(*key).where(*listed).order_by(*key), select(*torn).order_by(*torn)):
-        for row in connection.execute(query):
+        for row in connection.execute(query, execution_options={"yield_per": _PAGE}):
             mark.update("\0".join(row).encode() + b"\n")
     return mark.hexdigest()
