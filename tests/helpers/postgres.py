@@ -121,7 +121,7 @@ def postgres_server(*settings):
         (folder / "password").write_text(PASSWORD)
         initdb = [server.bin / "initdb", "-D", folder / "data", "-U", "app", "-A", "scram-sha-256", "-N"]
         subprocess.run(
-            [*initdb, "--pwfile", folder / "password", "--no-locale", "-E", "UTF8"],
+            [*initdb, "--pwfile", folder / "password", "--locale", "C.UTF-8", "--locale-provider", "icu", "--icu-locale", "en-US", "-E", "UTF8"],
             user=user, cwd=folder, check=True, capture_output=True,
         )  # fmt: skip
         address = URL.create("postgresql+psycopg", "app", PASSWORD, database="postgres", query={"host": str(folder)})

@@ -7,9 +7,11 @@ from random import Random
 
 import pytest
 
-from jobs.core.model import Broken, Cause, Level
+from jobs.core.model import Broken, Cause, Level, Row
+from jobs.ledger.failed_set import failed_set_changed
+from jobs.ledger.tables import remembered
 from tests.helpers.homes import home_in_database, home_in_folder
-from tests.helpers.made import COLUMNS, all_causes, broken, make_run, place
+from tests.helpers.made import CLIENT_ID, COLUMNS, all_causes, broken, make_run, opened, place
 
 FIRST, SECOND, THIRD = (f"2026-11-2{day}T02:31:00.000Z" for day in (1, 2, 3))
 REPORTS = ("results.csv", "failures.csv", "failures.html", "failures.json", "summary.json")
@@ -19,15 +21,27 @@ TOKEN = "pit-1f2e3d4c-5b6a-7988-9a0b-1c2d3e4f5a6b"
 @pytest.fixture
 def homes(postgres, tmp_path):
     """The place of a new ledger in each engine. A schema of its own lets numbers begin at 1, as in a file."""
-    return (
+    yield (
         home_in_folder(tmp_path / "sqlite"),
         home_in_database(postgres, tmp_path / "postgresql", schema="of_its_own"),
     )
+    postgres.execute("drop schema of_its_own cascade")
 
 
 def left(home):
     """What each report of the folder holds."""
     return {name: (home.folder / name).read_bytes() for name in REPORTS if (home.folder / name).exists()}
+
+
+def failed_set(home):
+    """The fingerprint of what failed, which a copy takes along: it must not change with the engine."""
+    ledger = opened(home)
+    try:
+        assert failed_set_changed(ledger)
+        assert not failed_set_changed(ledger)
+        return ledger.ask(lambda connection: remembered(connection, "failed_set"))
+    finally:
+        ledger.close()
 
 
 def test_every_report_is_the_same_from_both(homes):
@@ -53,3 +67,17 @@ def test_every_report_is_the_same_from_both(homes):
     assert in_file.keys() == in_database.keys() >= {"results.csv", "failures.html"}
     for name, words in in_file.items():
         assert in_database[name] == words, name
+
+
+def test_the_fingerprint_of_what_failed_is_the_same_from_both(homes):
+    """Its order is that of bytes, not of a language."""
+    names = ["b", "B", "a_1", "a-1", "A1", "aB", "ab", "_"]
+    rows = [
+        (Row(number, CLIENT_ID, Level.SUB_ACCOUNT, name, "", ()), Cause.NOT_INSTALLED)
+        for number, name in enumerate(names, 2)
+    ]
+    lines = [(broken(number, name), Cause.INVALID_ROW) for number, name in enumerate([*names, "é", "z", "Z"], 20)]
+    for home in homes:
+        make_run(home, ("name",), [*((replace(row, cells=("x",)), cause) for row, cause in rows), *lines], at=FIRST)
+    in_file, in_database = map(failed_set, homes)
+    assert in_file == in_database
