@@ -94,8 +94,10 @@ WHERE {_KEY}"""  # noqa: S608 - our own words
 
 class Leases:
     """The leases of one run, taken and renewed for `seconds` each time. After that, a run waits `patience` seconds to have them
-    again. `went_back` is called if a lease is older than the database said before. `looked_after` is called after each renewal, done or not, from the thread that renews. `used` says what each app
-    has used of its limits.
+    again.
+
+    The thread that renews calls `looked_after` after each renewal, done or not, and `went_back` if a lease is older than the
+    database said before. `used` says what each app has used of its limits.
     """
 
     def __init__(

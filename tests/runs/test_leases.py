@@ -244,6 +244,32 @@ def test_the_next_run_takes_over_from_a_killed_one_by_itself_when_its_lease_has_
     assert all(kept[f"Loc{number:04}"] == newest[f"Loc{number:04}"] for number in range(40))
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (
+            Limit(3, 900, "seconds"),
+            "asked for a pause longer than pace.patience_seconds; run the same command again after 20",
+        ),
+        (
+            Limit(100, 10, shown=True, a_day=7),
+            f"daily limit of requests for the app {CLIENT_ID} is used up; run the same",
+        ),
+    ],
+    ids=["a long pause", "the day"],
+)
+def test_what_ended_a_run_here_ends_one_there_before_it_sends_anything(machines, limit, words):
+    here, there = machines(limit=limit)
+    manifest = listing(600, width=3)
+    first = here.run(here.manifest(manifest))
+    sent = here.arrived()
+    second = there.run(there.manifest(manifest))
+    assert (first.returncode, second.returncode) == (3, 3), second.stdout + second.stderr
+    assert words in first.stdout
+    assert words in second.stdout
+    assert here.arrived() == sent
+
+
 def test_two_machines_together_never_go_beyond_the_pace_of_the_one_that_sends(machines):
     here, there = machines()
     here.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "40"
