@@ -13,6 +13,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from jobs.core.errors import UserError, refuse
+from jobs.core.secret import plain
 from jobs.ledger import shared_tables, tables
 from jobs.ledger.engines import Purpose, transaction, upsert
 from jobs.ledger.last_use import LastUse
@@ -45,6 +46,7 @@ _MADE_MEANWHILE = (
     psycopg.errors.DuplicateTable,
     psycopg.errors.DuplicateObject,
 )
+_MOST_HOLDER = 500
 _LOOK_SECONDS = 0.5  # Between two tries to reach a database that is away.
 _NOTICE_SECONDS = 1.0  # Until it is said that the database is waited for, since nothing is sent meanwhile.
 
@@ -241,7 +243,8 @@ def take_leases(settings: LedgerSettings, base_url: str, client_ids: Iterable[st
 
 
 def _leases(settings: LedgerSettings, database: Database, keys: list[LeaseKey], holder: str) -> Leases:
-    who = f"{this_process()} ({holder})"
+    # A list may have any name, also one that is not UTF-8.
+    who = plain(f"{this_process()} ({holder})".encode(errors="replace").decode(), _MOST_HOLDER)
     return Leases(database, keys, settings.lease_seconds, settings.patience_seconds, who)
 
 

@@ -127,6 +127,14 @@ def test_the_holder_names_its_process_and_its_machine(postgres, database):
     assert shown.holder == f"process {os.getpid()} on {socket.gethostname()} (recover check on list.csv)"
 
 
+def test_a_holder_may_work_on_a_list_of_any_name(database):
+    settings = LedgerSettings(database.url, schema=database.schema)
+    leases = take_leases(settings, URL, ["app"], "the run on a\udcff\x1b[31m\nlist.csv")
+    (shown,) = held_leases(database)
+    leases.give_back()
+    assert shown.holder.endswith("(the run on a? [31m list.csv)")
+
+
 def test_a_lease_is_renewed_while_the_main_thread_is_busy(lease, postgres, database):
     lease("app", seconds=0.6)
     first = row(postgres, database)[2]
