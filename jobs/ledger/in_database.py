@@ -62,8 +62,11 @@ class Known(NamedTuple):
 
 
 def name_of(settings: LedgerSettings, folder: Path) -> str:
-    """The name of the ledger of an output folder."""
-    return settings.name or folder.resolve().name
+    """The name of the ledger of an output folder. Raises UserError if a database cannot hold it."""
+    name = settings.name or folder.resolve().name
+    if not name.isprintable():  # Bytes that are not UTF-8 are not printable either.
+        raise refuse("has a name that cannot be that of a ledger in a database", repr(str(folder)), "set ledger.name")
+    return name
 
 
 def named(settings: LedgerSettings, folder: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from sqlalchemy import make_url
 
@@ -32,6 +34,17 @@ def test_a_run_leaves_no_ledger_in_the_folder_and_the_next_one_knows_what_it_did
     assert again.returncode == 1, again.stdout + again.stderr
     assert job.summary()["this_run"]["already_recovered"] == 5
     assert len(job.results()) == 6
+
+
+@pytest.mark.parametrize("name", [b"out\xff", b"out\n"], ids=["not UTF-8", "a line"])
+def test_a_folder_whose_name_no_database_holds_is_refused_unless_the_ledger_has_one(job, name):
+    output, manifest = job.folder / os.fsdecode(name), job.manifest(listing(2))
+    assert job("run", manifest, "--output", output).returncode == 0
+    del job.environment["RECOVERY_LEDGER__NAME"]
+    done = job("run", manifest, "--output", output)
+    assert done.returncode == 2
+    assert "has a name that cannot be that of a ledger in a database: set ledger.name" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_machine_that_never_saw_the_run_makes_its_reports(job, tmp_path):

@@ -16,19 +16,12 @@ from jobs.sandbox.receiver import Receiver, receiving
 from jobs.sandbox.world import Limit, Place
 from tests.helpers.job import CLIENT_ID
 from tests.helpers.lists import listing, listing_of_pairs
-from tests.helpers.postgres import postgres_server
 from tests.helpers.waiting import line_with, wait_until
 
 SCHEMAS = (f"schema_{number}" for number in count())
 NOBODY = "nobody holds a lease there\n"
 MANY = 3_000
 WRITES = "select 1 from pg_stat_activity where state <> 'idle' and pid <> pg_backend_pid()"
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture
