@@ -99,7 +99,7 @@ def run(
     terminal.begins(manifest, given_options())
     start = _start(manifest, rate, workers, columns)
     secrets = [app.client_secret for app in start.apps.known.values()]
-    secrets += [start.settings.notify.url, *start.settings.deliver.secrets]
+    secrets += [start.settings.notify.url, *start.settings.deliver.secrets, *start.settings.ledger.url.secrets]
     terminal.configured(start.settings.log.level, secrets, start.warnings)
     moment = utc_now() if force else before or ""
     run_options = RunOptions(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment)
@@ -248,6 +248,7 @@ def check(
     options = {} if rate is None else {"--rate": str(rate)}
     question = prepare(PROJECT, os.environ, manifest, options, chosen_columns(columns))
     secrets = [app.client_secret for app in question.apps.known.values()]
+    secrets += question.settings.ledger.url.secrets
     terminal.configured(question.settings.log.level, secrets, question.warnings)
     return look(question, output, terminal, with_tokens=with_tokens)
 
@@ -358,6 +359,10 @@ def main(arguments: list[str] | None = None) -> None:
         terminal.broke([str(problem)])
         terminal.exits(Exit.CANNOT_START)
         sys.exit(Exit.CANNOT_START)  # What would notify of this end cannot be loaded, either.
+    if address := os.environ.get("RECOVERY_LEDGER__URL"):
+        from jobs.config.settings import DatabaseUrl
+
+        terminal.hides(DatabaseUrl(address).secrets)  # Before anything can go wrong.
     try:
         # The code that says how the command ended may be loaded only then, which needs a file descriptor.
         with signals.raised(earlier=True), one_descriptor_kept():

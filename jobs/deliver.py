@@ -52,7 +52,7 @@ def deliver(
         courier = courier_for(settings, ledger, known, columns)
         assert courier is not None
         _line_up(ledger, again, folder)
-        terminal.configured(settings.log.level, settings.deliver.secrets)
+        terminal.configured(settings.log.level, (*settings.deliver.secrets, *settings.ledger.url.secrets))
         leases = ledger.leases
         if leases is not None:
             leases.looked_after = partial(heed_leases, leases, stop)

@@ -6,7 +6,7 @@ import shlex
 import tomllib
 from base64 import b64decode
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
 from msgspec.structs import fields
@@ -108,6 +108,17 @@ class DatabaseUrl(Secret):
     """An SQLAlchemy URL, which may hold a password."""
 
     __slots__ = ()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What is never shown: the address, and each password in it."""
+        try:
+            parts = urlsplit(self.reveal())
+            passwords = [unquote(parts.password or "")]
+            passwords += [value for name, value in parse_qsl(parts.query) if "pass" in name]
+        except ValueError:
+            passwords = []
+        return (self, *map(Secret, filter(None, passwords)))
 
 
 class DeliverSettings(_Section, frozen=True):

@@ -50,6 +50,8 @@ _MOST_HOLDER = 500
 _LOOK_SECONDS = 0.5  # Between two tries to reach a database that is away.
 _NOTICE_SECONDS = 1.0  # Until it is said that the database is waited for, since nothing is sent meanwhile.
 
+_LOSES = "a crash of the server loses pairs that were written last; set it on for this user (ALTER ROLE ... SET)"
+
 
 class Known(NamedTuple):
     """A ledger that the database holds. It was last used at a time (UTC, ISO 8601) by a machine."""
@@ -221,6 +223,7 @@ def open_in_database(
             session.hurries = lambda: wait.hurries
             with transaction(engine, Purpose.WRITE) as connection:
                 _note_use(connection, session.ledger)
+                _warn_of_late_commits(connection, database, wait)
             ledger = _ledger(engine, settings, folder, wait, leases, recent)
         except BaseException:
             leases.give_back()
@@ -292,6 +295,12 @@ def _leased(session: Session, settings: LedgerSettings, keys: list[LeaseKey], ho
     session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
     session.reachable, session.epochs = leases.reachable, leases.epochs
     return leases
+
+
+def _warn_of_late_commits(connection: Connection, database: Database, wait: Wait) -> None:
+    """Say so if a commit may be answered before it is synced."""
+    if connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "off":
+        wait.patience.say(f"{database.shown} has synchronous_commit off: {_LOSES}")
 
 
 def _note_use(connection: Connection, ledger: int) -> None:

@@ -21,7 +21,7 @@ import psycopg
 from msgspec import DecodeError, json
 
 from jobs.core.errors import Exit, Problem, refuse
-from jobs.ledger.postgres import EPOCHS, are_older, lost
+from jobs.ledger.postgres import EPOCHS, are_older, lost, problem_of
 from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.pace.usage import Usage
 
@@ -115,6 +115,7 @@ class Leases:
         self._until: datetime | None = None
         self.epochs: dict[LeaseKey, int] = {}
         self.is_older = False
+        self._met: Problem | None = None
         self.went_back: Callable[[], None] = lambda: None
         self.token = uuid4().hex
         self.valid_until = 0.0
@@ -147,7 +148,9 @@ class Leases:
             raise AwayError(self._late())
 
     def _late(self) -> Problem:
-        return Problem("did not renew the lease", self._database.shown, "see that it is up, then run this again")
+        what = f"did not renew the lease; it {self._met.what}" if self._met else "did not renew the lease"
+        todo = self._met.todo if self._met else "see that it is up and reachable"
+        return Problem(what, self._database.shown, f"{todo}, then run this again")
 
     def used_before(self) -> dict[str, Usage]:
         """What each app has used before, as it counts now."""
@@ -167,7 +170,8 @@ class Leases:
             for key in self._keys:
                 used = _usage(connection, key)
                 values = (self.token, self._holder, self._seconds, _as_text(used), *key)
-                self.epochs[key], self._until = connection.execute(_TAKE, values).fetchall()[0]
+                self.epochs[key], until = connection.execute(_TAKE, values).fetchall()[0]
+                self._until = self._until or until
                 if key.client_id:
                     self._before[key.client_id] = used
         self.valid_until, self._taken_at = began + self._seconds, clock()
@@ -199,8 +203,10 @@ class Leases:
     def _keep(self) -> None:
         """Renew the leases until they are given back or lost."""
         while not self._ends.wait(self._seconds / _RENEWALS if self.hold() else 1.0):
-            with suppress(psycopg.Error):
+            try:
                 self._renew()
+            except psycopg.Error as error:
+                self._met = problem_of(self._database, error)
             self.looked_after()
             if self.lost:
                 return
@@ -216,7 +222,7 @@ class Leases:
         self.valid_until = began + self._seconds
         if self._until and any(until < self._until for until in before):
             self.went_back()
-        self._until = max(renewed, default=None)
+        self._until = min(renewed, default=None)
 
     def _used_as_text(self) -> str:
         """What each app has used, as a JSON object of JSON texts."""

@@ -37,6 +37,7 @@ _LONGEST_SECONDS = 600.0  # What takes long is waited for this long by those who
 # Classes and codes of PostgreSQL that pass by themselves or that the server's operator can end.
 _AWAY = ("08", "53", "57", "58", "40", "25006", "25P03", "55P03", "28", "3F000", "42501", "42P01", "XX")
 EPOCHS = "SELECT base_url, client_id, ledger, epoch FROM leases"
+_TIMEOUTS = ("statement_timeout", "idle_in_transaction_session_timeout")
 _SHORT = {Purpose.WRITE, Purpose.READ}
 _TODO = {
     "3F000": "bring back its schema",
@@ -46,6 +47,13 @@ _TODO = {
     "53100": "free space on the server's disk",
     "53300": "end other connections, or raise max_connections",
     "28": "renew the user's password or rights, and correct the URL",
+}
+# A refused connection has no code, only words.
+_REFUSED = {
+    "too many": _TODO["53300"],
+    "connection slots": _TODO["53300"],
+    "authentication failed": _TODO["28"],
+    "does not exist": "correct the URL",
 }
 
 
@@ -108,6 +116,12 @@ class Session:
         """A new connection. Raises psycopg's errors."""
         return self.database.connect(_HURRIED_SECONDS if self.hurries() else None)
 
+    def timeouts(self, purpose: Purpose) -> tuple[str, str]:
+        """The values of `_TIMEOUTS`, in milliseconds, in place of what the user's role may have: what a list takes may take long."""
+        statement = self.database.seconds if purpose in _SHORT else 0.0
+        idle = self.idle_seconds if purpose.writes and self.leases else _LONGEST_SECONDS
+        return str(ceil(statement * 1000)), str(ceil(idle * 1000))
+
     def gives_up(self, purpose: Purpose) -> Callable[[float], bool]:
         """When a transaction gives up on a server that does not answer."""
         longest = self.database.seconds if self.leases or purpose in _SHORT else _LONGEST_SECONDS
@@ -159,14 +173,13 @@ def _begin(session: Session, connection: Connection) -> None:
     connection.info[BLAME] = partial(_away, session.database)
     if purpose is Purpose.ONE_MOMENT:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    columns = [f"set_config('search_path', %s, true), set_config('{LEDGER}', %s, true)"]
-    values: list[Any] = [session.database.schema, str(session.ledger)]
+    values: list[Any] = [session.database.schema, str(session.ledger), *session.timeouts(purpose)]
+    columns = [f"set_config('{name}', %s, true)" for name in ("search_path", LEDGER, *_TIMEOUTS)]
     proves = purpose.writes and session.leases
     if proves:
-        columns.append("set_config('idle_in_transaction_session_timeout', %s, true)")
         held = f'SELECT FROM "{session.database.schema}".leases WHERE token = %s FOR KEY SHARE'
         columns.append(f"(SELECT count(*) FROM ({held}) AS held)")  # noqa: S608 - the schema's name is checked
-        values += [f"{ceil(session.idle_seconds * 1000)}", session.token]
+        values.append(session.token)
     row = connection.exec_driver_sql(f"SELECT {', '.join(columns)}", tuple(values)).one()
     if proves and row[-1] != session.leases:
         is_older = are_older(connection.exec_driver_sql(EPOCHS).fetchall(), session.epochs)
@@ -210,7 +223,9 @@ def problem_of(database: Database, error: psycopg.Error) -> Problem:
     """An error of the database for a person. Only its first line is shown: the next ones may repeat values."""
     state = error.sqlstate or ""
     said = plain(scrub(str(error).strip().partition("\n")[0], database.secrets), _MOST_WORDS)
-    todo = next((words for code, words in _TODO.items() if state.startswith(code)), "see that it is up and reachable")
+    todos = [words for code, words in _TODO.items() if state.startswith(code)]
+    todos += [words for part, words in _REFUSED.items() if not state and part in said]
+    todo = next(iter(todos), "see that it is up and reachable")
     return Problem(f"does not take the ledger ({said or type(error).__name__})", database.shown, todo)
 
 

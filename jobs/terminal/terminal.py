@@ -115,12 +115,15 @@ class Terminal:
         for stream in (self._out, self._err):
             stream.spare(path, path.absolute())
 
+    def hides(self, secrets: tuple[Secret, ...]) -> None:
+        """Hide these secrets from now on."""
+        self._out.guard(secrets)
+        self._err.guard(secrets)
+
     def configured(self, level: str, secrets: Iterable[Secret], warnings: Iterable[str] = ()) -> None:
         """Apply the settings: the log level, the secrets to hide, and the warnings to show at the start."""
         self._voice.level = level
-        secrets = tuple(secrets)
-        self._out.guard(secrets)
-        self._err.guard(secrets)
+        self.hides(tuple(secrets))
         self._warnings += warnings
 
     def started(self, opening: Opening) -> None:

@@ -9,6 +9,7 @@ from itertools import count
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.engine import make_url
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
 from jobs.core.model import (
@@ -33,7 +34,7 @@ from tests.helpers.between import between
 from tests.helpers.made import CLIENT_ID, URL, enrol
 from tests.helpers.made import pair as made_pair
 from tests.helpers.made import place as row
-from tests.helpers.postgres import postgres_server
+from tests.helpers.postgres import PASSWORD, postgres_server
 from tests.helpers.waiting import wait_until
 
 LEASE = 3.0
@@ -261,3 +262,43 @@ def test_another_program_that_restores_the_list_of_before_this_run_loses_no_pair
     postgres.execute("delete from highlevel_recovery.all_installs")
     with pytest.raises(LeaseLostError, match="does not know all installs any more"):
         patient.record([recovered(0)])
+
+
+@pytest.fixture
+def of_role(postgres, tmp_path, said):
+    """`of_role(settings)` gives a ledger of a user whose role has these settings."""
+    with ExitStack() as stack:
+
+        def start(**settings):
+            name = f"role{next(NUMBERS)}"
+            words = [f"create role {name} login superuser password '{PASSWORD}'"]
+            postgres.execute(*words, *(f"alter role {name} set {key} = '{value}'" for key, value in settings.items()))
+            url = make_url(postgres.url).set(username=name).render_as_string(hide_password=False)
+            return stack.enter_context(opened(url, tmp_path, said))
+
+        yield start
+
+
+def test_what_may_take_long_is_not_ended_by_a_statement_timeout_of_the_role(of_role):
+    ledger = of_role(statement_timeout="200ms")
+    assert ledger.write(lambda connection: connection.exec_driver_sql("select pg_sleep(0.5)").rowcount, Purpose.BULK)
+
+
+def test_a_transaction_is_not_ended_by_an_idle_timeout_of_the_role(of_role, postgres):
+    ledger = of_role(idle_in_transaction_session_timeout="200ms")
+
+    def act(connection):
+        connection.exec_driver_sql("select 1")
+        postgres.execute("select pg_sleep(0.5)")
+        return connection.exec_driver_sql("select 1").scalar()
+
+    assert ledger.write(act) == 1
+    assert ledger.ask(act) == 1
+
+
+def test_a_server_that_does_not_sync_commits_is_warned_of(of_role, said):
+    of_role(synchronous_commit="off")
+    assert [line for line in said if "has synchronous_commit off" in line]
+    said.clear()
+    of_role(synchronous_commit="local")
+    assert not said

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from itertools import count
 from subprocess import CompletedProcess
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.helpers.between import between
 from tests.helpers.lists import listing
-from tests.helpers.postgres import postgres_server
+from tests.helpers.postgres import PASSWORD, postgres_server
 from tests.helpers.waiting import line_with, wait_until
 
 INSTALLS = 12
+NUMBERS = count()
 # A run has some hundred packets to and from its database. Each of them was tried by hand.
 CUTS = (1, 8, 20, 33, 47, 60, 75, 90, 110)
 
@@ -217,3 +220,75 @@ def test_a_failover_to_a_copy_that_is_a_second_behind_loses_no_pair(job, postgre
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the database went back to an older state" in done.stderr
     nothing_is_lost(job, job.folder / "installs.csv")
+
+
+@pytest.fixture
+def role(postgres, job):
+    """The user of the job, who owns a schema and has no other rights."""
+    name = f"job{next(NUMBERS)}"
+    postgres.execute(f"create role {name} login password '{PASSWORD}'", f"create schema {name} authorization {name}")
+    job.environment |= {
+        "RECOVERY_LEDGER__URL": make_url(postgres.url).set(username=name).render_as_string(hide_password=False),
+        "RECOVERY_LEDGER__SCHEMA": name,
+    }
+    return name
+
+
+@pytest.fixture
+def read_only(postgres):
+    """Lets the server only read, until it is undone."""
+
+    def reads(value):
+        postgres.execute(f"alter system set default_transaction_read_only = {value}", "select pg_reload_conf()")
+
+    yield reads
+    postgres.execute("set default_transaction_read_only = off", "alter system reset all", "select pg_reload_conf()")
+
+
+def test_a_server_that_only_reads_is_waited_for(job, read_only):
+    run = under_way(job, patience=30)
+    read_only("on")
+    assert "read-only transaction" in line_with("waiting for the database", run.stderr)
+    read_only("off")
+    done = ended(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "todo"),
+    [
+        ("connection limit 1", "connection limit -1", "end other connections"),
+        ("valid until 'yesterday'", "valid until 'infinity'", "renew the user's password"),
+    ],
+)
+def test_a_user_who_may_not_connect_any_more_stops_the_run_with_what_to_do(job, postgres, role, change, back, todo):
+    run = under_way(job, patience=1)
+    postgres.execute(f"alter role {role} {change}")
+    job.sandbox.world = replace(job.sandbox.world, latency_seconds=2)
+    done = ended(run)
+    postgres.execute(f"alter role {role} {back}", f"delete from {role}.leases")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert job.summary()["stopped_because"] == "ledger"
+    assert todo in done.stdout
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+def test_a_user_without_a_second_connection_is_refused_at_the_start(job, postgres, role):
+    postgres.execute(f"alter role {role} connection limit 1")
+    done = no_traceback(job.run(job.manifest(listing(2))))
+    assert done.returncode == 2
+    assert "too many connections" in done.stderr
+    assert job.sandbox.seen == []
+
+
+@pytest.mark.parametrize("command", ["deliver", "purge", "report"])
+def test_a_command_on_a_database_that_is_away_is_one_line(job, postgres, command):
+    job.environment["RECOVERY_DELIVER__COMMAND"] = '["cat"]'
+    job.run(job.manifest(listing(2)))
+    postgres.stop()
+    done = no_traceback(job(command, job.output))
+    postgres.start()
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: postgresql://")
+    assert len(done.stderr.splitlines()) == 2
