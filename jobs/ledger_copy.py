@@ -10,7 +10,7 @@ from jobs.config.settings import LedgerSettings
 from jobs.core.errors import refuse
 from jobs.core.plurals import counted
 from jobs.ledger.copying import copy_rows
-from jobs.ledger.moves import Marks, is_copied, mark, may_replace, refuse_moved
+from jobs.ledger.moves import Marks, is_copied, mark, marks_of, may_replace, refuse_moved
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import usual_wait
 from jobs.start import hold_folder, place_of
@@ -55,6 +55,8 @@ def copy(
         _refuse(source, had, target, there)
         ledger = source.open(usual_wait(say), _HOLDER, even_moved=True)
         held.callback(ledger.close)
+        if ledger.ask(marks_of) != had:  # Nobody else can move it from here on.
+            raise refuse("was copied by somebody else meanwhile", str(source), "see where it is now, then repeat this")
         installs = _copied(ledger, had, target, say, replaces=there is not None)
     copied = counted(installs, "install is", "installs are")
     yield f"{copied} copied from {source} to {target}; every table has the same rows and fingerprints"

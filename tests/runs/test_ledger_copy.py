@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import psycopg
 import pytest
 
 from jobs.core.clock import utc_now
@@ -21,6 +22,7 @@ from tests.helpers.job import CLIENT_ID, Stage
 from tests.helpers.lists import listing, of
 from tests.helpers.made import pair
 from tests.helpers.postgres import PASSWORD
+from tests.helpers.waiting import wait_until
 
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SCHEMA = "of_copies"  # The tests share a server.
@@ -264,6 +266,21 @@ def test_no_ledger_is_copied_while_a_run_is_under_way(job, way, tmp_path):
     assert held.returncode == 11, held.stderr
     assert "the run on" in held.stderr
     assert into or not (elsewhere / LEDGER).exists()
+
+
+def test_of_two_copies_at_once_only_one_is_made(job, postgres):
+    in_database(job, "run", job.manifest(listing(3)), "--output", job.output)
+    moved = f"insert into {SCHEMA}.all_meta select id, 'moved_as', 'the other copy' from {SCHEMA}.ledgers"
+    with psycopg.connect(postgres.url.replace("+psycopg", "")) as other:
+        other.execute(f"select from {SCHEMA}.leases for update")
+        with set_to(job, job.database):
+            copy = job.start("ledger", "copy", "database", job.output)
+        wait_until(lambda: postgres.execute("select 1 from pg_stat_activity where wait_event_type = 'Lock'"))
+        other.execute(moved)  # It is done while the copy waits for its lease.
+    _, said = copy.communicate(60)
+    assert copy.returncode == 2
+    assert "was copied by somebody else meanwhile" in said
+    assert not (job.output / LEDGER).exists()
 
 
 @dataclass
