@@ -99,7 +99,7 @@ class Recorder:
             why = ""
         if file is None:
             return f"{len(pairs)} new pairs could not be stored{why}, and their installs stay as they were", False
-        keep = "the next run on that folder takes them in; in a container, copy that file out before it ends"
+        keep = "the next run on that folder takes them in; in a container, copy that file out before the container is removed"
         return f"{len(pairs)} new pairs are in {file}: {keep}", True
 
     def _pairs_in_hand(self) -> int:
