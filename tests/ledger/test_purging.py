@@ -17,9 +17,9 @@ from tests.helpers.homes import home_in_database
 FORGET = partial(purging.forget, everything=True, at="2026-11-26T02:00:00.000Z")
 
 
-def in_words(number):
+def in_words(number, round_=0):
     """What an access token looks like in a file."""
-    return tokens_of(number).access_token.reveal().encode()
+    return tokens_of(number, round_).access_token.reveal().encode()
 
 
 def test_no_byte_of_a_purged_pair_is_left_where_sqlite_does_not_overwrite_what_it_frees(tmp_path):
@@ -34,8 +34,11 @@ def test_no_byte_of_a_purged_pair_is_left_where_sqlite_does_not_overwrite_what_i
 
 @pytest.fixture
 def waits(postgres, tmp_path):
-    """A ledger in the database with 30 pairs, which were forgotten. It does not wait long for others."""
+    """A ledger in the database with 30 pairs that no other ledger has. It does not wait long for others."""
     with waiting(home_in_database(postgres, tmp_path), 30) as made:
+        made.mark = tmp_path.name
+        for number in range(30):
+            made.recover(number, made.mark)
         made.ledger.wait = Wait(Patience(0.3, 0, lambda _: None, look=0.01))
         postgres.execute("analyze highlevel_recovery.all_installs")
         yield made
@@ -48,22 +51,22 @@ def other(postgres):
         yield connection
 
 
-def in_its_files(server):
-    """The numbers of the pairs that any file of the server's tables holds."""
+def in_its_files(server, waits):
+    """The numbers of the ledger's pairs that any file of the server's tables holds."""
     server.execute("checkpoint")
     left = b"".join(file.read_bytes() for file in (server.folder / "data" / "base").rglob("*") if file.is_file())
-    return [number for number in range(30) if in_words(number) in left]
+    return [number for number in range(30) if in_words(number, waits.mark) in left]
 
 
 def test_no_byte_of_a_purged_pair_is_left_in_any_file_of_a_table(waits, postgres):
     sampled = postgres.execute("select distinct attname from pg_stats where tablename = 'all_installs'")
     assert ("account_id",) in sampled
     assert ("tokens",) not in sampled  # A sample would be in a file of the server's own.
-    assert len(in_its_files(postgres)) == 30
+    assert len(in_its_files(postgres, waits)) == 30
     waits.ledger.write(FORGET)
-    assert in_its_files(postgres)
+    assert in_its_files(postgres, waits)
     purging.scrub(waits.ledger)
-    assert in_its_files(postgres) == []
+    assert in_its_files(postgres, waits) == []
     assert waits.count("purged") == 30
 
 
@@ -79,14 +82,14 @@ def test_an_older_transaction_that_may_read_the_pairs_is_waited_for(waits, postg
 
     def reads_and_ends(words):
         said.append(words)
-        tokens = other.execute("select tokens from highlevel_recovery.all_installs").fetchall()
-        assert any("access+" in words for (words,) in tokens)
+        mine = f"select count(*) from highlevel_recovery.all_installs where tokens like '%/{waits.mark}%'"
+        assert other.execute(mine).fetchall() == [(30,)]
         other.rollback()
 
     waits.ledger.wait.patience = Patience(30, 0, reads_and_ends, look=0.01)
     purging.scrub(waits.ledger)
     assert said[0].startswith("waiting for older transactions in the database: process")
-    assert in_its_files(postgres) == []
+    assert in_its_files(postgres, waits) == []
 
 
 def test_nobody_is_made_to_wait_for_a_table_that_is_in_use(waits, postgres, other):
@@ -104,4 +107,4 @@ def test_nobody_is_made_to_wait_for_a_table_that_is_in_use(waits, postgres, othe
     assert postgres.execute("select count(*) from highlevel_recovery.all_installs") >= [(30,)]
     other.rollback()
     purging.scrub(waits.ledger)
-    assert in_its_files(postgres) == []
+    assert in_its_files(postgres, waits) == []

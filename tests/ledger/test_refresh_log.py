@@ -48,12 +48,19 @@ def test_a_token_is_doubtful_from_before_it_is_sent_until_it_is_known_to_be_as_i
 
 
 def test_a_doubtful_token_that_is_sent_by_force_and_never_left_stays_doubtful(ledger):
-    refresh_log.intend(ledger, INSTALL, "t")
+    refresh_log.intend(ledger, INSTALL, "first")
     settled(ledger, RefreshState.UNKNOWN)
-    refresh_log.intend(ledger, INSTALL, "t")
+    refresh_log.intend(ledger, INSTALL, "second")
     assert settled(ledger, RefreshState.UNTOUCHED) == ["unknown"]
-    refresh_log.intend(ledger, INSTALL, "t")
+    refresh_log.intend(ledger, INSTALL, "third")
     assert settled(ledger, RefreshState.SPENT) == ["spent"]
+
+
+def test_an_intention_that_is_written_twice_is_one(ledger):
+    """The answer to the first writing may have been lost. It is not taken for a token that is sent again by force."""
+    for _ in range(2):
+        refresh_log.intend(ledger, INSTALL, "t")
+    assert settled(ledger, RefreshState.UNTOUCHED) == []
 
 
 def test_what_was_in_flight_when_a_run_was_killed_is_unknown_afterwards(ledger):
