@@ -102,7 +102,7 @@ def test_a_run_gives_its_leases_back(machines, moment):
         assert here.run(here.manifest(listing(3))).returncode == 0
     else:
         run = begun(here)
-        here.slow_down(5 if moment == "second signal" else 0.2)
+        here.slow_down(2 if moment == "second signal" else 0.2)
         run.terminate()
         if moment == "second signal":
             line_with("stopping", run.stderr)
@@ -134,7 +134,7 @@ def test_a_check_and_a_list_of_an_agency_take_the_lease_of_the_app_too(machines)
 
 @pytest.mark.parametrize("number", [1, 2], ids=["first signal", "second signal"])
 def test_a_check_that_a_signal_ends_gives_its_lease_back(machines, number):
-    here, there = machines(latency_seconds=5)
+    here, there = machines(latency_seconds=1)
     dump = here.manifest(listing_of_pairs(("Loc0", "", here.sandbox.old_pair("Loc0")["access_token"], "")), "d.csv")
     run = here.start("check", dump)
     wait_until(here.arrived)
@@ -267,12 +267,12 @@ def test_two_machines_together_never_go_beyond_the_pace_of_the_one_that_sends(ma
     here, there = machines()
     here.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "40"
     there.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "8"
-    manifest = listing(60)
+    manifest = listing(45)
     assert here.run(here.manifest(manifest), "--limit", 30).returncode == 4
     sent = len(here.sandbox.seen)
     assert there.run(there.manifest(manifest)).returncode == 0
     at = sorted(seen.at for seen in here.sandbox.seen)
-    assert (sent, len(at)) == (60, 120)
+    assert (sent, len(at)) == (60, 90)
     assert max(index - bisect_right(at, at[index] - 10) + 1 for index in range(sent, len(at))) <= 80
 
 
