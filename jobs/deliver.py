@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ def deliver(
         leases = ledger.leases
         if leases is not None:
             leases.looked_after = partial(heed_leases, leases, stop)
+            ledger.wait.patience = replace(ledger.wait.patience, gives_up=lambda: stop.signalled)
         held.enter_context(on_signals(stop.signal, lambda _: leases.cut_short() if leases else None))
         courier.start()
         hand_over_rest(courier, stop, terminal)

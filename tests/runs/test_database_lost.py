@@ -5,7 +5,11 @@ Whatever happens, the next run holds every pair that was issued, no code was sen
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from subprocess import CompletedProcess
@@ -13,6 +17,7 @@ from subprocess import CompletedProcess
 import pytest
 from sqlalchemy.engine import make_url
 
+from jobs.sandbox.receiver import Receiver, receiving
 from tests.helpers.between import between
 from tests.helpers.lists import listing
 from tests.helpers.postgres import PASSWORD, postgres_server
@@ -114,11 +119,11 @@ def test_a_server_that_stops_at_any_packet_and_comes_back_costs_nothing(job, way
     nothing_is_lost(job, manifest)
 
 
-def under_way(job, patience):
+def under_way(job, patience, installs=INSTALLS):
     """A run whose requests are on their way, each for half a second."""
     job.environment["RECOVERY_LEDGER__PATIENCE_SECONDS"] = str(patience)
     job.sandbox.world = replace(job.sandbox.world, latency_seconds=0.05)
-    run = job.start("run", job.manifest(listing(INSTALLS)), "--output", job.output, "--workers", "3")
+    run = job.start("run", job.manifest(listing(installs)), "--output", job.output, "--workers", "3")
     wait_until(lambda: len(job.sandbox.codes.issued) >= 3)
     job.slow_down(0.5)
     return run
@@ -292,3 +297,65 @@ def test_a_command_on_a_database_that_is_away_is_one_line(job, postgres, command
     assert done.returncode == 2
     assert done.stderr.startswith("error: postgresql://")
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_pair_that_was_taken_while_the_database_went_is_handed_over_again_by_the_same_id(job, postgres):
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    with receiving(Receiver(secret)) as store:
+        job.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": secret}
+        run = under_way(job, patience=1)
+        wait_until(lambda: store.seen)
+        postgres.stop()
+        done = ended(run)
+        postgres.start()
+        forget_leases(postgres)
+        assert done.returncode == 3, done.stdout + done.stderr
+        nothing_is_lost(job, job.folder / "installs.csv")
+        ids = {(message, resource) for message, _, resource in store.seen}
+        assert sorted(resource for _, resource in ids) == sorted(job.issued())
+        assert {row["delivery"] for row in job.results().values()} == {"delivered"}
+
+
+def test_a_way_that_drops_everything_is_known_and_the_run_goes_on_when_it_is_open_again(job, way):
+    run = under_way(job, patience=30)
+    way.drops = True
+    line_with("waiting for the database", run.stderr)
+    way.heal()
+    done = ended(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    nothing_is_lost(job, job.folder / "installs.csv")
+
+
+@pytest.fixture
+def small_disk(postgres, role):
+    """Where the server keeps the job's tables: a disk of four megabytes of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a disk of a few megabytes")
+    folder = postgres.folder / f"disk of {role}"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", folder], check=True)
+    try:
+        shutil.chown(folder, postgres.user)
+        postgres.execute(
+            f"create tablespace of_{role} location '{folder}'",
+            f"grant create on tablespace of_{role} to {role}",
+            f"alter role {role} set default_tablespace = of_{role}",
+        )
+        yield folder
+    finally:
+        postgres.execute(f"drop schema {role} cascade", "checkpoint", f"drop tablespace of_{role}")
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_server_whose_disk_is_full_is_waited_for(job, small_disk):
+    run = under_way(job, patience=60, installs=200)
+    with suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(1 << 12))
+    line = line_with("waiting for the database", run.stderr)
+    assert "No space left on device" in line
+    (small_disk / "filler").unlink()
+    job.sandbox.world = replace(job.sandbox.world, latency_seconds=0)
+    done = ended(run)
+    assert done.returncode == 0, done.stdout + done.stderr
+    nothing_is_lost(job, job.folder / "installs.csv", 200)
