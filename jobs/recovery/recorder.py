@@ -71,7 +71,7 @@ class Recorder:
             self._be_patient(self.last_wait)
         refused: UnwritableError | None = None
         left, self.unwritten = self.unwritten, []
-        for one in left:
+        for number, one in enumerate(left):
             if isinstance(refused, AwayError | LeaseLostError):  # Each try would wait for an answer again.
                 self.unwritten.append(one)
                 continue
@@ -80,6 +80,10 @@ class Recorder:
             except UnwritableError as again:
                 self.unwritten.append(one)
                 refused = again
+            except Exception:  # A bug, or tables that are not as they were: what is in hand is kept all the same.
+                self.unwritten += left[number:]
+                self._left()
+                raise
             self._be_patient(0.0)
         if refused is not None:
             words, kept = self._left()

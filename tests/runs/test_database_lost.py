@@ -359,3 +359,14 @@ def test_a_server_whose_disk_is_full_is_waited_for(job, small_disk):
     done = ended(run)
     assert done.returncode == 0, done.stdout + done.stderr
     nothing_is_lost(job, job.folder / "installs.csv", 200)
+
+
+def test_even_tables_that_are_not_as_they_were_leave_every_pair_beside_the_reports(job, postgres):
+    run = under_way(job, patience=1)
+    view = "alter view highlevel_recovery.pairs rename column"
+    postgres.execute(f"{view} fingerprint to other")
+    run.communicate(60)
+    assert run.returncode == 70
+    postgres.execute(f"{view} other to fingerprint")
+    assert (job.output / "unwritten.jsonl").exists()
+    nothing_is_lost(job, job.folder / "installs.csv")
