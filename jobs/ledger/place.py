@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.config.settings import LedgerSettings
 from jobs.core.errors import refuse
+from jobs.core.plurals import counted
 from jobs.ledger import opening
 from jobs.ledger.last_use import LastUse
 from jobs.ledger.moves import is_copied, refuse_moved
@@ -62,7 +63,8 @@ class Place:
         ledger = self._opened(wait, holder, client_ids, even_moved=even_moved)
         try:
             if taken := take_in(ledger, self.folder, self.base_url):
-                wait.patience.say(f"{taken} pairs of {UNWRITTEN} are in the ledger now")
+                which = counted(taken, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
+                wait.patience.say(f"{which} in the ledger now")
         except BaseException:
             ledger.close()
             raise
