@@ -335,13 +335,18 @@ def end_leases(settings: LedgerSettings, token: str) -> None:
         break_leases(database_of(settings), "token = %s", (token,))
 
 
-def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, lease: str = "") -> Ledger:
+def open_beside(
+    settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, lease: str = "", *, only_looks: bool = False
+) -> Ledger:
     """The ledger of `folder`'s name, without a lease of its own: a run may be under way. Raises UserError.
 
-    `lease` is the token of a run that was cut short: then each write proves that the run still has its leases.
+    Tables of an earlier version are brought up to date, unless the caller `only_looks`. `lease` is the token of a run that was cut short: then each write proves that the run still has its leases.
     """
     name, database = name_of(settings, folder), database_of(settings)
     engine, session = connected(database)
+    if not only_looks:
+        with _refusing(database):
+            make_ready(engine, database)
     with _refusing(database), transaction(engine, Purpose.READ) as connection:
         known = _find(connection, database, name, base_url)
         if known is None:
@@ -360,7 +365,7 @@ def reading_from(settings: LedgerSettings, folder: Path, base_url: str) -> Itera
     if look_up(settings, folder, base_url) is None:
         ledger = empty_ledger(folder)
     else:
-        ledger = open_beside(settings, folder, base_url, usual_wait())
+        ledger = open_beside(settings, folder, base_url, usual_wait(), only_looks=True)
     try:
         with _refusing(database_of(settings)):
             yield ledger

@@ -55,23 +55,40 @@ def test_starts_at_the_same_moment_all_find_the_tables_made(home):
         assert all(threads.map(start, range(4)))
 
 
-def test_an_earlier_version_is_brought_up_to_date_by_the_first_start_and_nothing_is_lost(home, postgres):
+def make_earlier(home, postgres):
+    """Make the tables what the third version would have been."""
     schema = home.settings.schema
-    make_run(home, (), [(place(1), None), (place(2), Cause.NOT_INSTALLED)], at=AT)
-    before = states(home)
     postgres.execute(
         f"drop view {schema}.deliveries",
         f"drop table {schema}.all_deliveries",
         f"update {schema}.schema_version set version = 3",
     )
+
+
+def test_an_earlier_version_is_brought_up_to_date_by_the_first_start_and_nothing_is_lost(home, postgres):
+    schema = home.settings.schema
+    make_run(home, (), [(place(1), None), (place(2), Cause.NOT_INSTALLED)], at=AT)
+    before = states(home)
+    make_earlier(home, postgres)
     with ThreadPoolExecutor(2) as threads:
         for ledger in threads.map(opened, [home, of_name(home, "another")]):
-            ledger.delivers = True
             ledger.close()
     assert states(home) == before
     make_run(home, (), [(place(3), None)], at=AT)
     assert postgres.execute(f"select version from {schema}.schema_version") == [(tables.VERSION,)]
     assert postgres.execute(f"select count(*) from {schema}.all_deliveries") == [(0,)]
+
+
+def test_a_report_brings_an_earlier_version_up_to_date_and_a_plan_leaves_it(home, postgres):
+    make_run(home, (), [(place(1), None)], at=AT)
+    before = states(home)
+    make_earlier(home, postgres)
+    version = f"select version from {home.settings.schema}.schema_version"
+    with home.reading() as ledger:
+        assert ledger.last_run() is not None
+    assert postgres.execute(version) == [(3,)]
+    assert states(home) == before
+    assert postgres.execute(version) == [(tables.VERSION,)]
 
 
 def test_a_newer_version_is_refused_and_left_as_it_is(home, postgres):
