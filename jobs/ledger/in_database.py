@@ -109,7 +109,7 @@ def make_ready(engine: Engine, database: Database) -> None:
     """
 
     def once() -> None:
-        with transaction(engine, Purpose.BULK) as connection:
+        with transaction(engine, Purpose.WRITE) as connection:
             _make_ready(connection, database)
 
     try:

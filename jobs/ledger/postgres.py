@@ -33,7 +33,7 @@ _SAFE = {"require", "verify-ca", "verify-full"}
 _MOST_WORDS = 200
 _SHORTEST_CONNECT = 2  # Seconds; libpq takes no less.
 _HURRIED_SECONDS = 2.0  # For an answer, once nobody waits for the server any more.
-_LONGEST_SECONDS = 600.0  # What takes long is waited for this long by those who have no lease that tells more.
+_LONGEST_SECONDS = 120.0  # What takes long is waited for this long by those who have no lease that tells more.
 # Classes and codes of PostgreSQL that pass by themselves or that the server's operator can end.
 _AWAY = ("08", "53", "57", "58", "40", "25006", "25P03", "55P03", "28", "3F000", "42501", "42P01", "XX")
 EPOCHS = "SELECT base_url, client_id, ledger, epoch FROM leases"

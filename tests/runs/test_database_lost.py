@@ -370,3 +370,16 @@ def test_even_tables_that_are_not_as_they_were_leave_every_pair_beside_the_repor
     postgres.execute(f"{view} other to fingerprint")
     assert (job.output / "unwritten.jsonl").exists()
     nothing_is_lost(job, job.folder / "installs.csv")
+
+
+@pytest.mark.parametrize("packet", [4, 28, 70])
+def test_a_server_that_hangs_at_any_packet_for_good_ends_the_run_and_costs_nothing(job, way, postgres, packet):
+    job.environment["RECOVERY_LEDGER__PATIENCE_SECONDS"] = "1"
+    manifest = job.manifest(listing(INSTALLS))
+    way.acts[packet] = lambda: setattr(way, "drops", True)
+    done = no_traceback(job.run(manifest))
+    assert done.returncode in {2, 3}, done.stdout + done.stderr
+    way.heal()
+    if postgres.execute("select to_regclass('highlevel_recovery.leases')")[0][0]:
+        forget_leases(postgres)
+    nothing_is_lost(job, manifest)
