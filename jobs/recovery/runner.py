@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -143,7 +143,8 @@ def _recorded(coming: Iterator[Round], recorder: Recorder, stop: Stop) -> Genera
     except BaseException:
         stop.ask("bug", Exit.BUG)
         for now in coming:
-            recorder.write(now.ended)
+            with suppress(Exception):  # The same bug may come again. What comes back is collected all the same.
+                recorder.write(now.ended)
         raise
     finally:
         recorder.close()
