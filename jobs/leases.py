@@ -21,7 +21,7 @@ _NOBODY = "nobody holds a lease there"
 
 def who(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """A line for each lease of the database. Raises UserError."""
-    from jobs.ledger.in_database import leases_in
+    from jobs.ledger.leasing import leases_in
 
     settings = _settings(project, environment_of(project, environment))
     yield from _lines(leases_in(settings)) or [_NOBODY]
@@ -33,7 +33,7 @@ def release(project: Path, environment: Mapping[str, str], sure: Callable[[str],
     These are the leases of this API: those of the configured apps, and those of the ledger `ledger.name`, or of all ledgers if
     it is not set.
     """
-    from jobs.ledger.in_database import release_leases
+    from jobs.ledger.leasing import release_leases
 
     known = environment_of(project, environment)
     settings, url, apps = _settings(project, known), base_url(known), load_apps(project, known)

@@ -143,7 +143,7 @@ def lease_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder:
     settings = basis.settings.ledger
     if not settings.in_database:
         return None
-    from jobs.ledger.in_database import take_leases  # slow to import, and needed only with a database
+    from jobs.ledger.leasing import take_leases  # slow to import, and needed only with a database
 
     leases = take_leases(settings, basis.base_url, client_ids, holder)
     held.callback(leases.give_back)

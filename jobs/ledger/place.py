@@ -129,7 +129,7 @@ class Place:
     def end_lease(self, lease: str) -> None:
         """End the leases of a run that was cut short, if it had any."""
         if lease:
-            from jobs.ledger.in_database import end_leases
+            from jobs.ledger.leasing import end_leases
 
             end_leases(self.settings, lease)
 

@@ -5,6 +5,7 @@ Nothing belongs to a session, so that a pooler in transaction mode serves: each 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -14,9 +15,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 from sqlalchemy import create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from jobs.core.errors import Problem, refuse
+from jobs.core.errors import Problem, UserError, refuse
 from jobs.core.secret import Secret, plain, scrub
 from jobs.ledger.answers import Connection as Driver
 from jobs.ledger.engines import BLAME, Purpose, purpose_of
@@ -24,9 +26,11 @@ from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.ledger.shared_tables import LEDGER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine, ExceptionContext
+
+    from jobs.config.settings import LedgerSettings
 
 _URL = "RECOVERY_LEDGER__URL"
 _SAFE = {"require", "verify-ca", "verify-full"}
@@ -90,6 +94,11 @@ class Database:
         return f"postgresql://{known.get('host') or 'localhost'}/{known.get('dbname') or known.get('user', '')}"
 
     @property
+    def where(self) -> str:
+        """The same, with the schema."""
+        return f"{self.shown}, schema {self.schema}"
+
+    @property
     def secrets(self) -> tuple[Secret, ...]:
         """What is never shown."""
         return (self.url, *(Secret(value) for name, value in _parameters(self.url).items() if "pass" in name and value))
@@ -143,6 +152,33 @@ def check_url(url: Secret) -> None:
     if all(map(_is_here, hosts)) or known.get("sslmode") in _SAFE:
         return
     raise refuse("would send live tokens over the network in the open", _URL, "add ?sslmode=require, or verify-full")
+
+
+def database_of(settings: LedgerSettings) -> Database:
+    """The database. Its answer is waited for a third of a lease. Raises UserError if the address must not be used."""
+    check_url(settings.url)
+    return Database(settings.url, settings.schema, settings.lease_seconds / 3)
+
+
+@contextmanager
+def refusing(database: Database) -> Iterator[None]:
+    """Turn errors of the database into a UserError: nothing has begun yet."""
+    try:
+        yield
+    except AwayError as error:
+        raise UserError(error.problem) from None
+    except psycopg.Error as error:
+        raise UserError(problem_of(database, error)) from None
+    except DBAPIError as error:  # A right that this user lacks.
+        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
+            raise
+        raise UserError(problem_of(database, error.orig)) from None
+
+
+def connected(database: Database, reconnected: Callable[..., None] = lambda *_: None) -> tuple[Engine, Session]:
+    """The engine of the database, and the session of its transactions. Nothing is known to be there yet."""
+    session = Session(database)
+    return open_engine(session, reconnected), session
 
 
 def open_engine(session: Session, reconnected: Callable[..., None] = lambda *_: None) -> Engine:

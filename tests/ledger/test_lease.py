@@ -14,8 +14,8 @@ import pytest
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
 from jobs.core.errors import Exit, UserError
-from jobs.ledger.in_database import take_leases
 from jobs.ledger.lease import LeaseKey, Leases, break_leases, connected, held_leases
+from jobs.ledger.leasing import take_leases
 from jobs.ledger.postgres import Database
 from jobs.pace.usage import LONGEST, Usage
 from tests.helpers.postgres import postgres_server

@@ -1,0 +1,140 @@
+"""Which ledgers a database holds, by name and API, in tables that are made or brought up to date at a start."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import DBAPIError
+
+from jobs.core.errors import refuse
+from jobs.ledger import shared_tables, tables
+from jobs.ledger.engines import Purpose, transaction, upsert
+from jobs.ledger.moves import refuse_moved
+from jobs.ledger.shared_tables import ledgers
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from jobs.ledger.postgres import Database
+
+_MADE_MEANWHILE = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateObject,
+)
+
+
+class Known(NamedTuple):
+    """A ledger that the database holds. It was last used at a time (UTC, ISO 8601) by a machine."""
+
+    id: int
+    base_url: str
+    used_at: str = ""
+    used_by: str = ""
+    moved_to: str = ""
+
+
+def make_ready(engine: Engine, database: Database) -> None:
+    """Make the schema and the tables, or bring them up to date, all or nothing. Raises UserError if they are newer than this
+    job, or not this user's to use.
+    """
+
+    def once() -> None:
+        with transaction(engine, Purpose.WRITE) as connection:
+            _make_ready(connection, database)
+
+    try:
+        once()
+    except DBAPIError as error:
+        if not isinstance(error.orig, _MADE_MEANWHILE):
+            raise
+        once()  # Another start made them at the same moment. They are all there now.
+
+
+def _make_ready(connection: Connection, database: Database) -> None:
+    if not _has_schema(connection, database):
+        connection.exec_driver_sql(f'CREATE SCHEMA "{database.schema}"')
+    version = _version(connection, database)
+    if version is None:
+        shared_tables.make(connection)
+    elif version < tables.VERSION:
+        shared_tables.upgrade(connection)
+
+
+def _version(connection: Connection, database: Database) -> int | None:
+    """The version of the tables, or None if there are none. Raises as `make_ready`."""
+    if not _has_schema(connection, database):
+        return None
+    version = shared_tables.version(connection)
+    if version is not None and version > tables.VERSION:
+        what = f"has version {version}, but this job only knows versions up to {tables.VERSION}"
+        raise refuse(what, database.where, "use the newer release of the job")
+    return version
+
+
+def _has_schema(connection: Connection, database: Database) -> bool:
+    """Whether there is such a schema. Raises UserError if this user must not look into it, and would find it empty."""
+    query = "SELECT has_schema_privilege(oid, 'USAGE'), current_user FROM pg_namespace WHERE nspname = %s"
+    found = connection.exec_driver_sql(query, (database.schema,)).one_or_none()
+    if found is None:
+        return False
+    usable, user = found
+    if not usable:
+        todo = f"make {user} its owner: ALTER SCHEMA {database.schema} OWNER TO {user}, or set ledger.schema"
+        raise refuse(f"must not be used by {user}", database.where, todo)
+    return True
+
+
+def known_ledgers(connection: Connection, name: str) -> list[Known]:
+    """The ledgers of this name, one for each API."""
+    used = func.coalesce(func.to_char(func.timezone("UTC", ledgers.c.used_at), 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), "")
+    query = select(ledgers.c.id, ledgers.c.base_url, used, ledgers.c.used_by, ledgers.c.moved_to)
+    return [Known(*row) for row in connection.execute(query.where(ledgers.c.name == name).order_by(ledgers.c.base_url))]
+
+
+def find(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> Known | None:
+    """The ledger of this name and API. Raises UserError if the name is known under another API alone, or if it was moved.
+
+    `even_moved` allows the last.
+    """
+    found = known_ledgers(connection, name)
+    mine = next((one for one in found if one.base_url == base_url), None)
+    if mine is None and found:
+        todo = "use a different --output or ledger.name, or set HIGHLEVEL_BASE_URL as it was"
+        others = ", ".join(one.base_url for one in found)
+        raise refuse(f"belongs to {others}, not to {base_url}", f"the ledger {name} of {where}", todo)
+    if mine is not None and mine.moved_to and not even_moved:
+        todo = "use that file without RECOVERY_LEDGER__URL, or use a different --output or ledger.name"
+        raise refuse_moved(f"the ledger {name} of {where}", f"{mine.moved_to} on {mine.used_by}", todo)
+    return mine
+
+
+def found_or_made(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> Known:
+    """The ledger of this name and API, which is made if it is missing. Raises as `find`."""
+    mine = find(connection, name, base_url, where, even_moved=even_moved)
+    if mine is None:
+        # Another start may make it at this moment.
+        new = upsert(connection, ledgers).values(name=name, base_url=base_url).on_conflict_do_nothing()
+        connection.execute(new)
+        mine = find(connection, name, base_url, where)
+    assert mine is not None
+    return mine
+
+
+def look_for(
+    connection: Connection, database: Database, name: str, base_url: str, *, even_moved: bool = False
+) -> Known | None:
+    """The ledger of this name and API, or None. Nothing is made. Raises UserError as `find` does."""
+    if _version(connection, database) is None:
+        return None
+    return find(connection, name, base_url, database.shown, even_moved=even_moved)
+
+
+def note_use(connection: Connection, ledger: int) -> None:
+    """Remember where and when a ledger was used last."""
+    mine = update(ledgers).where(ledgers.c.id == ledger)
+    connection.execute(mine.values(used_at=func.clock_timestamp(), used_by=socket.gethostname()))
