@@ -19,7 +19,7 @@ from jobs.manifest.redaction import Redactor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
     from jobs.core.model import Record
 
@@ -47,6 +47,7 @@ def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
         return
     names, stars, indexed = layout_names(connection), Redactor(), False
     with_own_stars: Counter[tuple[str, ...]] = Counter()
+    put_back: set[int] = set()
     for row in streamed(connection, select(broken).order_by(broken.c.position)):
         record = broken_record(row, names)
         seen = stars(record)
@@ -59,12 +60,19 @@ def keep_known_lines(connection: Connection, columns: Sequence[str]) -> None:
         if seen == record:
             with_own_stars[shown] += 1  # The user wrote these stars, so the line stays as it is.
             continue
-        same = [torn.c[name] == value for name, value in zip((*IDS, "cells"), shown, strict=True)]
-        one = select(torn.c.position).where(*same).order_by(torn.c.position).limit(1).offset(with_own_stars[shown])
-        cells = json.dumps(under(columns, record.cells), ensure_ascii=False)
-        known = dict(zip(IDS, _ids(record), strict=True))
+        whole = (*_ids(record), json.dumps(under(columns, record.cells), ensure_ascii=False))
+        if hash(whole) not in put_back and connection.execute(_torn_like(whole).limit(1)).first() is not None:
+            continue  # This list shows the line without stars.
+        put_back.add(hash(whole))  # Not the line itself, since it may hold a whole token.
+        one = _torn_like(shown).order_by(torn.c.position).limit(1).offset(with_own_stars[shown])
         change = update(torn).where(torn.c.position == one.scalar_subquery())
-        connection.execute(change.values(cells=cells, **known))
+        connection.execute(change.values(dict(zip((*IDS, "cells"), whole, strict=True))))
+
+
+def _torn_like(shown: Sequence[str]) -> Select[tuple[int]]:
+    """The positions of the staged broken lines that show these ids and cells."""
+    same = [torn.c[name] == value for name, value in zip((*IDS, "cells"), shown, strict=True)]
+    return select(torn.c.position).where(*same)
 
 
 def _ids(record: Record) -> tuple[str, str, str]:

@@ -238,6 +238,7 @@ PIECE = st.sampled_from(
 )
 @example(["****", '\\"' + "a" * 40], "failures.csv")
 @example(['\\"' + "a" * 40, "****"], "failures.csv")
+@example(['\\"' + "a" * 40, "****"], "results.csv")
 @example(['LocA,"x', "LocB,y", 'LocC,"z",w', "LocB,=1,x"], "failures.csv")
 def test_what_cannot_be_told_apart_survives_any_number_of_rounds_unchanged(tmp_path, lines, name):
     def said(file):
