@@ -39,7 +39,7 @@ $(RUN_STAMP): config/requirements.lock pyproject.toml
 	@! test -d $(VENV) || test -L $(VENV) || ! grep -qsF "$$(pwd -P)/$(VENV)/bin/" /proc/[0-9]*/cmdline || { echo "error: a job is running from $(VENV), which an earlier version made: run this again when the job has ended" >&2; exit 2; }
 	@set -e; new=.venvs/$$(date +%Y%m%d-%H%M%S)-$$$$; trap 'rm -rf "$$new"' EXIT; trap 'exit 2' HUP INT TERM; mkdir -p .venvs; \
 		$(PYTHON) -m venv "$$new"; \
-		"$$new/bin/python" $(PIP) --require-hashes -r config/requirements.lock >&2; \
+		"$$new/bin/python" $(PIP) --no-deps --require-hashes -r config/requirements.lock >&2; \
 		"$$new/bin/python" $(PIP) --no-deps --no-build-isolation --editable . >&2; \
 		printf '%s' "$(CURDIR)" > "$$new/.place"; touch "$$new/.run-stamp"; \
 		test -L $(VENV) || ! test -d $(VENV) || mv $(VENV) "$$new-before"; \
@@ -49,7 +49,7 @@ $(RUN_STAMP): config/requirements.lock pyproject.toml
 
 $(DEV_STAMP): $(RUN_STAMP) config/requirements-dev.lock
 	@echo "installing the tools for tests (once) ..." >&2
-	@$(NEWEST_PYTHON) $(PIP) --require-hashes -r config/requirements-dev.lock >&2
+	@$(NEWEST_PYTHON) $(PIP) --no-deps --require-hashes -r config/requirements-dev.lock >&2
 	@touch $@
 
 recover: $(RUN_STAMP) ## run the job: make recover INPUT=installs.csv [OUTPUT=dir] [RATE=n] [WORKERS=n] [ARGS="..."]
