@@ -143,15 +143,20 @@ class Session:
 
 
 def check_url(url: Secret) -> None:
-    """Raise UserError if the address is not one of PostgreSQL, or lets live tokens travel in the open."""
+    """Raise UserError if the address is not one of PostgreSQL, or lets live tokens travel unencrypted."""
     try:
         known = _parameters(url)
     except psycopg.ProgrammingError:
         raise refuse("is not a valid address", _URL, "give it like postgresql://user:password@host/name") from None
+    own = conninfo_to_dict(_plain(url))
+    # Only libpq reads that service, and what it sets counts over the environment.
+    if "service" in own and own.get("sslmode") not in _SAFE:
+        what = "takes its host from a service file, so it may send live tokens unencrypted over the network"
+        raise refuse(what, _URL, "add sslmode=require, or verify-full, to the address itself")
     hosts = f"{known.get('host', '')},{known.get('hostaddr', '')}".split(",")
     if all(map(_is_here, hosts)) or known.get("sslmode") in _SAFE:
         return
-    raise refuse("would send live tokens over the network in the open", _URL, "add ?sslmode=require, or verify-full")
+    raise refuse("would send live tokens unencrypted over the network", _URL, "add ?sslmode=require, or verify-full")
 
 
 def database_of(settings: LedgerSettings) -> Database:
