@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from jobs.core.errors import Exit
@@ -10,7 +12,7 @@ from jobs.core.file_errors import FileError
 from jobs.system.lock_holders import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 _T = TypeVar("_T")
@@ -54,14 +56,17 @@ def _nothing(*_: object) -> None:
 
 @dataclass(slots=True)
 class Wait:
-    """How to wait for a ledger that another program holds, or whose database is away: call `pause` before, and `go_on` if the
-    wait succeeded. `gave_up` is called with the error if it did not, from whatever thread waited.
+    """How to wait for a ledger that another program holds, or whose database is away.
+
+    Several threads may wait. `pause` is called before the first waits, and `go_on` after the last, unless it waited in vain.
+    `gave_up` is called with the error of a database that did not come back, from whatever thread waited.
     """
 
     patience: Patience
     pause: Callable[[], None] = _nothing
     go_on: Callable[[], None] = _nothing
     gave_up: Callable[[AwayError], None] = _nothing
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _waiting: int = 0
     _met: AwayError | None = None
     _look_again_at: float = 0.0
@@ -84,12 +89,27 @@ class Wait:
             if self._met is not None:
                 raise self._given_up(away) from None
             met = away
-        self.pause()
-        self._waiting += 1
-        try:
+        with self.paused():
             return self._waited(act, met)
-        finally:
-            self._waiting -= 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """For a block that waits. It raises HeldError or AwayError if it waited in vain."""
+        with self._lock:
+            self._waiting += 1
+            if self._waiting == 1:
+                self.pause()
+        in_vain = False
+        try:
+            yield
+        except (HeldError, AwayError):
+            in_vain = True
+            raise
+        finally:  # Also after a bug, which must not hold back what others have in hand.
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting and not in_vain:
+                    self.go_on()
 
     def _waited(self, act: Callable[[], _T], met: AwayError) -> _T:
         done: list[_T] = []
@@ -106,7 +126,6 @@ class Wait:
             back, lambda: f"waiting for the database ({met.problem.what}); nothing is sent meanwhile"
         ):
             raise self._given_up(met)
-        self.go_on()
         return self._done(done[0])
 
     def _done(self, what: _T) -> _T:

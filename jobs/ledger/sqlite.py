@@ -143,10 +143,10 @@ def _patiently(act: Callable[[], object], path: Path, wait: Wait) -> None:
 
     if done():
         return
-    wait.pause()
-    if not wait.patience.wait(done, lambda: f"waiting for the ledger: {_holder(path)}; nothing is sent meanwhile"):
-        raise _held(path)
-    wait.go_on()
+    words = "waiting for the ledger: {}; nothing is sent meanwhile"
+    with wait.paused():
+        if not wait.patience.wait(done, lambda: words.format(_holder(path))):
+            raise _held(path)
 
 
 def _held(path: Path) -> HeldError:

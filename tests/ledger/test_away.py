@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from threading import Event
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
+from jobs.core.errors import Problem
 from jobs.core.model import (
     Cause,
     Failed,
@@ -28,8 +31,9 @@ from jobs.core.model import (
 from jobs.core.secret import Secret
 from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
-from jobs.ledger.refusals import AwayError, LeaseLostError, usual_wait
+from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
+from jobs.system.lock_holders import Patience
 from tests.helpers.between import between
 from tests.helpers.made import CLIENT_ID, URL, enrol
 from tests.helpers.made import pair as made_pair
@@ -134,6 +138,54 @@ def once_it_is_back(act):
 
 def save(ledger, name="run"):
     ledger.save_run(Run(name, "list.csv", URL, AT))
+
+
+AWAY = AwayError(Problem("is away", "the database", "start it"))
+
+
+def waits(gate, gives_up=lambda: False):
+    """A wait that notes in `gate` what it does to the requests."""
+    patience = Patience(60, 60, lambda _: None, gives_up, look=0.01)
+    return Wait(patience, lambda: gate.append("pause"), lambda: gate.append("go on"))
+
+
+def test_nothing_is_sent_while_one_still_waits_for_the_database_though_another_has_it_again():
+    gate, ends = [], {"reader": Event(), "writer": Event()}
+    wait = waits(gate)
+
+    def waiting(who):
+        def act():
+            if not ends[who].is_set():
+                raise AWAY
+
+        return threads.submit(wait.for_database, act)
+
+    with ThreadPoolExecutor() as threads:
+        reader, writer = waiting("reader"), waiting("writer")
+        try:
+            wait_until(lambda: wait._waiting == 2)
+            ends["reader"].set()
+            reader.result(10)
+            assert gate == ["pause"]
+        finally:
+            ends["writer"].set()
+            ends["reader"].set()
+        writer.result(10)
+    assert gate == ["pause", "go on"]
+
+
+def test_a_bug_that_ends_a_wait_lets_requests_out_again_and_a_wait_in_vain_does_not():
+    gate, tries = [], iter([AWAY, ValueError("a bug"), AWAY, AWAY])
+
+    def act():
+        raise next(tries)
+
+    with pytest.raises(ValueError, match="a bug"):
+        waits(gate).for_database(act)
+    assert gate == ["pause", "go on"]
+    with pytest.raises(AwayError):
+        waits(gate, gives_up=lambda: True).for_database(act)
+    assert gate == ["pause", "go on", "pause"]
 
 
 def test_a_server_that_hangs_is_away_within_a_third_of_the_lease(postgres, ledger):
