@@ -138,7 +138,8 @@ class Gate:
         if spent and app not in self._days_used_up:
             self._days_used_up[app] = self._control.day_is_spent(me.resource, self._now())[1]
             self._wake_all()
-        held = self._control.held.until > now or due == float("inf")
+        # A pause is short or ends the run. The lease may be away for long, and a run that stops does not wait for it.
+        held = self._control.held.until > now or due == float("inf") or not self.holds()
         stopping = self._stopping or (app in self._days_used_up and not me.resource.bearer)
         if self._stopped_for_all or (stopping and (held or not me.urgent or spent)):
             raise Stopped
@@ -251,7 +252,7 @@ class Gate:
             self._wake_all()
 
     def stop(self, *, also_codes: bool = False) -> None:
-        """Let out only requests that have a code in hand and no hold before them. With `also_codes`, let out none."""
+        """Let out only requests that have a code in hand and no hold before them, while this run has the lease. With `also_codes`, let out none."""
         with self._lock:
             self._stopping = True
             self._stopped_for_all = self._stopped_for_all or also_codes

@@ -178,6 +178,28 @@ def test_no_code_is_exchanged_through_a_hold_when_the_run_stops():
     assert order == ["code stopped"]
 
 
+def test_a_run_that_stops_does_not_wait_for_its_lease_with_a_code_in_hand():
+    pace, order = gate(), []
+    pace.holds = lambda: False
+    thread = waits(pace, order, "code", urgent=True)
+    pace.stop()
+    thread.join(5)
+    in_time = not thread.is_alive()
+    pace.stop(also_codes=True)
+    assert in_time
+    assert order == ["code stopped"]
+
+
+def test_a_code_in_hand_goes_out_after_a_pause_though_the_run_stops():
+    pace, order = gate(), []
+    pace.pause()
+    thread = waits(pace, order, "code", urgent=True)
+    pace.stop()
+    pace.go_on()
+    thread.join(10)
+    assert order == ["code"]
+
+
 def test_after_a_hold_that_was_guessed_one_request_goes_ahead_alone():
     pace, order = gate(), []
     pace.observe(pace.enter(urgent=False), 429, None, {})
