@@ -21,6 +21,7 @@ import psycopg
 from msgspec import DecodeError, json
 
 from jobs.core.errors import Exit, Problem, refuse
+from jobs.core.secret import plain, scrub
 from jobs.ledger.postgres import EPOCHS, are_older, lost, problem_of
 from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.pace.usage import Usage
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
 
     from jobs.ledger.postgres import Database
 
+_MOST_WORDS = 200
 _LAST_SECONDS = 5.0  # How long a renewal that is under way is waited for.
-_RENEWALS = 3  # In each lease: two may fail before it runs out.
+_RENEWALS = 3  # One begins with each third of a lease, so that one that fails leaves time for another.
+_PAUSE_SECONDS = 1.0  # Between the beginnings of two tries to have leases again whose time is over.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -202,14 +205,27 @@ class Leases:
 
     def _keep(self) -> None:
         """Renew the leases until they are given back or lost."""
-        while not self._ends.wait(self._seconds / _RENEWALS if self.hold() else 1.0):
+        began = self.valid_until - self._seconds
+        while not self._ends.wait(self._until_due(began)):
+            began = clock()
             try:
                 self._renew()
-            except psycopg.Error as error:
-                self._met = problem_of(self._database, error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, a later try may succeed, and the run must hear of it
+                self._met = self._reason(error)
             self.looked_after()
             if self.lost:
                 return
+
+    def _until_due(self, began: float) -> float:
+        """In how many seconds the next renewal begins. The last one `began` then: how long it took is part of the wait."""
+        between = self._seconds / _RENEWALS if self.hold() else _PAUSE_SECONDS
+        return max(0.0, began + between - clock())
+
+    def _reason(self, error: Exception) -> Problem:
+        if isinstance(error, psycopg.Error):
+            return problem_of(self._database, error)
+        said = scrub(f"{type(error).__name__}: {error}", self._database.secrets)
+        return Problem(f"could not be asked ({plain(said, _MOST_WORDS)})", self._database.shown, "see to this machine")
 
     def _renew(self) -> None:
         began, used = clock(), self._used_as_text()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+from psycopg import OperationalError
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
 from jobs.core.errors import Exit, UserError
@@ -275,3 +276,36 @@ def test_a_holder_that_comes_too_late_takes_nothing_from_the_next_one(lease, pos
     lease("app", holder="the next run")
     late.give_back()
     assert [one.holder for one in held_leases(database)] == ["the next run"]
+
+
+class Failing:
+    """A database that is known to be away only after `seconds`."""
+
+    shown, secrets = "the database", ()
+
+    def __init__(self, error, seconds=0.0):
+        self.tries = []
+        self._error, self._seconds = error, seconds
+
+    def connect(self):
+        self.tries.append(time.monotonic())
+        time.sleep(self._seconds)
+        raise self._error
+
+
+def test_a_renewal_begins_with_each_third_of_a_lease_however_long_the_last_one_took_to_fail(lease):
+    leases = lease("app", seconds=3.0)
+    leases._database = failing = Failing(OperationalError("no answer"), 1.0)
+    wait_until(lambda: len(failing.tries) > 1)
+    assert failing.tries[1] - failing.tries[0] < 1.5
+
+
+def test_whatever_keeps_a_lease_from_being_renewed_is_told_and_it_is_tried_again(lease):
+    leases, heard = lease("app", seconds=0.6), []
+    leases._patience = 0.0
+    leases.looked_after = lambda: heard.append(leases.problem())
+    database, leases._database = leases._database, Failing(OSError(24, "Too many open files"))
+    wait_until(lambda: heard and heard[-1])
+    assert "it could not be asked (OSError: [Errno 24] Too many open files)" in str(heard[-1])
+    leases._database = database
+    wait_until(leases.hold)
