@@ -184,8 +184,8 @@ class Leases:
         """End the leases, so that the next run need not wait. If the database is away, they run out by themselves."""
         self._ends.set()
         self._thread.join(_LAST_SECONDS)
-        if not self.hold():
-            return
+        if not self.hold() and not self.lost:
+            return  # Their time is over. Of several leases, one may be lost and the others not.
         self.valid_until = 0.0
         with suppress(psycopg.Error), connected(self._database) as connection:
             connection.execute(_GIVE_BACK, {"token": self.token, "used": self._used_as_text()})

@@ -270,6 +270,14 @@ def test_a_lease_that_was_given_back_is_free_at_once(lease, database):
     assert lease("app").used_before() == {"app": Usage()}
 
 
+def test_who_lost_one_of_several_leases_gives_the_others_back(lease, database):
+    leases = lease("app", "other", seconds=3.0)
+    break_leases(database, "client_id = %s", ("app",))
+    wait_until(lambda: leases.lost)
+    leases.give_back()
+    assert held_leases(database) == []
+
+
 def test_a_holder_that_comes_too_late_takes_nothing_from_the_next_one(lease, postgres, database):
     late = lease("app", seconds=30.0)
     break_leases(database, "client_id = %s", ("app",))
