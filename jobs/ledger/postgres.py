@@ -71,17 +71,28 @@ class Database:
 
     def connect(self, seconds: float | None = None) -> Driver:
         """A new connection, which waits `seconds` for each answer. Raises psycopg's errors."""
-        seconds = self.seconds if seconds is None else seconds
-        connection = Driver.connect(
-            _plain(self.url),
-            connect_timeout=max(_SHORTEST_CONNECT, ceil(seconds)),
-            tcp_user_timeout=ceil(self.seconds * 1000),
-            application_name="highlevel-recovery",
-            # A statement prepared on one of a pooler's connections is unknown on the next.
-            prepare_threshold=None,
-        )
+        given = _parameters(self.url)
+        ours = {name: value for name, value in self._usual().items() if name not in given}
+        if seconds is not None:  # Nobody waits for the server any more, whatever the address says.
+            ours["connect_timeout"] = max(_SHORTEST_CONNECT, ceil(seconds))
+        # A statement prepared on one of a pooler's connections is unknown on the next.
+        connection = Driver.connect(_plain(self.url), **ours, prepare_threshold=None)
         connection.gives_up = self.is_away
         return connection
+
+    def _usual(self) -> dict[str, Any]:
+        """What libpq is told where neither the address nor the environment says it.
+
+        While a long statement runs nothing is sent, so only keepalives tell that the way to the server is gone.
+        """
+        return {
+            "application_name": "highlevel-recovery",
+            "connect_timeout": max(_SHORTEST_CONNECT, ceil(self.seconds)),
+            "tcp_user_timeout": ceil(self.seconds * 1000),
+            "keepalives_idle": ceil(self.seconds / 2),
+            "keepalives_interval": ceil(self.seconds / 6),
+            "keepalives_count": 3,
+        }
 
     def is_away(self, waited: float) -> bool:
         """Whether a server is away that has not answered for so many seconds."""

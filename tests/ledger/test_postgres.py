@@ -6,7 +6,7 @@ import pytest
 
 from jobs.core.errors import UserError
 from jobs.core.secret import Secret
-from jobs.ledger.postgres import check_url
+from jobs.ledger.postgres import Database, check_url
 
 REMOTE = "[prod]\nhost=db.example.com\nsslmode=disable\n"
 
@@ -26,3 +26,25 @@ def test_a_host_from_a_service_file_needs_encryption_in_the_address_itself(servi
     monkeypatch.setenv("PGSERVICE", "prod")
     with pytest.raises(UserError, match="would send live tokens unencrypted over the network"):
         check_url(Secret("postgresql:///"))
+
+
+def told(url, seconds=None):
+    """What libpq is told about a connection that waits ten seconds for an answer."""
+    with Database(Secret(url), "ledgers", 10).connect(seconds) as connection:
+        return connection.info.get_parameters()
+
+
+def test_a_way_to_the_server_that_is_gone_is_noticed_within_its_answer(postgres):
+    known = told(postgres.url)
+    assert known["tcp_user_timeout"] == "10000"
+    assert (known["keepalives_idle"], known["keepalives_interval"], known["keepalives_count"]) == ("5", "2", "3")
+    assert (known["application_name"], known["connect_timeout"]) == ("highlevel-recovery", "10")
+
+
+def test_what_the_address_or_the_environment_says_about_a_connection_counts(postgres, monkeypatch):
+    monkeypatch.setenv("PGAPPNAME", "mine")
+    url = f"{postgres.url}&connect_timeout=30&tcp_user_timeout=7000&keepalives_idle=60"
+    known = told(url)
+    assert (known["connect_timeout"], known["tcp_user_timeout"], known["keepalives_idle"]) == ("30", "7000", "60")
+    assert "application_name" not in known or known["application_name"] == "mine"
+    assert told(url, 2.0)["connect_timeout"] == "2"
