@@ -13,6 +13,7 @@ from jobs.ledger.refusals import Wait
 from jobs.system.lock_holders import Patience
 from tests.helpers.deliveries import tokens_of, waiting
 from tests.helpers.homes import home_in_database
+from tests.helpers.postgres import postgres_server
 
 FORGET = partial(purging.forget, everything=True, at="2026-11-26T02:00:00.000Z")
 
@@ -102,9 +103,38 @@ def test_nobody_is_made_to_wait_for_a_table_that_is_in_use(waits, postgres, othe
         other.execute("lock table highlevel_recovery.all_installs in access share mode")
 
     waits.ledger.wait.patience = Patience(0.3, 0, uses_the_table, look=0.01)
-    with pytest.raises(UserError, match="is used by others without a pause: the pairs are forgotten, but"):
+    with pytest.raises(UserError, match="is in constant use by other runs: the pairs are forgotten, but"):
         purging.scrub(waits.ledger)
     assert postgres.execute("select count(*) from highlevel_recovery.all_installs") >= [(30,)]
     other.rollback()
     purging.scrub(waits.ledger)
     assert in_its_files(postgres, waits) == []
+
+
+def test_a_prepared_transaction_that_keeps_old_rows_is_named(tmp_path):
+    with postgres_server("fsync=off", "max_prepared_transactions=2") as server:
+        with server.session() as connection:
+            connection.execute("create table kept (number int)")
+            connection.execute("prepare transaction 'forgotten'")
+        with waiting(home_in_database(server, tmp_path), 30) as made:
+            made.ledger.wait = Wait(Patience(0.3, 0, lambda _: None, look=0.01))
+            made.ledger.write(FORGET)
+            with pytest.raises(
+                UserError, match="because of the prepared transaction forgotten: the pairs are forgotten"
+            ):
+                purging.scrub(made.ledger)
+            server.execute("rollback prepared 'forgotten'")
+            purging.scrub(made.ledger)
+
+
+def test_a_statement_timeout_of_the_role_is_named_with_what_the_files_still_hold(waits, postgres):
+    waits.ledger.write(FORGET)
+    waits.ledger.engine.dispose()
+    postgres.execute("alter role app set statement_timeout = 1")
+    try:
+        with pytest.raises(
+            UserError, match=r"the pairs are forgotten, but its files .* raise statement_timeout of app"
+        ):
+            purging.scrub(waits.ledger)
+    finally:
+        postgres.execute("set statement_timeout = 0", "alter role app reset statement_timeout")
