@@ -125,7 +125,7 @@ def fill_in_database(
         with transaction(engine, Purpose.BULK) as connection:
             there = find(connection, name, base_url, database.shown, even_moved=True)
             if (there is not None) != replaces:  # Another copy was faster.
-                raise refuse("holds a ledger by now", named(settings, folder), "look at it, and use a different name")
+                raise refuse("already holds a ledger", named(settings, folder), "look at it, and use a different name")
             number = found_or_made(connection, name, base_url, database.shown, even_moved=True).id
             speak_of(connection, number)
             for table in reversed(tables.metadata.sorted_tables):

@@ -260,7 +260,7 @@ def connected(database: Database) -> psycopg.Connection[Any]:
 
 
 def held_leases(database: Database, which: str = "true", values: Sequence[Any] = ()) -> list[Shown]:
-    """The leases that somebody holds, also those whose time is over. Raises psycopg's errors.
+    """The leases that somebody holds, also those that have expired. Raises psycopg's errors.
 
     `which` is a condition with these values.
     """
@@ -274,7 +274,7 @@ def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[
     """The leases that were ended, though their holder did not give them back. Raises psycopg's errors.
 
     The next holder waits as long as what was sent last may count. `which` is a condition with these values. A write of the
-    last holder that is under way may end: this lock does not wait for it, the one of the next holder does.
+    last holder that is under way may end: only the next holder waits for that.
     """
     with connected(database) as connection:
         found = _show(connection, f"{_HELD} AND {which} {_IN_ORDER} FOR NO KEY UPDATE", values)

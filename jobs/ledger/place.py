@@ -163,7 +163,7 @@ class Place:
             raise refuse("has no ledger in the database", str(self.folder), "use the output folder of a run")
 
     def _refuse_both(self) -> None:
-        """Raise UserError if the folder holds a ledger although it belongs into the database, unless it was moved there."""
+        """Raise UserError if the folder holds a ledger although it belongs in the database, unless it was moved there."""
         left = opening.marks_in(self.folder) if self.in_database else None
         if left is None or is_copied(left, self.marks() if left.moved_to else None):
             return

@@ -137,7 +137,7 @@ class Session:
         return self.database.connect(_HURRIED_SECONDS if self.hurries() else None)
 
     def timeouts(self, purpose: Purpose) -> tuple[str, str]:
-        """The values of `_TIMEOUTS`, in milliseconds, in place of what the user's role may have: what a list takes may take long."""
+        """The values of `_TIMEOUTS`, in milliseconds, in place of what the user's role may have: a long list may take any time."""
         statement = self.database.seconds if purpose in _SHORT else 0.0
         idle = self.idle_seconds if purpose.writes and self.leases else _LONGEST_SECONDS
         return str(ceil(statement * 1000)), str(ceil(idle * 1000))

@@ -85,7 +85,7 @@ def _has_schema(connection: Connection, database: Database) -> bool:
     usable, user = found
     if not usable:
         todo = f"make {user} its owner: ALTER SCHEMA {database.schema} OWNER TO {user}, or set ledger.schema"
-        raise refuse(f"must not be used by {user}", database.where, todo)
+        raise refuse(f"cannot be used by {user} (it has no USAGE right)", database.where, todo)
     return True
 
 

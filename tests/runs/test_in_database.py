@@ -176,7 +176,7 @@ def test_a_user_who_may_make_a_schema_needs_none_beforehand(job, postgres, user)
     [
         ([f"revoke temporary on database postgres from {USER}"], "permission denied for database postgres"),
         ([MADE_BEFOREHAND], "permission denied to create temporary tables in database"),
-        ([TEMPORARY, "create schema mine"], f"schema mine: must not be used by {USER}"),
+        ([TEMPORARY, "create schema mine"], f"schema mine: cannot be used by {USER} (it has no USAGE right)"),
         (
             [TEMPORARY, "create schema mine", f"grant usage on schema mine to {USER}"],
             "permission denied for schema mine",
