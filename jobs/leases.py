@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jobs.config.settings import LedgerSettings
     from jobs.ledger.lease import Shown
 
-_NOBODY = "nobody holds a lease there"
+_NOBODY = "nobody holds a lease in the database of RECOVERY_LEDGER__URL"
 
 
 def who(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
@@ -62,4 +62,4 @@ def _line(one: Shown) -> str:
     what = f"{one.key} of {one.key.base_url}"
     if one.live:
         return f"{what}: held by {one.holder} since {one.since}, until {one.until} unless it is renewed"
-    return f"{what}: over since {one.until}, the next run takes it; it was held by {one.holder} since {one.since}"
+    return f"{what}: expired at {one.until}; the next run takes it over. It was held by {one.holder} since {one.since}"

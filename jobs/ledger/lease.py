@@ -199,7 +199,7 @@ class Leases:
     def _refuse_held(self, connection: psycopg.Connection[Any]) -> None:
         for key in self._keys:
             for found in _show(connection, f"{_KEY} AND {_LIVE}", key):
-                what = f"is held by {found.holder} since {found.since}, until {found.until} unless it is renewed"
+                what = f"has been held by {found.holder} since {found.since}, until {found.until} unless it is renewed"
                 todo = "wait for its end; a run that was killed holds it until then (`recover ledger who`)"
                 raise refuse(what, str(key), todo, Exit.HELD)
 

@@ -109,7 +109,7 @@ def test_a_second_holder_is_told_who_has_it_since_when_and_until_when(lease, pos
         " to_char(until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         f" from {database.schema}.leases where client_id = 'app'"
     )[0]
-    held = f"is held by process 7 on there (the run on list.csv) since {since}, until {until} unless it is renewed"
+    held = f"has been held by process 7 on there (the run on list.csv) since {since}, until {until} unless it is renewed"
     assert said.startswith(f"the app app: {held}: ")
     lease("other")
 

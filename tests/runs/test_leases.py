@@ -19,7 +19,7 @@ from tests.helpers.lists import listing, listing_of_pairs
 from tests.helpers.waiting import line_with, wait_until
 
 SCHEMAS = (f"schema_{number}" for number in count())
-NOBODY = "nobody holds a lease there\n"
+NOBODY = "nobody holds a lease in the database of RECOVERY_LEDGER__URL\n"
 MANY = 3_000
 WRITES = "select 1 from pg_stat_activity where state <> 'idle' and pid <> pg_backend_pid()"
 
@@ -90,7 +90,7 @@ def test_a_second_run_ends_with_11_and_says_who_holds_it_since_when_and_until_wh
     moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     holder = f"process {run.pid} on {re.escape(socket.gethostname())} \\(the run on {here.folder}/installs.csv\\)"
     assert done.returncode == 11
-    line = f"{what}: is held by {holder} since {moment}, until {moment} unless it is renewed: wait for its end"
+    line = f"{what}: has been held by {holder} since {moment}, until {moment} unless it is renewed: wait for its end"
     assert re.match(f"error: {line}", done.stderr), done.stderr
     assert not there.output.joinpath("results.csv").exists()
 
@@ -157,7 +157,7 @@ def test_a_delivery_takes_the_lease_of_the_ledger_alone(machines):
         there.environment |= target
         done = there("deliver", there.output)
         assert done.returncode == 11
-        assert f"the ledger {there.output.name}: is held by" in done.stderr
+        assert f"the ledger {there.output.name}: has been held by" in done.stderr
         end(run)
         assert there("deliver", there.output).returncode == 0
         assert len(store.seen) >= 2
@@ -367,7 +367,7 @@ def test_a_lease_that_is_over_is_shown_as_such(machines, postgres):
     wait_until(lambda: lease(postgres, here, "until < clock_timestamp()")[0])
     lines = who(there).splitlines()
     assert len(lines) == 2
-    assert all(" over since 20" in line and "the next run takes it" in line for line in lines)
+    assert all(" expired at 20" in line and "the next run takes it over" in line for line in lines)
 
 
 def test_a_lease_is_not_released_unless_a_person_is_sure(machines):
