@@ -82,13 +82,14 @@ _SHOW = f"""
 SELECT base_url, client_id, ledger, epoch, holder, to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
     to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), {_LIVE}
 FROM leases"""  # noqa: S608 - our own words
-_IN_ORDER = "ORDER BY base_url, client_id, ledger"
+# As Python sorts, whatever the database's own order is: two runs that lock in different orders wait for each other.
+_IN_ORDER = 'ORDER BY base_url COLLATE "C", client_id COLLATE "C", ledger COLLATE "C"'
 _USED = """limits = coalesce(%(used)s::jsonb ->> client_id, limits),
     limits_at = CASE WHEN %(used)s::jsonb ? client_id THEN clock_timestamp() ELSE limits_at END"""
 _RENEW = f"""
 UPDATE leases SET until = clock_timestamp() + make_interval(secs => %(seconds)s), {_USED}
 WHERE token = %(token)s RETURNING until"""  # noqa: S608 - our own words
-_UNTIL = "SELECT until FROM leases WHERE token = %(token)s"
+_UNTIL = f"SELECT until FROM leases WHERE token = %(token)s {_IN_ORDER} FOR NO KEY UPDATE"  # noqa: S608 - our own words
 _GIVE_BACK = f"UPDATE leases SET token = '', until = clock_timestamp(), {_USED} WHERE token = %(token)s"  # noqa: S608 - our own words
 _BREAK = f"""
 UPDATE leases SET token = '', until = clock_timestamp(), limits = %s, limits_at = clock_timestamp()
@@ -188,6 +189,7 @@ class Leases:
             return  # Their time is over. Of several leases, one may be lost and the others not.
         self.valid_until = 0.0
         with suppress(psycopg.Error), connected(self._database) as connection:
+            connection.execute(_UNTIL, {"token": self.token})
             connection.execute(_GIVE_BACK, {"token": self.token, "used": self._used_as_text()})
 
     def cut_short(self) -> None:
@@ -300,6 +302,9 @@ def _lock(connection: psycopg.Connection[Any], key: LeaseKey) -> None:
         connection.execute(f"SELECT FROM leases WHERE {_KEY} FOR UPDATE", key)
     except psycopg.errors.LockNotAvailable:
         what = "is free, but a write of its last holder has not ended yet"
+        raise refuse(what, str(key), "try again in a moment", Exit.HELD) from None
+    except psycopg.errors.DeadlockDetected:
+        what = "is being taken or released by another run"
         raise refuse(what, str(key), "try again in a moment", Exit.HELD) from None
 
 

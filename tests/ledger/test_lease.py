@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
@@ -109,7 +110,9 @@ def test_a_second_holder_is_told_who_has_it_since_when_and_until_when(lease, pos
         " to_char(until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         f" from {database.schema}.leases where client_id = 'app'"
     )[0]
-    held = f"has been held by process 7 on there (the run on list.csv) since {since}, until {until} unless it is renewed"
+    held = (
+        f"has been held by process 7 on there (the run on list.csv) since {since}, until {until} unless it is renewed"
+    )
     assert said.startswith(f"the app app: {held}: ")
     lease("other")
 
@@ -284,6 +287,32 @@ def test_a_holder_that_comes_too_late_takes_nothing_from_the_next_one(lease, pos
     lease("app", holder="the next run")
     late.give_back()
     assert [one.holder for one in held_leases(database)] == ["the next run"]
+
+
+def test_a_renewal_locks_in_the_order_in_which_leases_are_taken(lease, postgres, database):
+    lease("a").give_back()
+    leases = lease("a", "B", seconds=3.0)
+    table = f"{database.schema}.leases"
+    # "a" now lies before "B" in the table, and comes before it in the database's own order.
+    postgres.execute(f"update {table} set until = until where client_id = 'B'")
+    assert [one.key.client_id for one in held_leases(database)] == ["B", "a"]
+    with postgres.session() as other:
+        other.execute(f"select from {table} where client_id = 'B' for update")
+        wait_until(lambda: postgres.execute("select 1 from pg_locks where not granted"))
+        other.execute(f"select from {table} where client_id = 'a' for update nowait")
+    wait_until(leases.hold)
+
+
+def test_who_takes_leases_against_the_order_of_another_is_told_that_they_are_held(lease, postgres, database):
+    lease("a", "b").give_back()
+    table = f"{database.schema}.leases"
+    next_run = Leases(database, [LeaseKey(URL, app, "") for app in "ab"], 30.0, 60.0, "the next run")
+    with postgres.session() as other, ThreadPoolExecutor() as threads:
+        other.execute(f"select from {table} where client_id = 'b' for update")
+        refused = threads.submit(is_refused, next_run.take)
+        wait_until(lambda: postgres.execute("select 1 from pg_locks where not granted"))
+        other.execute(f"select from {table} where client_id = 'a' for update")
+        assert "is being taken or released by another run: try again" in refused.result(30)
 
 
 class Failing:
