@@ -75,7 +75,7 @@ def open_in_database(
     recent = Recent(time.monotonic)
     engine, session = connected(database, recent.alarm)
     apps = [LeaseKey(base_url, client_id, "") for client_id in client_ids]
-    with refusing(database):
+    with refusing(database), _closed_if_it_fails(engine):
         make_ready(engine, database)
         with transaction(engine, Purpose.WRITE) as connection:
             known = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
@@ -93,6 +93,16 @@ def open_in_database(
             raise
     ledger.last_use = LastUse(named(settings, folder), known.used_at, known.used_by)
     return ledger
+
+
+@contextmanager
+def _closed_if_it_fails(engine: Engine) -> Iterator[None]:
+    """Close the connection of a ledger that cannot be opened: whoever is told why may keep the error, and the engine with it."""
+    try:
+        yield
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def _warn_of_late_commits(connection: Connection, database: Database, wait: Wait) -> None:
@@ -144,18 +154,19 @@ def open_beside(
     """
     name, database = name_of(settings, folder), database_of(settings)
     engine, session = connected(database)
-    if not only_looks:
-        with refusing(database):
+    with refusing(database), _closed_if_it_fails(engine):
+        if not only_looks:
             make_ready(engine, database)
-    with refusing(database), transaction(engine, Purpose.READ) as connection:
-        known = look_for(connection, database, name, base_url)
-        if known is None:
-            raise refuse("holds no such ledger", f"{database.where}, {name}", "use the output folder of a run")
-        session.ledger = known.id
-        if lease:
-            mine = select(func.count()).select_from(shared_tables.leases).where(shared_tables.leases.c.token == lease)
-            session.token, session.idle_seconds = lease, settings.lease_seconds
-            session.leases = max(1, connection.scalar(mine) or 0)
+        with transaction(engine, Purpose.READ) as connection:
+            known = look_for(connection, database, name, base_url)
+            if known is None:
+                raise refuse("holds no such ledger", f"{database.where}, {name}", "use the output folder of a run")
+            session.ledger = known.id
+            if lease:
+                leases = shared_tables.leases
+                mine = select(func.count()).select_from(leases).where(leases.c.token == lease)
+                session.token, session.idle_seconds = lease, settings.lease_seconds
+                session.leases = max(1, connection.scalar(mine) or 0)
     return _ledger(engine, settings, folder, wait, None)
 
 

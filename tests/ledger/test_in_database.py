@@ -12,10 +12,12 @@ from msgspec import structs
 from jobs.core.errors import UserError
 from jobs.core.model import Cause
 from jobs.ledger import tables
+from jobs.ledger.in_database import open_beside
 from jobs.ledger.reads import records
 from jobs.ledger.refusals import usual_wait
 from tests.helpers.homes import home_in_database
 from tests.helpers.made import make_run, opened, place
+from tests.helpers.waiting import wait_until
 
 AT = "2026-11-26T02:31:00.000Z"
 
@@ -53,6 +55,20 @@ def test_starts_at_the_same_moment_all_find_the_tables_made(home):
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(start, range(4)))
+
+
+def test_a_ledger_that_cannot_be_opened_leaves_no_connection_open(home, postgres):
+    ours = "select count(*) from pg_stat_activity where application_name = 'highlevel-recovery'"
+    other, ledger = of_name(home, "missing"), opened(home)
+    before = postgres.execute(ours)
+    # Whoever tells a person why may keep the error, and what it refers to.
+    with pytest.raises(UserError, match="held by") as held:
+        opened(home)
+    with pytest.raises(UserError, match="holds no such ledger") as missing:
+        open_beside(other.settings, other.folder, other.base_url, usual_wait())
+    wait_until(lambda: postgres.execute(ours) == before)
+    assert held.value is not missing.value
+    ledger.close()
 
 
 def make_earlier(home, postgres):
