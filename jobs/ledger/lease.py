@@ -152,7 +152,7 @@ class Leases:
             raise AwayError(self._late())
 
     def _late(self) -> Problem:
-        what = f"did not renew the lease; it {self._met.what}" if self._met else "did not renew the lease"
+        what = "could not renew this run's lease" + (f": it {self._met.what}" if self._met else "")
         todo = self._met.todo if self._met else "see that it is up and reachable"
         return Problem(what, self._database.shown, f"{todo}, then run this again")
 

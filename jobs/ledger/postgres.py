@@ -100,9 +100,12 @@ class Database:
 
     @property
     def shown(self) -> str:
-        """What of the address may be shown: host and name."""
+        """What of the address may be shown: host or socket, and name."""
         known = _parameters(self.url)
-        return f"postgresql://{known.get('host') or 'localhost'}/{known.get('dbname') or known.get('user', '')}"
+        host, name = known.get("host") or "localhost", known.get("dbname") or known.get("user", "")
+        if host.startswith(("/", "@")):
+            return f"postgresql, socket {host}, database {name}"
+        return f"postgresql://{host}/{name}"
 
     @property
     def where(self) -> str:
@@ -278,7 +281,7 @@ def problem_of(database: Database, error: psycopg.Error) -> Problem:
     todos = [words for code, words in _TODO.items() if state.startswith(code)]
     todos += [words for part, words in _REFUSED.items() if not state and part in said]
     todo = next(iter(todos), "see that it is up and reachable")
-    return Problem(f"does not take the ledger ({said or type(error).__name__})", database.shown, todo)
+    return Problem(f"does not accept the job's data ({said or type(error).__name__})", database.shown, todo)
 
 
 def _parameters(url: Secret) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from jobs.core.errors import UserError
 from jobs.core.secret import Secret
-from jobs.ledger.postgres import Database, check_url
+from jobs.ledger.postgres import Database, check_url, problem_of
 
 REMOTE = "[prod]\nhost=db.example.com\nsslmode=disable\n"
 
@@ -48,3 +49,15 @@ def test_what_the_address_or_the_environment_says_about_a_connection_counts(post
     assert (known["connect_timeout"], known["tcp_user_timeout"], known["keepalives_idle"]) == ("30", "7000", "60")
     assert "application_name" not in known or known["application_name"] == "mine"
     assert told(url, 2.0)["connect_timeout"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://app:secret@db/main", "postgresql://db/main"),
+        ("postgresql:///main?host=/run/pg", "postgresql, socket /run/pg, database main"),
+    ],
+)
+def test_an_error_names_the_host_or_the_socket(url, shown):
+    problem = problem_of(Database(Secret(url), "ledgers", 10), psycopg.OperationalError("connection refused"))
+    assert (problem.where, problem.what) == (shown, "does not accept the job's data (connection refused)")

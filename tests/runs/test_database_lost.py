@@ -295,7 +295,7 @@ def test_a_command_on_a_database_that_is_away_is_one_line(job, postgres, command
     done = no_traceback(job(command, job.output))
     postgres.start()
     assert done.returncode == 2
-    assert done.stderr.startswith("error: postgresql://")
+    assert done.stderr.startswith("error: postgresql, socket ")
     assert len(done.stderr.splitlines()) == 2
 
 

@@ -30,7 +30,7 @@ def call(job, command, manifest, *more):
 
 def test_plan_and_run_say_which_ledger_it_is_and_where_it_was_last_used(job, postgres):
     manifest = job.manifest(listing(3))
-    name = f"the ledger out of postgresql://{postgres.folder}/postgres, schema {SCHEMA}"
+    name = f"the ledger out of postgresql, socket {postgres.folder}, database postgres, schema {SCHEMA}"
     assert f"{name}, was not used before\n" in call(job, "plan", manifest).stdout
     first = call(job, "run", manifest, "--log-format", "json").stderr.splitlines()[0]
     assert json.loads(first) | {"ledger": name, "used_at": "", "used_by": ""} == json.loads(first)
