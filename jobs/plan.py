@@ -16,7 +16,7 @@ from jobs.ledger.place import Place
 from jobs.ledger.unwritten import notice
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
-from jobs.start import staged_plan
+from jobs.start import plan_of, staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,7 +82,7 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
         if place.exists():
             ledger.ask(partial(refuse_unknown_tokens, folder=output), Purpose.ONE_MOMENT)
         with ledger.looking_ahead() as manifest:
-            plan = staged_plan(start, manifest, before)
+            plan = plan_of(start, manifest, staged(start, manifest), before)
             companies = start.manifest.with_companies
             reach = served(
                 manifest.connection, ledger.scratch, start.needed, routes, utc(), before, with_companies=companies

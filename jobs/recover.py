@@ -15,6 +15,7 @@ from jobs.core.errors import Exit, UserError
 from jobs.core.file_errors import FileError, problem_of
 from jobs.core.model import Cause, Failed, Recovered, Run, ThisRun
 from jobs.deliver import courier_for, end_courier, hand_over_rest
+from jobs.ledger import unwritten
 from jobs.ledger.counts import as_it_stands, count_pairs, recovery_ages
 from jobs.ledger.deliveries import free, let_tries_go_first
 from jobs.ledger.engines import Purpose
@@ -22,12 +23,11 @@ from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import AwayError, HeldError, LeaseLostError, usual_wait
-from jobs.ledger.unwritten import set_aside
 from jobs.recovery.stop import Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import REPORTS, SUMMARY
-from jobs.start import hold_apps, staged_plan
+from jobs.start import hold_apps, plan_of, staged
 from jobs.system.descriptors import refuse_few_descriptors
 from jobs.system.files import clear_left_behind
 from jobs.system.locks import LOCK, alone, hold, patience_for_reports
@@ -57,7 +57,7 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         folder = make_folder(output)
         place = Place(folder, start.base_url, start.settings.ledger)
         ledger, make_room = _take(start, place, held, terminal)
-        plan, todo = _enrol(start, ledger, options, began)
+        plan, todo = _enrol(start, ledger, options, began, place, terminal.warn)
         run = _begin(start, ledger, plan, options, began)
         opening = _opening(start, folder, plan, todo, ledger, options)
         in_place = anchor(place)
@@ -179,14 +179,25 @@ def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tu
     return ledger, make_room
 
 
-def _enrol(start: Start, ledger: Ledger, options: RunOptions, began: str) -> tuple[Plan, dict[str, int]]:
-    """The plan, and how many installs of each app are lined up to be tried. The manifest is enrolled."""
-    before = options.recovered_before
+def _enrol(
+    start: Start, ledger: Ledger, options: RunOptions, began: str, place: Place, say: Callable[[str], None]
+) -> tuple[Plan, dict[str, int]]:
+    """The plan, and how many installs of each app are lined up to be tried. The manifest is enrolled. Pairs that waited for
+    its installs are in the ledger, so that these installs are not tried.
+    """
+    before, columns = options.recovered_before, start.manifest.columns
+    aside = unwritten.pairs_in(place.folder, start.base_url)
     with ledger.enrolling() as manifest:
-        plan = staged_plan(start, manifest, before, options.causes)
-        manifest.enrol(start.manifest.columns, began, with_companies=start.manifest.with_companies)
+        rows = staged(start, manifest)
+        manifest.enrol(columns, began, with_companies=start.manifest.with_companies)
+        taken = unwritten.record(manifest.connection, aside, delivers=ledger.delivers)
+        plan = plan_of(start, manifest, rows, before, options.causes)
         manifest.refuse_unknown_apps(start.apps.known, began, before)
-        return plan, manifest.line_up(start.needed, before=before, causes=options.causes)
+        todo = manifest.line_up(start.needed, before=before, causes=options.causes)
+    unwritten.leave(place.folder, aside, taken.unknown)
+    for warning in unwritten.still_unknown(place.folder, taken.unknown):
+        say(warning)
+    return plan, todo
 
 
 def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began: str) -> Run:
@@ -226,7 +237,7 @@ def _work(
     if todo:
         from jobs.recovery.runner import work  # slow to import, and not needed if there is nothing to do
 
-        aside = partial(set_aside, place.folder, start.base_url) if place.in_database else None
+        aside = partial(unwritten.set_aside, place.folder, start.base_url) if place.in_database else None
         yield from work(start, ledger, todo, options, stop, make_room, aside)
 
 

@@ -272,9 +272,13 @@ def needed_apps(rows: Iterable[Row | Broken], apps: Apps) -> set[str]:
     return needed & set(apps.known)
 
 
-def staged_plan(start: Start, manifest: Enrolment, before: str, causes: Sequence[Cause] = ()) -> Plan:
-    """The plan for INPUT, which is staged. What was recovered `before` (see `RunOptions`) would be recovered again."""
-    rows = manifest.stage(with_apps(start.manifest.rows(), start.apps))
+def staged(start: Start, manifest: Enrolment) -> int:
+    """The number of rows of INPUT, which is staged."""
+    return manifest.stage(with_apps(start.manifest.rows(), start.apps))
+
+
+def plan_of(start: Start, manifest: Enrolment, rows: int, before: str, causes: Sequence[Cause] = ()) -> Plan:
+    """The plan for the staged rows. What was recovered `before` (see `RunOptions`) would be recovered again."""
     duplicates, broken = manifest.duplicate_lines(), manifest.broken_lines()
     return _plan(rows, duplicates, broken, manifest.staged(before), start.needed, causes)
 

@@ -12,7 +12,7 @@ from jobs.core.plurals import counted
 from jobs.ledger import opening
 from jobs.ledger.last_use import LastUse
 from jobs.ledger.moves import is_copied, refuse_moved
-from jobs.ledger.unwritten import UNWRITTEN, take_in
+from jobs.ledger.unwritten import UNWRITTEN, still_unknown, take_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,9 +62,12 @@ class Place:
         self._refuse_both()
         ledger = self._opened(wait, holder, client_ids, even_moved=even_moved)
         try:
-            if taken := take_in(ledger, self.folder, self.base_url):
-                which = counted(taken, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
+            taken = take_in(ledger, self.folder, self.base_url)
+            if taken.how_many:
+                which = counted(taken.how_many, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
                 wait.patience.say(f"{which} in the ledger now")
+            for warning in still_unknown(self.folder, taken.unknown):
+                wait.patience.say(warning)
         except BaseException:
             ledger.close()
             raise

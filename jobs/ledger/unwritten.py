@@ -1,6 +1,7 @@
 """Pairs that the ledger could not take, in `unwritten.jsonl` beside the reports: the last resort, until the next run.
 
-The next run takes them in first. A pair that the ledger knows, or that is older than the one it has, is left out.
+The next run takes them in first. A pair that the ledger knows, or that is older than the one it has, is left out. One whose
+install the ledger does not know, since the database went back to before that run, waits until a run enrols its install.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from jobs.core.errors import refuse
 from jobs.core.file_errors import doing
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route
+from jobs.core.plurals import counted
 from jobs.ledger import writes
 from jobs.ledger.reads import fingerprint, knows_pairs, tokens_from_text, tokens_to_text
 from jobs.ledger.tables import installs
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection
 
     from jobs.ledger.ledger import Ledger
 
@@ -32,11 +34,19 @@ UNWRITTEN = "unwritten.jsonl"
 
 
 class Aside(NamedTuple):
-    """A pair of `unwritten.jsonl`, and the API that issued it."""
+    """A pair of `unwritten.jsonl`, the API that issued it, and its line."""
 
     base_url: str
     install: Install
     outcome: Recovered
+    line: str
+
+
+class Taken(NamedTuple):
+    """How many pairs the ledger took, and those whose install it does not know."""
+
+    how_many: int
+    unknown: list[Aside]
 
 
 def set_aside(folder: Path, base_url: str, pairs: Iterable[tuple[Install, Recovered]]) -> Path:
@@ -61,50 +71,84 @@ def notice(folder: Path) -> tuple[str, ...]:
     )
 
 
-def take_in(ledger: Ledger, folder: Path, base_url: str) -> int:
-    """How many pairs of the file the ledger took. `base_url` is the ledger's API ('': not known). The file goes once all of its pairs are in the ledger, or need not be.
+def take_in(ledger: Ledger, folder: Path, base_url: str) -> Taken:
+    """What the ledger took of the file. `base_url` is the ledger's API ('': not known). The others stay in the file.
 
-    Raises UserError if a line cannot be read, or belongs to another API or to an install that the ledger never saw.
+    Raises UserError as `pairs_in`.
     """
+    found = pairs_in(folder, base_url)
+    if not found:
+        return Taken(0, [])
+    taken = ledger.write(partial(record, found=found, delivers=ledger.delivers))
+    leave(folder, found, taken.unknown)
+    return taken
+
+
+def pairs_in(folder: Path, base_url: str) -> list[Aside]:
+    """The pairs of the file. Raises UserError if a line cannot be read, or belongs to another API."""
     path = folder / UNWRITTEN
     found = [_aside(path, number, line) for number, line in _lines(path)]
     strange = next((one for one in found if base_url and one.base_url != base_url), None)
     if strange is not None:
         raise refuse(f"holds pairs of {strange.base_url}", str(path), "run the job for that API on this folder first")
-    if not found:
-        return 0
-    taken = ledger.write(partial(_record, path=path, found=found, delivers=ledger.delivers))
+    return found
+
+
+def leave(folder: Path, found: list[Aside], left: list[Aside]) -> None:
+    """Leave only these of the pairs that were `found` in the file. Without any, the file goes."""
+    path = folder / UNWRITTEN
+    if len(left) == len(found):
+        return
+    if left:
+        with replacing(path) as file:
+            file.writelines(one.line.rstrip("\n").encode() + b"\n" for one in left)
+        return
     with doing("removed", path):
         path.unlink(missing_ok=True)
     sync(folder)
-    return taken
 
 
-def _record(connection: Connection, path: Path, found: list[Aside], *, delivers: bool) -> int:
-    newest: dict[InstallKey, tuple[Install, Recovered]] = {}
+def still_unknown(folder: Path, unknown: list[Aside]) -> tuple[str, ...]:
+    """The warning that the ledger does not know these installs, or nothing if there are none."""
+    what = counted(len(unknown), "pair of an install", "pairs of installs")
+    todo = "keep the file; a run on the list that has them takes them in"
+    return (f"{folder / UNWRITTEN} holds {what} that this ledger does not know: {todo}",) if unknown else ()
+
+
+def record(connection: Connection, found: list[Aside], *, delivers: bool) -> Taken:
+    """Write the newest pair of each install, unless the ledger knows it or has a newer one."""
+    newest: dict[InstallKey, Aside] = {}
+    unknown: list[Aside] = []
     for one in found:
         held = newest.get(one.install.key)
-        if held is None or _moment(held[1].at) < _moment(one.outcome.at):
-            newest[one.install.key] = one.install, one.outcome
+        if not _is_known(connection, one.install.key):
+            unknown.append(one)
+        elif held is None or _moment(held.outcome.at) < _moment(one.outcome.at):
+            newest[one.install.key] = one
     wanted = [
-        (install, outcome) for install, outcome in newest.values() if _is_news(connection, path, install, outcome)
+        (one.install, one.outcome) for one in newest.values() if _is_news(connection, one.install.key, one.outcome)
     ]
     writes.recover(connection, wanted, delivers=delivers)
-    return len(wanted)
+    return Taken(len(wanted), unknown)
 
 
-def _is_news(connection: Connection, path: Path, install: Install, outcome: Recovered) -> bool:
-    """Whether the ledger neither knows this pair nor has a newer one."""
+def _this(key: InstallKey) -> ColumnElement[bool]:
+    client_id, level, account_id = key
+    names = installs.c
+    return and_(names.client_id == client_id, names.level == level.value, names.account_id == account_id)
+
+
+def _is_known(connection: Connection, key: InstallKey) -> bool:
+    return connection.execute(select(installs.c.id).where(_this(key))).first() is not None
+
+
+def _is_news(connection: Connection, key: InstallKey, outcome: Recovered) -> bool:
+    """Whether the ledger, which knows the install, neither knows this pair nor has a newer one."""
     mark = fingerprint(outcome.tokens.access_token.reveal(), outcome.tokens.refresh_token.reveal())
     if knows_pairs(connection, [mark]):
         return False
-    client_id, level, account_id = install.key
-    this = (installs.c.client_id == client_id, installs.c.level == level.value, installs.c.account_id == account_id)
-    row = connection.execute(select(installs.c.recovered_at).where(*this)).first()
-    if row is None:
-        todo = "keep the file, and run the job on the list of that run, on its own ledger"
-        raise refuse(f"holds a pair of {account_id}, which this ledger never saw", str(path), todo)
-    return not row.recovered_at or _moment(row.recovered_at) < _moment(outcome.at)
+    recovered_at = connection.scalar(select(installs.c.recovered_at).where(_this(key)))
+    return not recovered_at or _moment(recovered_at) < _moment(outcome.at)
 
 
 def _moment(text: str) -> datetime:
@@ -140,7 +184,7 @@ def _aside(path: Path, number: int, line: str) -> Aside:
         tokens = tokens_from_text(json.dumps(values["pair"]))
         _moment(values["recovered_at"])
         outcome = Recovered(tokens, Route(values["route"]), int(values["attempts"]), values["recovered_at"])
-        return Aside(values["base_url"], Install(key, values["company_id"]), outcome)
+        return Aside(values["base_url"], Install(key, values["company_id"]), outcome, line)
     except (ValueError, KeyError, TypeError):
         todo = "correct or remove that line; it may hold tokens that are nowhere else"
         raise refuse("cannot be read", f"{path}, line {number}", todo) from None

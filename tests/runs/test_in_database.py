@@ -7,9 +7,14 @@ import os
 import pytest
 from sqlalchemy import make_url
 
+from jobs.core.clock import utc_now
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route
+from jobs.ledger.unwritten import set_aside
 from jobs.sandbox.receiver import Receiver, receiving
 from jobs.sandbox.world import Place
+from tests.helpers.job import CLIENT_ID
 from tests.helpers.lists import listing
+from tests.helpers.made import pair
 from tests.helpers.pgbouncer import pgbouncer
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -34,6 +39,32 @@ def test_a_run_leaves_no_ledger_in_the_folder_and_the_next_one_knows_what_it_did
     assert again.returncode == 1, again.stdout + again.stderr
     assert job.summary()["this_run"]["already_recovered"] == 5
     assert len(job.results()) == 6
+
+
+def test_pairs_of_a_run_that_the_database_forgot_are_taken_in_once_their_installs_are_enrolled(job):
+    pairs = {
+        name: (
+            Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, name), ""),
+            Recovered(pair(), Route.RECONNECT, 1, utc_now()),
+        )
+        for name in ("Loc0001", "Elsewhere")
+    }
+    first = job.run(job.manifest(listing(1, width=4)))
+    assert first.returncode == 0, first.stderr
+    aside = set_aside(job.output, job.sandbox.url, pairs.values())
+    lines = aside.read_text().splitlines()
+    purged = job("purge", job.output)
+    assert purged.returncode == 0, purged.stderr
+    unknown = f"{aside} holds {{}} that this ledger does not know: keep the file"
+    assert unknown.format("2 pairs of installs") in purged.stderr
+    assert aside.read_text().splitlines() == lines
+    done = job.run(job.manifest(listing(2, width=4)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert unknown.format("1 pair of an install") in done.stderr
+    assert aside.read_text().splitlines() == lines[1:]
+    assert job.results()["Loc0001"]["refresh_token"] == pairs["Loc0001"][1].tokens.refresh_token.reveal()
+    assert "Loc0001" not in job.issued()
+    assert job.summary()["this_run"]["already_recovered"] == 2
 
 
 @pytest.mark.parametrize("name", [b"out\xff", b"out\n"], ids=["not UTF-8", "a line"])

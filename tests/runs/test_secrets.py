@@ -145,7 +145,7 @@ BUGS = {
     "in a worker": "jobs.recovery.attempt.by_reconnect",
     "where outcomes are written": "jobs.ledger.ledger.Ledger.record",
     "in the terminal": "jobs.terminal.terminal.Terminal.ended",
-    "in the plan": "jobs.recover.staged_plan",
+    "in the plan": "jobs.recover.plan_of",
     "in the reports": "jobs.reports.tables.write_results",
 }
 
