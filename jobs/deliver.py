@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from jobs.config.settings import load_settings
 from jobs.core.clock import utc
 from jobs.core.errors import Exit, UserError, refuse
+from jobs.core.file_errors import problem_of
 from jobs.ledger import deliveries
 from jobs.ledger.engines import Purpose
 from jobs.ledger.reads import user_columns
@@ -25,7 +26,7 @@ from jobs.start import SETTINGS, environment_of, hold_folder, place_of
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jobs.config.settings import Settings
@@ -63,9 +64,21 @@ def deliver(
         hand_over_rest(courier, stop, terminal)
         if leases is not None and (problem := leases.problem()):
             raise UserError(problem, code=Exit.STOPPED_EARLY)
-        run = render_with(ledger, folder, project, known, terminal.waits, courier.report)
+        with _after_sending(stop):
+            run = render_with(ledger, folder, project, known, terminal.waits, courier.report)
     terminal.delivered(run, courier.report, folder)
     return stop.code or (Exit.SOME_FAILED if run.counts.undelivered else Exit.OK)
+
+
+@contextmanager
+def _after_sending(stop: Stop) -> Iterator[None]:
+    """Turn a refusal into the end of a command that has sent something: with the code of the signal, or stopped early."""
+    try:
+        yield
+    except OSError as error:
+        if (refused := problem_of(error)) is None:
+            raise
+        raise UserError(refused, code=stop.code or Exit.STOPPED_EARLY) from error
 
 
 def test(folder: Path, project: Path, environment: Mapping[str, str], say: Callable[[str], None]) -> Exit:

@@ -383,3 +383,23 @@ def test_a_server_that_hangs_at_any_packet_for_good_ends_the_run_and_costs_nothi
     if postgres.execute("select to_regclass('highlevel_recovery.leases')")[0][0]:
         forget_leases(postgres)
     nothing_is_lost(job, manifest)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(None, 3), (signal.SIGTERM, 143)])
+def test_a_delivery_whose_database_goes_away_does_not_say_that_nothing_was_sent(job, postgres, sent, code):
+    done = job.run(job.manifest(listing(INSTALLS)))
+    assert done.returncode == 0, done.stderr
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    with receiving(Receiver(secret, seconds=0.5)) as store:
+        job.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": secret}
+        job.environment["RECOVERY_LEDGER__PATIENCE_SECONDS"] = "600" if sent else "1"
+        command = job.start("deliver", job.output, "--all", "--yes")
+        wait_until(lambda: store.seen)
+        postgres.stop()
+        if sent:
+            line_with("waiting for the database", command.stderr)
+            command.send_signal(sent)
+        done = ended(command)
+    postgres.start()
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "see that it is up and reachable\nexit " in done.stderr
