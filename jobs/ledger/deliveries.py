@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import bindparam, func, inspect, literal, literal_column, select, update
+from sqlalchemy import bindparam, func, inspect, literal, literal_column, select, tuple_, update
 
 from jobs.core.model import Delivery, Record
 from jobs.ledger.engines import key_of, upsert
@@ -101,12 +101,13 @@ def waiting(connection: Connection, most: int, without: Iterable[int] = ()) -> l
     return _pairs(connection, _WAITING.where(mine).order_by(deliveries.c.install).limit(most))
 
 
-def hand_out(connection: Connection, most: int) -> list[WaitingPair]:
-    """Up to so many pairs that may be handed over now. They are given out only once, until they are taken over again."""
-    pairs = waiting(connection, most)
-    mine = deliveries.c.install.in_([pair.key.install for pair in pairs])
-    connection.execute(update(deliveries).where(mine).values(turn=SENT))
-    return pairs
+def hand_out(connection: Connection, keys: Collection[PairKey]) -> list[WaitingPair]:
+    """Those of these waiting pairs that no newer one has overtaken. They are given out only once, until they are taken over
+    again. Done twice, since the answer to its commit was lost, it gives the same pairs.
+    """
+    mine = tuple_(deliveries.c.install, deliveries.c.recovered_at).in_([tuple(key) for key in keys])
+    connection.execute(update(deliveries).where(mine, deliveries.c.turn == "").values(turn=SENT))
+    return handed_out(connection, keys)
 
 
 def handed_out(connection: Connection, keys: Collection[PairKey]) -> list[WaitingPair]:

@@ -41,9 +41,8 @@ class Store:
 
     def hand_out(self, most: int) -> list[WaitingPair]:
         """Up to so many pairs that may be handed over now, each only once in a run. Raises UnwritableError."""
-        if not self.waiting(1, ()):
-            return []
-        return self._ledger.write(partial(deliveries.hand_out, most=most))
+        keys = [pair.key for pair in self.waiting(most, ())]
+        return self._ledger.write(partial(deliveries.hand_out, keys=keys)) if keys else []
 
     def answered(self, answers: Mapping[str, Judge]) -> list[tuple[WaitingPair, Delivery, str]]:
         """The pairs that these answers settle, by their ids. Writes the answers down, synced. An answer about any
