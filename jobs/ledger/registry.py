@@ -28,6 +28,14 @@ _MADE_MEANWHILE = (
 )
 
 
+# Those of extensions, like pg_stat_statements in the schema public, do not count.
+_RELATION = """
+SELECT relname FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = %s)
+AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid AND deptype = 'e')
+ORDER BY relname LIMIT 1"""
+
+
 class Known(NamedTuple):
     """A ledger that the database holds. It was last used at a time (UTC, ISO 8601) by a machine."""
 
@@ -69,7 +77,12 @@ def _version(connection: Connection, database: Database) -> int | None:
     """The version of the tables, or None if there are none. Raises as `make_ready`."""
     if not _has_schema(connection, database):
         return None
+    # Asked first: another start makes all of its tables at one moment, the version among them.
+    strange = connection.exec_driver_sql(_RELATION, (database.schema,)).scalar()
     version = shared_tables.version(connection)
+    if version is None and strange is not None:
+        what = f"has a schema {database.schema} that holds something else, like {strange}"
+        raise refuse(what, database.where, "set ledger.schema to one that is not there yet, or is empty")
     if version is not None and version > tables.VERSION:
         what = f"has version {version}, but this job only knows versions up to {tables.VERSION}"
         raise refuse(what, database.where, "use the newer release of the job")
@@ -108,7 +121,7 @@ def find(connection: Connection, name: str, base_url: str, where: str, *, even_m
         others = ", ".join(one.base_url for one in found)
         raise refuse(f"belongs to {others}, not to {base_url}", f"the ledger {name} of {where}", todo)
     if mine is not None and mine.moved_to and not even_moved:
-        todo = "use that file without RECOVERY_LEDGER__URL, or use a different --output or ledger.name"
+        todo = "unset RECOVERY_LEDGER__URL to use that file, or use a different --output or ledger.name"
         raise refuse_moved(f"the ledger {name} of {where}", f"{mine.moved_to} on {mine.used_by}", todo)
     return mine
 

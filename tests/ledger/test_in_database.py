@@ -117,6 +117,15 @@ def test_a_newer_version_is_refused_and_left_as_it_is(home, postgres):
     assert postgres.execute(f"select version from {schema}.schema_version") == [(tables.VERSION + 1,)]
 
 
+def test_a_schema_that_holds_something_else_is_refused_and_left_as_it_is(home, postgres):
+    schema = home.settings.schema
+    postgres.execute(f"create schema {schema}", f"create table {schema}.installs (id int)")
+    for act in (opened, states):
+        with pytest.raises(UserError, match=rf"has a schema {schema} that holds something else, like installs"):
+            act(home)
+    assert postgres.execute(f"select tablename from pg_tables where schemaname = '{schema}'") == [("installs",)]
+
+
 def test_ledgers_of_several_names_are_never_mixed(home):
     """They hold the same install, and each is lined up, written and read at the same time."""
     names = [of_name(home, f"ledger {number}") for number in range(4)]
