@@ -42,7 +42,9 @@ def release(project: Path, environment: Mapping[str, str], sure: Callable[[str],
     if not found:
         yield _NOBODY
         return
-    sure(f"{'; '.join(_lines(found))}. A run that is still alive stops, and its last pairs stay on its machine")
+    sure(
+        f"{'; '.join(_lines(found))}. A run that is still alive stops, and its last pairs go to unwritten.jsonl in its output folder"
+    )
     for one in release_leases(settings, url, client_ids):
         yield f"{one.key} is free now; it was held by {one.holder}"
 
