@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -45,9 +45,13 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
     Returns the user's columns in which failures.* show stars instead of a secret. Raises OSError, and UserError if
     results.csv holds pairs that would be lost.
     """
-    try:
+
+    def once() -> tuple[str, ...]:
         with ledger.at_one_moment() as connection:
             return render_from(connection, folder, run, apps, messages)
+
+    try:
+        return ledger.wait.for_database(once)  # All that is left of a run must not fail for a short restart.
     except UnwritableError:
         with replacing(folder / SUMMARY) as file:
             summary.write(file, run)  # The summary does not need the ledger.
@@ -108,25 +112,23 @@ def report_again(
     out. Raises FileError, and UserError if the folder has no ledger.
     """
     place = place_of(project, environment, folder)
-    place.must_exist()
-    make_folder(folder)  # The ledger may be in a database, and the folder on another machine.
-    apps = _apps(project, environment)
-    messages = load_messages(project / MESSAGES)
-    for warning in (*messages.warnings, *notice(folder)) if cut_short is None else ():
-        say(warning)
-    ledger = place.open_beside(usual_wait(say), lease)
-    try:
-        try:
+    with ExitStack() as held:
+        with ExitStack() as first:
+            first.callback(place.end_lease, lease)  # Whatever goes wrong: nobody else will end it.
+            place.must_exist()
+            make_folder(folder)  # The ledger may be in a database, and the folder on another machine.
+            apps = _apps(project, environment)
+            messages = load_messages(project / MESSAGES)
+            for warning in (*messages.warnings, *notice(folder)) if cut_short is None else ():
+                say(warning)
+            ledger = place.open_beside(usual_wait(say), lease)
+            held.callback(ledger.close)
             changed = cut_short is not None and _ended(ledger, cut_short, requests)
-        finally:
-            place.end_lease(lease)
         with alone(folder, patience_for_reports(say)):
             with ledger.at_one_moment() as connection:
                 run = _known(_as_it_stands(connection), folder)
                 render_from(connection, folder, run, apps, messages)
             return run, changed
-    finally:
-        ledger.close()
 
 
 def render_with(

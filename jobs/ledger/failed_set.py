@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -25,15 +26,18 @@ _NONE = hashlib.sha256().hexdigest()
 def failed_set_changed(ledger: Ledger) -> bool:
     """Whether the failed installs are different from those of the last call. Saves a fingerprint for the next call."""
     try:
-        return ledger.write(_changed, Purpose.BULK)
+        before, now = ledger.ask(_fingerprints, Purpose.ONE_MOMENT)
+        # Compared before the write, which is done twice if a database's answer is lost.
+        if now != before:
+            ledger.write(partial(remember, name=_NAME, value=now))
     except UnwritableError:
         return True  # If the disk refuses the write, that is news too.
-
-
-def _changed(connection: Connection) -> bool:
-    before, now = remembered(connection, _NAME) or _NONE, _fingerprint(connection)
-    remember(connection, _NAME, now)
     return now != before
+
+
+def _fingerprints(connection: Connection) -> tuple[str, str]:
+    """The fingerprint of the last call, and the one of now."""
+    return remembered(connection, _NAME) or _NONE, _fingerprint(connection)
 
 
 def _fingerprint(connection: Connection) -> str:

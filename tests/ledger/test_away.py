@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
-from jobs.core.errors import Problem
+from jobs.core.clock import utc
+from jobs.core.errors import Problem, UserError
 from jobs.core.model import (
     Cause,
     Failed,
@@ -29,13 +30,18 @@ from jobs.core.model import (
     Unfinished,
 )
 from jobs.core.secret import Secret
+from jobs.ledger import deliveries
 from jobs.ledger.engines import Purpose
+from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.place import Place
+from jobs.ledger.reads import user_columns
 from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
+from jobs.outgoing.deliver.store import Store
+from jobs.report import render, report_again
 from jobs.system.lock_holders import Patience
 from tests.helpers.between import between
-from tests.helpers.made import CLIENT_ID, URL, enrol
+from tests.helpers.made import CLIENT_ID, URL, enrol, messages
 from tests.helpers.made import pair as made_pair
 from tests.helpers.made import place as row
 from tests.helpers.postgres import PASSWORD, postgres_server
@@ -354,3 +360,52 @@ def test_a_server_that_does_not_sync_commits_is_warned_of(of_role, said):
     said.clear()
     of_role(synchronous_commit="local")
     assert not said
+
+
+def test_a_restart_while_the_reports_are_rendered_costs_them_nothing(postgres, patient, tmp_path, monkeypatch):
+    save(patient)
+
+    def restarted(connection, cause=None):
+        monkeypatch.undo()
+        postgres.stop()
+        postgres.start()
+        return user_columns(connection)
+
+    monkeypatch.setattr("jobs.report.user_columns", restarted)
+    render(tmp_path, patient, Run("run", "list.csv", URL, AT), {}, messages())
+    assert (tmp_path / "results.csv").exists()
+
+
+def test_pairs_whose_handing_out_got_through_without_an_answer_are_handed_out(way, behind, monkeypatch):
+    behind.delivers = True
+    behind.record([recovered(0), recovered(1)])
+    act = deliveries.hand_out
+
+    def unanswered(connection, keys):
+        way.lost_commits = way.lost_commits or {way.commits + 1}
+        return act(connection, keys)
+
+    monkeypatch.setattr(deliveries, "hand_out", unanswered)
+    handed = Store(behind, "ledger", utc).hand_out(10)
+    assert way.cuts == 1
+    assert [pair.record.location_id for pair in handed] == [install(0).key.account_id, install(1).key.account_id]
+    assert Store(behind, "ledger", utc).hand_out(10) == []
+
+
+def test_a_change_whose_commit_got_through_without_an_answer_is_a_change(way, behind):
+    behind.record([failed(0)])
+    way.lost_commits = {way.commits + 1, way.commits + 2}  # One may end the question.
+    assert failed_set_changed(behind)
+    assert way.cuts >= 1
+    assert not failed_set_changed(behind)
+
+
+def test_a_run_that_was_cut_short_gives_back_its_leases_even_if_its_folder_is_gone(postgres, patient, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "config").mkdir()
+    name = postgres.execute("select name from highlevel_recovery.ledgers order by id desc limit 1")[0][0]
+    environment = {"RECOVERY_LEDGER__URL": postgres.url, "RECOVERY_LEDGER__NAME": name, "HIGHLEVEL_BASE_URL": URL}
+    with pytest.raises((OSError, UserError)):
+        report_again(tmp_path / "file" / "out", tmp_path, environment, print, 143, 0, patient.lease)
+    mine = f"select 1 from highlevel_recovery.leases where token = '{patient.lease}' and until > clock_timestamp()"
+    assert postgres.execute(mine) == []
