@@ -183,9 +183,9 @@ def _queues(ledger: Ledger, todo: Mapping[str, int], options: RunOptions) -> dic
 
 
 def _why_stopped(stop: Stop, breaker: Breaker, enough: str, todo: Mapping[str, int]) -> None:
-    for client_id in todo:
-        trip = breaker.tripped(client_id)
-        if trip is not None:
-            stop.ask(trip.because, Exit.STOPPED_EARLY, trip.met)
+    reasons = [(trip.because, trip.met) for client_id in todo if (trip := breaker.tripped(client_id))]
     if enough:
-        stop.ask("outage", Exit.STOPPED_EARLY, enough)
+        # What HighLevel said about its limits tells more than the installs that failed because of them.
+        reasons = [*(one for one in reasons if one[0] != "outage"), ("outage", enough)]
+    for because, met in reasons:
+        stop.ask(because, Exit.STOPPED_EARLY, met)
