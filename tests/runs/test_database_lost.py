@@ -26,7 +26,7 @@ from tests.helpers.waiting import line_with, wait_until
 INSTALLS = 12
 NUMBERS = count()
 # A run has some hundred packets to and from its database. Each of them was tried by hand.
-CUTS = (1, 8, 20, 33, 47, 60, 75, 90, 110)
+CUTS = (1, 20, 47, 75, 110)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_connection_that_is_cut_at_any_packet_costs_nothing(job, way, packet):
     nothing_is_lost(job, manifest)
 
 
-@pytest.mark.parametrize("number", [1, 3, 5, 8])
+@pytest.mark.parametrize("number", [1, 5])
 def test_an_answer_to_commit_that_is_lost_costs_nothing(job, way, number):
     manifest = job.manifest(listing(INSTALLS))
     way.lost_commits = {number}
@@ -104,7 +104,7 @@ def test_an_answer_to_commit_that_is_lost_costs_nothing(job, way, number):
     assert {row["attempts"] for row in job.results().values()} == {"1"}
 
 
-@pytest.mark.parametrize("packet", [2, 12, 40, 70, 100, 120])
+@pytest.mark.parametrize("packet", [2, 40, 100])
 def test_a_server_that_stops_at_any_packet_and_comes_back_costs_nothing(job, way, postgres, packet):
     manifest = job.manifest(listing(INSTALLS))
 
@@ -377,7 +377,7 @@ def test_even_tables_that_are_not_as_they_were_leave_every_pair_beside_the_repor
     nothing_is_lost(job, job.folder / "installs.csv")
 
 
-@pytest.mark.parametrize("packet", [4, 28, 70])
+@pytest.mark.parametrize("packet", [4, 70])
 def test_a_server_that_hangs_at_any_packet_for_good_ends_the_run_and_costs_nothing(job, way, postgres, packet):
     job.environment["RECOVERY_LEDGER__PATIENCE_SECONDS"] = "1"
     manifest = job.manifest(listing(INSTALLS))

@@ -27,7 +27,7 @@ from tests.helpers.waiting import wait_until
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SCHEMA = "of_copies"  # The tests share a server.
 LEDGER = "ledger.sqlite3"
-EVERY = 45  # Each such statement of a copy is a moment to be killed at.
+EVERY = 90  # Each such statement of a copy is a moment to be killed at.
 OF_THE_PLACE = {"base_url", "came_as", "moved_as", "moved_to"}
 
 
