@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Text, TypeDecorator, func, insert, select
@@ -104,28 +105,20 @@ class json_with(GenericFunction[str]):  # noqa: N801 - a function of SQL
     inherit_cache = True
 
 
-@compiles(json_value, "sqlite")
-def _value_in_sqlite(element: json_value, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(part, **kw) for part in element.clauses)
-    return f"json_extract({column}, '$.' || {name})"
+_IN_SQL = {
+    (json_value, "sqlite"): "json_extract({0}, '$.' || {1})",
+    (json_value, "postgresql"): "(CAST({0} AS json) ->> {1})",
+    (json_with, "sqlite"): "json_patch({0}, {1})",
+    (json_with, "postgresql"): "CAST(CAST({0} AS jsonb) || CAST({1} AS jsonb) AS text)",
+}
 
 
-@compiles(json_value, "postgresql")
-def _value_in_postgres(element: json_value, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(part, **kw) for part in element.clauses)
-    return f"(CAST({column} AS json) ->> {name})"
+def _written(words: str, element: GenericFunction[str], compiler: SQLCompiler, **kw: Any) -> str:
+    return words.format(*(compiler.process(part, **kw) for part in element.clauses))
 
 
-@compiles(json_with, "sqlite")
-def _with_in_sqlite(element: json_with, compiler: SQLCompiler, **kw: Any) -> str:
-    column, values = (compiler.process(part, **kw) for part in element.clauses)
-    return f"json_patch({column}, {values})"
-
-
-@compiles(json_with, "postgresql")
-def _with_in_postgres(element: json_with, compiler: SQLCompiler, **kw: Any) -> str:
-    column, values = (compiler.process(part, **kw) for part in element.clauses)
-    return f"CAST(CAST({column} AS jsonb) || CAST({values} AS jsonb) AS text)"
+for (_function, _dialect), _words in _IN_SQL.items():
+    compiles(_function, _dialect)(partial(_written, _words))
 
 
 def with_names(connection: Connection) -> Dialect:
