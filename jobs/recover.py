@@ -22,8 +22,8 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
-from jobs.ledger.refusals import AwayError, HeldError, LeaseLostError, usual_wait
-from jobs.recovery.stop import Left, Stop, end_of, remaining
+from jobs.ledger.refusals import AwayError, LeaseLostError, usual_wait
+from jobs.recovery.stop import OF_THE_LEDGER, Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import REPORTS, SUMMARY
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from jobs.recovery.runner import Progress
     from jobs.start import Plan, RunOptions, Start
     from jobs.terminal.terminal import Terminal
-
-_OF_THE_LEDGER = {FileError.because, HeldError.because, LeaseLostError.because}
 
 
 def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal) -> Exit:
@@ -300,7 +298,7 @@ def _without_reports(run: Run, folder: Path, error: OSError | UserError) -> Run:
     """The run whose reports could not be written. A signal keeps its code if a database is at fault, which holds everything."""
     of_database = isinstance(error, AwayError | LeaseLostError)
     by_signal = run.stopped_because == "signal" and of_database
-    before = run.met if by_signal or run.stopped_because in _OF_THE_LEDGER else ""
+    before = run.met if by_signal or run.stopped_because in OF_THE_LEDGER else ""
     older = [name for name in REPORTS if name != SUMMARY and (folder / name).exists()]
     told = f"{', '.join(older)} may be older than this run" if older and of_database else ""
     parts = [before, "" if _words(error) in before else _words(error), told, f"then run `recover report {folder}`"]

@@ -33,6 +33,11 @@ def fingerprint(access_token: str, refresh_token: str) -> str:
     return hashlib.sha256(f"{access_token}\0{refresh_token}".encode()).hexdigest()
 
 
+def fingerprint_of(tokens: Tokens) -> str:
+    """The fingerprint of a pair."""
+    return fingerprint(tokens.access_token.reveal(), tokens.refresh_token.reveal())
+
+
 def knows_pairs(connection: Connection, fingerprints: Sequence[str]) -> bool:
     """Whether all of these pairs were recorded here."""
     query = select(func.count()).where(pairs.c.fingerprint.in_(fingerprints))

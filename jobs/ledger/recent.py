@@ -15,7 +15,7 @@ from jobs.core.errors import Problem
 from jobs.core.model import Failed, Recovered
 from jobs.ledger import refresh_log, writes
 from jobs.ledger.engines import is_postgres
-from jobs.ledger.reads import fingerprint
+from jobs.ledger.reads import fingerprint_of
 from jobs.ledger.refusals import LeaseLostError
 from jobs.ledger.tables import installs, pairs
 
@@ -103,18 +103,14 @@ def unknown(connection: Connection, ended: Sequence[Ended]) -> list[Ended]:
         return []
     # Locked, since an earlier write of the same outcomes may still be under way.
     tried = _last_tries(connection, [install.key for install, _ in ended])
-    marks = [_mark(outcome) for _, outcome in ended if isinstance(outcome, Recovered)]
+    marks = [fingerprint_of(outcome.tokens) for _, outcome in ended if isinstance(outcome, Recovered)]
     known = set(connection.scalars(select(pairs.c.fingerprint).where(pairs.c.fingerprint.in_(marks))))
     return [
         (install, outcome)
         for install, outcome in ended
-        if (isinstance(outcome, Recovered) and _mark(outcome) not in known)
+        if (isinstance(outcome, Recovered) and fingerprint_of(outcome.tokens) not in known)
         or (isinstance(outcome, Failed) and tried[install.key] < outcome.at)
     ]
-
-
-def _mark(outcome: Recovered) -> str:
-    return fingerprint(outcome.tokens.access_token.reveal(), outcome.tokens.refresh_token.reveal())
 
 
 def _last_tries(connection: Connection, keys: Sequence[InstallKey]) -> dict[tuple[str, str, str], str]:

@@ -18,7 +18,7 @@ from jobs.core.file_errors import doing
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route
 from jobs.core.plurals import counted
 from jobs.ledger import writes
-from jobs.ledger.reads import fingerprint, knows_pairs, tokens_from_text, tokens_to_text
+from jobs.ledger.reads import fingerprint_of, knows_pairs, tokens_from_text, tokens_to_text
 from jobs.ledger.tables import installs
 from jobs.system.files import replacing, sync
 
@@ -144,7 +144,7 @@ def _is_known(connection: Connection, key: InstallKey) -> bool:
 
 def _is_news(connection: Connection, key: InstallKey, outcome: Recovered) -> bool:
     """Whether the ledger, which knows the install, neither knows this pair nor has a newer one."""
-    mark = fingerprint(outcome.tokens.access_token.reveal(), outcome.tokens.refresh_token.reveal())
+    mark = fingerprint_of(outcome.tokens)
     if knows_pairs(connection, [mark]):
         return False
     recovered_at = connection.scalar(select(installs.c.recovered_at).where(_this(key)))

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, case, literal, select, update
 
 from jobs.core.model import Failed, Install, Recovered, Status, Unfinished
 from jobs.ledger.engines import key_of, upsert, with_names
-from jobs.ledger.reads import fingerprint, tokens_to_text
+from jobs.ledger.reads import fingerprint_of, tokens_to_text
 from jobs.ledger.tables import deliveries, installs, pairs
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _back(install: Install, outcome: Recovered) -> dict[str, object]:
         "words": outcome.message,
         "trace": tokens.trace_id,
         "at": outcome.at,
-        "mark": fingerprint(tokens.access_token.reveal(), tokens.refresh_token.reveal()),
+        "mark": fingerprint_of(tokens),
     }
 
 

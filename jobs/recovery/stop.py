@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from jobs.pace.gate import Gate
 
 
-_OF_THE_LEDGER = {UnwritableError.because, HeldError.because, LeaseLostError.because}
-_ENDS_DELIVERY = {"bug", *_OF_THE_LEDGER}
+OF_THE_LEDGER = {UnwritableError.because, HeldError.because, LeaseLostError.because}
+_ENDS_DELIVERY = {"bug", *OF_THE_LEDGER}
 
 
 class Left(Enum):
@@ -142,7 +142,7 @@ class StopConditions:
         """Whether to hand out no more. What waits at the gate is turned away then."""
         if self._stop.asked():
             # If the ledger takes no more, a code must not be sent: its pair could not be stored.
-            self._gate.stop(also_codes=self._stop.because in _OF_THE_LEDGER)
+            self._gate.stop(also_codes=self._stop.because in OF_THE_LEDGER)
         return bool(self._stop.because or self._gate.enough)
 
     @property
