@@ -195,8 +195,7 @@ class Leases:
     def cut_short(self) -> None:
         """End the leases at once, from a signal handler: it asks nobody what was sent last."""
         self.valid_until = 0.0
-        with suppress(psycopg.Error):
-            break_leases(self._database, "token = %s", (self.token,))
+        end_leases(self._database, self.token)
 
     def _refuse_held(self, connection: psycopg.Connection[Any]) -> None:
         for key in self._keys:
@@ -235,7 +234,9 @@ class Leases:
         with connected(self._database) as connection:
             before = [row[0] for row in connection.execute(_UNTIL, values)]
             renewed = [row[0] for row in connection.execute(_RENEW, values)]
-            self.is_older = len(renewed) != len(self._keys) and _are_older(connection, self.epochs)
+            self.is_older = len(renewed) != len(self._keys) and are_older(
+                connection.execute(EPOCHS).fetchall(), self.epochs
+            )
         self.lost = len(renewed) != len(self._keys)
         self.valid_until = began + self._seconds
         if self._until and any(until < self._until for until in before):
@@ -286,13 +287,15 @@ def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[
     return found
 
 
+def end_leases(database: Database, token: str) -> None:
+    """End the leases of a run that is cut short. If the database is away, they run out by themselves."""
+    with suppress(psycopg.Error):
+        break_leases(database, "token = %s", (token,))
+
+
 def _show(connection: psycopg.Connection[Any], which: str, values: Sequence[Any]) -> list[Shown]:
     rows = connection.execute(f"{_SHOW} WHERE {which}", values).fetchall()
     return [Shown(LeaseKey(*row[:3]), *row[3:]) for row in rows]
-
-
-def _are_older(connection: psycopg.Connection[Any], epochs: Mapping[LeaseKey, int]) -> bool:
-    return are_older(connection.execute(EPOCHS).fetchall(), epochs)
 
 
 def _lock(connection: psycopg.Connection[Any], key: LeaseKey) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
-
-import psycopg
 
 from jobs.core.secret import plain
 from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
@@ -72,9 +69,3 @@ def release_leases(
     which = "base_url = %s AND (client_id = ANY(%s) OR (client_id = '' AND %s IN (ledger, '')))"
     with refusing(database):
         return act(database, which, (base_url, [*client_ids], settings.name))
-
-
-def end_leases(settings: LedgerSettings, token: str) -> None:
-    """End the leases of a run that was cut short. If the database is away, they run out by themselves."""
-    with suppress(psycopg.Error):
-        break_leases(database_of(settings), "token = %s", (token,))

@@ -132,9 +132,10 @@ class Place:
     def end_lease(self, lease: str) -> None:
         """End the leases of a run that was cut short, if it had any."""
         if lease:
-            from jobs.ledger.leasing import end_leases
+            from jobs.ledger.lease import end_leases
+            from jobs.ledger.postgres import database_of
 
-            end_leases(self.settings, lease)
+            end_leases(database_of(self.settings), lease)
 
     @contextmanager
     def reading(self) -> Iterator[Ledger]:
