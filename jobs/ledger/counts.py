@@ -63,7 +63,8 @@ def standing(connection: Connection, rows: int, before: str) -> tuple[Counts, in
     status = case((not_tried_since(before), Status.PENDING.value), else_=installs.c.status).label("stands")
     kept = taken_again(before).label("kept")
     query = select(status, installs.c.cause, kept, func.count()).where(installs.c.position.is_not(None))
-    found = connection.execute(query.group_by("stands", installs.c.cause, "kept")).all()
+    groups = ("stands", installs.c.cause, "kept")
+    found = connection.execute(query.group_by(*groups).order_by(installs.c.cause)).all()
     torn = connection.scalar(select(func.count()).select_from(broken)) or 0
     by_status = {status.value: 0 for status in Status}
     by_cause = {Cause.INVALID_ROW.value: torn} if torn else {}

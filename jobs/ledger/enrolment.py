@@ -59,7 +59,8 @@ class Enrolment:
     def duplicate_lines(self) -> tuple[int, list[int]]:
         """How many staged lines repeat an install, and the first of these line numbers."""
         count = self.connection.scalar(select(func.count()).where(listed.c.repeats)) or 0
-        return count, list(self.connection.scalars(select(listed.c.line).where(listed.c.repeats).limit(20)))
+        first = select(listed.c.line).where(listed.c.repeats).order_by(listed.c.position).limit(20)
+        return count, list(self.connection.scalars(first))
 
     def broken_lines(self) -> int:
         """How many staged lines cannot be used."""
@@ -141,8 +142,8 @@ class Enrolment:
         refresh_log.forget_flight(self.connection)
         self.connection.execute(delete(todo))
         self.connection.execute(insert(todo).from_select(["client_id", "install"], query))
-        counted = self.connection.execute(select(todo.c.client_id, func.count()).group_by(todo.c.client_id))
-        return {row[0]: row[1] for row in counted}
+        counted = select(todo.c.client_id, func.count()).group_by(todo.c.client_id).order_by(todo.c.client_id)
+        return {row[0]: row[1] for row in self.connection.execute(counted)}
 
 
 def _replace_broken(connection: Connection, columns: Sequence[str], layout: int, seen_at: str) -> None:

@@ -72,7 +72,8 @@ def tallies(connection: Connection) -> list[Tally]:
     unlisted = func.sum(cast(installs.c.position.is_(None), Integer))
     new = func.sum(1 - cast(BY_LAST_REPORT, Integer))
     query = select(installs.c.cause, installs.c.client_id, func.count(), unlisted, new).where(_FAILED)
-    counted = connection.execute(query.group_by(installs.c.cause, installs.c.client_id)).all()
+    groups = (installs.c.cause, installs.c.client_id)
+    counted = connection.execute(query.group_by(*groups).order_by(*groups)).all()
     found = [Tally(Cause(cause), *rest) for cause, *rest in counted]
     total, fresh = connection.execute(
         select(func.count(), func.sum(1 - cast(LINE_BY_LAST_REPORT, Integer))).select_from(broken)
@@ -120,6 +121,8 @@ def evidence(connection: Connection) -> list[Evidence]:
     for cause, stage, status, message, size, first, last in connection.execute(query.limit(_KINDS)).all():
         this = [column == value for column, value in zip(kind, (cause, stage, status, message), strict=True)]
         traces = select(installs.c.trace_id).where(*failed, *this, installs.c.trace_id != "")
-        ids = tuple(connection.scalars(traces.order_by(installs.c.last_tried_at.desc()).limit(_TRACE_IDS)))
+        ids = tuple(
+            connection.scalars(traces.order_by(installs.c.last_tried_at.desc(), installs.c.id).limit(_TRACE_IDS))
+        )
         found.append(Evidence(Cause(cause), Stage(stage), status, message, size, first, last, ids))
     return found

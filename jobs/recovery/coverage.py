@@ -43,6 +43,7 @@ def known_bearers(connection: Connection, scratch: Scratch, now: datetime) -> It
             yield Bearer(client_id, company_id, Secret(text))
     back = select(installs.c.client_id, installs.c.account_id, installs.c.tokens)
     back = back.where(installs.c.level == Level.AGENCY.value, installs.c.status == Status.RECOVERED.value)
+    back = back.order_by(installs.c.id)
     for client_id, company_id, text in connection.execute(back, execution_options={"yield_per": _AT_ONCE}):
         tokens = tokens_from_text(text)
         if tokens.access_token.reveal() and _lives(tokens, now):  # A purged pair has none.

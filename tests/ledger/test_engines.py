@@ -44,7 +44,7 @@ def failed_set(home):
         ledger.close()
 
 
-def test_every_report_is_the_same_from_both(homes):
+def test_every_report_is_the_same_from_both(homes, postgres):
     """There are all causes, broken lines, secrets under stars that come back, and columns that come and go."""
     long = Random(7).randbytes(10_000).hex()  # It cannot be compressed.
     first = [*all_causes(), (broken(40, TOKEN, long), Cause.INVALID_ROW), (place(41, "Ünïcode", TOKEN, "é\n\"'"), None)]
@@ -62,6 +62,8 @@ def test_every_report_is_the_same_from_both(homes):
     for home in homes:
         make_run(home, COLUMNS, first, at=FIRST)
         make_run(home, ("name",), second, at=SECOND)
+        if home.in_database:
+            postgres.execute("analyze")  # It counts by hashes from now on, which keep no order.
         make_run(home, ("name", *wide), third, at=THIRD)
     in_file, in_database = map(left, homes)
     assert in_file.keys() == in_database.keys() >= {"results.csv", "failures.html"}
