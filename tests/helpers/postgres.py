@@ -108,13 +108,13 @@ class Postgres:
 
 @contextmanager
 def postgres_server(*settings):
-    """A server for the block. It does not sync, unless it gets other `settings`; the test is skipped where Debian's package `postgresql` is not installed."""
+    """A server for the block. It does not sync, and nothing comes by itself, unless it gets other `settings`; the test is skipped where Debian's package `postgresql` is not installed."""
     if not INSTALLED:
         pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
     # Its own path: a socket's may have 107 characters. PostgreSQL refuses to be run by root.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    server = Postgres(INSTALLED[-1], folder, user, settings or ("fsync=off",))
+    server = Postgres(INSTALLED[-1], folder, user, settings or ("fsync=off", "autovacuum=off"))
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, user)

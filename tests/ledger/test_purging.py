@@ -130,11 +130,19 @@ def test_a_prepared_transaction_that_keeps_old_rows_is_named(tmp_path):
 def test_a_statement_timeout_of_the_role_is_named_with_what_the_files_still_hold(waits, postgres):
     waits.ledger.write(FORGET)
     waits.ledger.engine.dispose()
-    postgres.execute("alter role app set statement_timeout = 1")
+    one = postgres.execute("select min(id) from highlevel_recovery.all_installs")[0][0]
+    # Rewriting a table builds its indexes again, and this one takes a second.
+    postgres.execute(
+        "create function slow(bigint) returns bigint immutable language sql as 'select $1 from pg_catalog.pg_sleep(1)'",
+        f"create index slow on highlevel_recovery.all_installs (slow(id)) where id = {one}",
+        "alter role app set statement_timeout = 300",
+    )
     try:
         with pytest.raises(
             UserError, match=r"the pairs are forgotten, but its files .* raise statement_timeout of app"
         ):
             purging.scrub(waits.ledger)
     finally:
-        postgres.execute("set statement_timeout = 0", "alter role app reset statement_timeout")
+        postgres.execute(
+            "set statement_timeout = 0", "alter role app reset statement_timeout", "drop function slow cascade"
+        )
