@@ -10,6 +10,7 @@ import trustme
 
 from jobs.sandbox.server import running
 from jobs.sandbox.world import World
+from tests.helpers.between import between
 from tests.helpers.fork_server import fork_server
 from tests.helpers.homes import home_in_database, home_in_folder
 from tests.helpers.job import CLIENT_ID, FAST, KEPT, SECRET, Job, Stage
@@ -80,6 +81,20 @@ def postgres():
     """A server that no test stops."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def own_postgres():
+    """A server of the module's own, which its tests may stop."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def way(own_postgres):
+    """A proxy on the way to that server."""
+    with between(own_postgres) as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

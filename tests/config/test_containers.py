@@ -22,7 +22,6 @@ from jobs.core.errors import Exit
 from jobs.sandbox.world import Place
 from tests.helpers.job import PROJECT
 from tests.helpers.lists import listing, of
-from tests.helpers.postgres import postgres_server
 
 RECIPES = PROJECT / "config" / "recipes"
 README = (RECIPES / "README.md").read_text(encoding="utf-8")
@@ -168,11 +167,10 @@ def image():
         shutil.rmtree(root)
 
 
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        server.folder.chmod(0o711)
-        yield server
+@pytest.fixture
+def postgres(own_postgres):
+    own_postgres.folder.chmod(0o711)
+    return own_postgres
 
 
 def run_in(image, arguments, environment):

@@ -40,22 +40,15 @@ from jobs.ledger.tables import installs, spends
 from jobs.outgoing.deliver.store import Store
 from jobs.report import render, report_again
 from jobs.system.lock_holders import Patience
-from tests.helpers.between import between
 from tests.helpers.made import CLIENT_ID, URL, enrol, messages
 from tests.helpers.made import pair as made_pair
 from tests.helpers.made import place as row
-from tests.helpers.postgres import PASSWORD, postgres_server
+from tests.helpers.postgres import PASSWORD
 from tests.helpers.waiting import wait_until
 
 LEASE = 3.0
 AT = "2026-11-26T02:00:00.000Z"
 NUMBERS = count(1)
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture
@@ -76,22 +69,16 @@ def opened(url, folder, said, **more):
 
 
 @pytest.fixture
-def ledger(postgres, tmp_path, said):
+def ledger(own_postgres, tmp_path, said):
     """It does not wait for a database that is away."""
-    with opened(postgres.url, tmp_path, said, patience_seconds=0) as made:
+    with opened(own_postgres.url, tmp_path, said, patience_seconds=0) as made:
         yield made
 
 
 @pytest.fixture
-def patient(postgres, tmp_path, said):
+def patient(own_postgres, tmp_path, said):
     """It waits for a database that is away."""
-    with opened(postgres.url, tmp_path, said) as made:
-        yield made
-
-
-@pytest.fixture
-def way(postgres):
-    with between(postgres) as made:
+    with opened(own_postgres.url, tmp_path, said) as made:
         yield made
 
 
@@ -194,17 +181,17 @@ def test_a_bug_that_ends_a_wait_lets_requests_out_again_and_a_wait_in_vain_does_
     assert gate == ["pause", "go on", "pause"]
 
 
-def test_a_server_that_hangs_is_away_within_a_third_of_the_lease(postgres, ledger):
-    with postgres.frozen(), pytest.raises(AwayError, match=r"no answer|timeout"):
+def test_a_server_that_hangs_is_away_within_a_third_of_the_lease(own_postgres, ledger):
+    with own_postgres.frozen(), pytest.raises(AwayError, match=r"no answer|timeout"):
         save(ledger)
     once_it_is_back(partial(save, ledger))
     assert ledger.last_run().run_id == "run"
 
 
-def test_a_commit_without_an_answer_is_given_up_too(postgres, ledger):
+def test_a_commit_without_an_answer_is_given_up_too(own_postgres, ledger):
     def act(connection):
         connection.exec_driver_sql("select 1")
-        stack.enter_context(postgres.frozen())
+        stack.enter_context(own_postgres.frozen())
 
     with ExitStack() as stack, pytest.raises(AwayError, match=r"no answer|timeout"):
         ledger.write(act)
@@ -219,8 +206,8 @@ def test_what_may_take_long_is_waited_for_as_long_as_the_lease_is_renewed(ledger
     )
 
 
-def test_what_may_take_long_is_given_up_once_the_lease_cannot_be_renewed(postgres, ledger):
-    with postgres.frozen(), pytest.raises(AwayError, match=r"no answer|timeout"):
+def test_what_may_take_long_is_given_up_once_the_lease_cannot_be_renewed(own_postgres, ledger):
+    with own_postgres.frozen(), pytest.raises(AwayError, match=r"no answer|timeout"):
         ledger.write(lambda connection: connection.exec_driver_sql("select 1"), Purpose.BULK)
 
 
@@ -266,14 +253,14 @@ def test_a_token_whose_intention_got_through_without_an_answer_stays_unused_unti
 
 
 def test_what_was_written_in_the_last_seconds_is_written_again_after_a_failover_to_an_older_copy(
-    postgres, patient, said
+    own_postgres, patient, said
 ):
-    postgres.copy()
+    own_postgres.copy()
     mine = replace(install(3), old=Secret("old token"))
     patient.intend(mine, AT)
     patient.record([recovered(0), failed(1)])
     patient.record([(mine, recovered(3, refresh_state=RefreshState.SPENT)[1])])
-    postgres.fail_over()
+    own_postgres.fail_over()
     save(patient)
     expected = [(0, 1, "recovered"), (1, 1, "failed"), UNTRIED[2], (3, 1, "recovered"), UNTRIED[4]]
     assert attempts(patient) == expected
@@ -281,30 +268,30 @@ def test_what_was_written_in_the_last_seconds_is_written_again_after_a_failover_
     assert [line for line in said if "3 outcomes of the last seconds were gone" in line]
 
 
-def test_after_a_restart_nothing_is_written_again(postgres, patient, said):
+def test_after_a_restart_nothing_is_written_again(own_postgres, patient, said):
     patient.record([recovered(0), failed(1)])
-    postgres.stop()
-    postgres.start()
+    own_postgres.stop()
+    own_postgres.start()
     patient.record([failed(2)])
     assert attempts(patient) == [(0, 1, "recovered"), (1, 1, "failed"), (2, 1, "failed"), *UNTRIED[3:]]
     assert not [line for line in said if "went back" in line]
 
 
-def test_a_database_that_went_back_to_before_the_lease_is_lost_and_not_another_runs(postgres, tmp_path, said):
-    postgres.copy()
-    with opened(postgres.url, tmp_path, said) as ledger:
+def test_a_database_that_went_back_to_before_the_lease_is_lost_and_not_another_runs(own_postgres, tmp_path, said):
+    own_postgres.copy()
+    with opened(own_postgres.url, tmp_path, said) as ledger:
         ledger.record([recovered(0)])
-        postgres.fail_over()
+        own_postgres.fail_over()
         with pytest.raises(LeaseLostError, match="went back to a state before this run"):
             ledger.record([recovered(1)])
         wait_until(lambda: ledger.leases.lost)
         assert "went back" in str(ledger.leases.problem())
 
 
-def test_a_database_that_went_back_behind_a_kept_connection_is_known_by_the_lease(postgres, patient, said):
+def test_a_database_that_went_back_behind_a_kept_connection_is_known_by_the_lease(own_postgres, patient, said):
     patient.record([recovered(0)])
     # As a pooler hides it: the rows are older, and the connection is the same.
-    postgres.execute(
+    own_postgres.execute(
         "update highlevel_recovery.leases set until = until - interval '1 hour'",
         "delete from highlevel_recovery.all_pairs",
         "update highlevel_recovery.all_installs set status = 'pending', tokens = null, attempts = 0",
@@ -316,22 +303,24 @@ def test_a_database_that_went_back_behind_a_kept_connection_is_known_by_the_leas
     assert [line for line in said if "1 outcome of the last seconds was gone" in line]
 
 
-def test_another_program_that_restores_the_list_of_before_this_run_loses_no_pair_silently(postgres, patient):
-    postgres.execute("delete from highlevel_recovery.all_installs")
+def test_another_program_that_restores_the_list_of_before_this_run_loses_no_pair_silently(own_postgres, patient):
+    own_postgres.execute("delete from highlevel_recovery.all_installs")
     with pytest.raises(LeaseLostError, match="does not know all installs any more"):
         patient.record([recovered(0)])
 
 
 @pytest.fixture
-def of_role(postgres, tmp_path, said):
+def of_role(own_postgres, tmp_path, said):
     """`of_role(settings)` gives a ledger of a user whose role has these settings."""
     with ExitStack() as stack:
 
         def start(**settings):
             name = f"role{next(NUMBERS)}"
             words = [f"create role {name} login superuser password '{PASSWORD}'"]
-            postgres.execute(*words, *(f"alter role {name} set {key} = '{value}'" for key, value in settings.items()))
-            url = make_url(postgres.url).set(username=name).render_as_string(hide_password=False)
+            own_postgres.execute(
+                *words, *(f"alter role {name} set {key} = '{value}'" for key, value in settings.items())
+            )
+            url = make_url(own_postgres.url).set(username=name).render_as_string(hide_password=False)
             return stack.enter_context(opened(url, tmp_path, said))
 
         yield start
@@ -342,12 +331,12 @@ def test_what_may_take_long_is_not_ended_by_a_statement_timeout_of_the_role(of_r
     assert ledger.write(lambda connection: connection.exec_driver_sql("select pg_sleep(0.5)").rowcount, Purpose.BULK)
 
 
-def test_a_transaction_is_not_ended_by_an_idle_timeout_of_the_role(of_role, postgres):
+def test_a_transaction_is_not_ended_by_an_idle_timeout_of_the_role(of_role, own_postgres):
     ledger = of_role(idle_in_transaction_session_timeout="200ms")
 
     def act(connection):
         connection.exec_driver_sql("select 1")
-        postgres.execute("select pg_sleep(0.5)")
+        own_postgres.execute("select pg_sleep(0.5)")
         return connection.exec_driver_sql("select 1").scalar()
 
     assert ledger.write(act) == 1
@@ -362,13 +351,13 @@ def test_a_server_that_does_not_sync_commits_is_warned_of(of_role, said):
     assert not said
 
 
-def test_a_restart_while_the_reports_are_rendered_costs_them_nothing(postgres, patient, tmp_path, monkeypatch):
+def test_a_restart_while_the_reports_are_rendered_costs_them_nothing(own_postgres, patient, tmp_path, monkeypatch):
     save(patient)
 
     def restarted(connection, cause=None):
         monkeypatch.undo()
-        postgres.stop()
-        postgres.start()
+        own_postgres.stop()
+        own_postgres.start()
         return user_columns(connection)
 
     monkeypatch.setattr("jobs.report.user_columns", restarted)
@@ -400,12 +389,12 @@ def test_a_change_whose_commit_got_through_without_an_answer_is_a_change(way, be
     assert not failed_set_changed(behind)
 
 
-def test_a_run_that_was_cut_short_gives_back_its_leases_even_if_its_folder_is_gone(postgres, patient, tmp_path):
+def test_a_run_that_was_cut_short_gives_back_its_leases_even_if_its_folder_is_gone(own_postgres, patient, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "config").mkdir()
-    name = postgres.execute("select name from highlevel_recovery.ledgers order by id desc limit 1")[0][0]
-    environment = {"RECOVERY_LEDGER__URL": postgres.url, "RECOVERY_LEDGER__NAME": name, "HIGHLEVEL_BASE_URL": URL}
+    name = own_postgres.execute("select name from highlevel_recovery.ledgers order by id desc limit 1")[0][0]
+    environment = {"RECOVERY_LEDGER__URL": own_postgres.url, "RECOVERY_LEDGER__NAME": name, "HIGHLEVEL_BASE_URL": URL}
     with pytest.raises((OSError, UserError)):
         report_again(tmp_path / "file" / "out", tmp_path, environment, print, 143, 0, patient.lease)
     mine = f"select 1 from highlevel_recovery.leases where token = '{patient.lease}' and until > clock_timestamp()"
-    assert postgres.execute(mine) == []
+    assert own_postgres.execute(mine) == []

@@ -20,25 +20,18 @@ from jobs.ledger.lease import LeaseKey, Leases, break_leases, connected, held_le
 from jobs.ledger.leasing import take_leases
 from jobs.ledger.postgres import Database
 from jobs.pace.usage import LONGEST, Usage
-from tests.helpers.postgres import postgres_server
 from tests.helpers.waiting import wait_until
 
 URL = "https://services.example"
 ROUNDS = 200
 
 
-@pytest.fixture(scope="module")
-def postgres():
-    with postgres_server() as server:
-        yield server
-
-
 SCHEMAS = (f"schema_{number}" for number in count())
 
 
 @pytest.fixture
-def database(postgres):
-    settings = LedgerSettings(DatabaseUrl(postgres.url), schema=next(SCHEMAS))
+def database(own_postgres):
+    settings = LedgerSettings(DatabaseUrl(own_postgres.url), schema=next(SCHEMAS))
     take_leases(settings, URL, ["maker"], "the maker of the tables").give_back()
     return Database(settings.url, settings.schema, 10.0)
 
@@ -59,8 +52,8 @@ def lease(database):
         leases.give_back()
 
 
-def row(postgres, database, app="app"):
-    found = postgres.execute(
+def row(own_postgres, database, app="app"):
+    found = own_postgres.execute(
         f"select epoch, token, until, until > clock_timestamp() from {database.schema}.leases where client_id = '{app}'"
     )
     return found[0]
@@ -89,7 +82,7 @@ def race(database, start, end, wins):
         wins.put(won)
 
 
-def test_of_two_processes_that_race_for_a_lease_exactly_one_has_it(postgres, database):
+def test_of_two_processes_that_race_for_a_lease_exactly_one_has_it(own_postgres, database):
     processes = multiprocessing.get_context("spawn")
     start, end, wins = processes.Barrier(2), processes.Barrier(2), processes.Queue()
     racers = [processes.Process(target=race, args=(database, start, end, wins)) for _ in range(2)]
@@ -99,13 +92,13 @@ def test_of_two_processes_that_race_for_a_lease_exactly_one_has_it(postgres, dat
     for racer in racers:
         racer.join()
     assert won.count(True) == ROUNDS
-    assert row(postgres, database)[0] == ROUNDS
+    assert row(own_postgres, database)[0] == ROUNDS
 
 
-def test_a_second_holder_is_told_who_has_it_since_when_and_until_when(lease, postgres, database):
+def test_a_second_holder_is_told_who_has_it_since_when_and_until_when(lease, own_postgres, database):
     lease("app", holder="process 7 on there (the run on list.csv)")
     said = is_refused(lambda: lease("other", "app"))
-    since, until = postgres.execute(
+    since, until = own_postgres.execute(
         "select to_char(since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),"
         " to_char(until at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
         f" from {database.schema}.leases where client_id = 'app'"
@@ -117,13 +110,13 @@ def test_a_second_holder_is_told_who_has_it_since_when_and_until_when(lease, pos
     lease("other")
 
 
-def test_who_takes_several_leases_has_all_or_none(lease, postgres, database):
+def test_who_takes_several_leases_has_all_or_none(lease, own_postgres, database):
     lease("b")
     is_refused(lambda: lease("a", "b", "c"))
     lease("a", "c")
 
 
-def test_the_holder_names_its_process_and_its_machine(postgres, database):
+def test_the_holder_names_its_process_and_its_machine(own_postgres, database):
     settings = LedgerSettings(database.url, schema=database.schema)
     leases = take_leases(settings, URL, ["app"], "recover check on list.csv")
     (shown,) = held_leases(database)
@@ -139,14 +132,14 @@ def test_a_holder_may_work_on_a_list_of_any_name(database):
     assert shown.holder.endswith("(the run on a? [31m list.csv)")
 
 
-def test_a_lease_is_renewed_while_the_main_thread_is_busy(lease, postgres, database):
+def test_a_lease_is_renewed_while_the_main_thread_is_busy(lease, own_postgres, database):
     lease("app", seconds=0.6)
-    first = row(postgres, database)[2]
+    first = row(own_postgres, database)[2]
     end = time.monotonic() + 60
-    while row(postgres, database)[2] == first:
+    while row(own_postgres, database)[2] == first:
         sum(range(100_000))
         assert time.monotonic() < end
-    assert row(postgres, database)[3]
+    assert row(own_postgres, database)[3]
 
 
 def hold_until_killed(database, ready):
@@ -184,14 +177,14 @@ def taken_in_the_end(lease):
 
 
 def test_the_lease_of_a_killed_holder_runs_out_and_the_next_one_begins_when_what_it_sent_counts_no_more(
-    killed, lease, postgres, database
+    killed, lease, own_postgres, database
 ):
-    until = row(postgres, database)[2]
+    until = row(own_postgres, database)[2]
     leases, refusals = taken_in_the_end(lease)
     assert refusals
-    assert row(postgres, database)[0] == 2
+    assert row(own_postgres, database)[0] == 2
     used = leases.used_before()["app"]
-    since = postgres.execute(f"select extract(epoch from clock_timestamp() - '{until}'::timestamptz)::float")[0][0]
+    since = own_postgres.execute(f"select extract(epoch from clock_timestamp() - '{until}'::timestamptz)::float")[0][0]
     assert used.status == 0
     assert LONGEST - since <= used.held < LONGEST
 
@@ -228,11 +221,11 @@ def test_what_an_app_used_goes_to_the_next_holder_with_its_age(lease, database):
     assert used["app"].next_day == pytest.approx(3600.0 - age)
 
 
-def test_what_an_app_used_is_written_with_each_renewal(lease, postgres, database):
+def test_what_an_app_used_is_written_with_each_renewal(lease, own_postgres, database):
     leases = lease("app", seconds=0.6)
     leases.used = lambda: {"app": Usage(today=5, next_day=100.0)}
     limits = f"select limits::json ->> 'today' from {database.schema}.leases where client_id = 'app'"
-    wait_until(lambda: postgres.execute(limits) == [("5",)])
+    wait_until(lambda: own_postgres.execute(limits) == [("5",)])
 
 
 def test_a_holder_that_sent_nothing_leaves_what_was_used_before(lease):
@@ -244,18 +237,18 @@ def test_a_holder_that_sent_nothing_leaves_what_was_used_before(lease):
 
 
 def test_a_lease_that_could_not_be_renewed_in_time_is_not_held_and_goes_on_with_the_same_epoch(
-    lease, postgres, database
+    lease, own_postgres, database
 ):
     leases = lease("app", seconds=1.0)
-    postgres.stop()
+    own_postgres.stop()
     wait_until(lambda: not leases.hold())
     assert not leases.lost
-    postgres.start()
+    own_postgres.start()
     wait_until(leases.hold)
-    assert row(postgres, database)[0] == 1
+    assert row(own_postgres, database)[0] == 1
 
 
-def test_a_lease_that_was_broken_is_lost_for_good(lease, postgres, database):
+def test_a_lease_that_was_broken_is_lost_for_good(lease, own_postgres, database):
     leases = lease("app", seconds=0.6)
     (broken,) = break_leases(database, "client_id = %s", ("app",))
     assert broken.key.client_id == "app"
@@ -281,7 +274,7 @@ def test_who_lost_one_of_several_leases_gives_the_others_back(lease, database):
     assert held_leases(database) == []
 
 
-def test_a_holder_that_comes_too_late_takes_nothing_from_the_next_one(lease, postgres, database):
+def test_a_holder_that_comes_too_late_takes_nothing_from_the_next_one(lease, own_postgres, database):
     late = lease("app", seconds=30.0)
     break_leases(database, "client_id = %s", ("app",))
     lease("app", holder="the next run")
@@ -289,28 +282,28 @@ def test_a_holder_that_comes_too_late_takes_nothing_from_the_next_one(lease, pos
     assert [one.holder for one in held_leases(database)] == ["the next run"]
 
 
-def test_a_renewal_locks_in_the_order_in_which_leases_are_taken(lease, postgres, database):
+def test_a_renewal_locks_in_the_order_in_which_leases_are_taken(lease, own_postgres, database):
     lease("a").give_back()
     leases = lease("a", "B", seconds=3.0)
     table = f"{database.schema}.leases"
     # "a" now lies before "B" in the table, and comes before it in the database's own order.
-    postgres.execute(f"update {table} set until = until where client_id = 'B'")
+    own_postgres.execute(f"update {table} set until = until where client_id = 'B'")
     assert [one.key.client_id for one in held_leases(database)] == ["B", "a"]
-    with postgres.session() as other:
+    with own_postgres.session() as other:
         other.execute(f"select from {table} where client_id = 'B' for update")
-        wait_until(lambda: postgres.execute("select 1 from pg_locks where not granted"))
+        wait_until(lambda: own_postgres.execute("select 1 from pg_locks where not granted"))
         other.execute(f"select from {table} where client_id = 'a' for update nowait")
     wait_until(leases.hold)
 
 
-def test_who_takes_leases_against_the_order_of_another_is_told_that_they_are_held(lease, postgres, database):
+def test_who_takes_leases_against_the_order_of_another_is_told_that_they_are_held(lease, own_postgres, database):
     lease("a", "b").give_back()
     table = f"{database.schema}.leases"
     next_run = Leases(database, [LeaseKey(URL, app, "") for app in "ab"], 30.0, 60.0, "the next run")
-    with postgres.session() as other, ThreadPoolExecutor() as threads:
+    with own_postgres.session() as other, ThreadPoolExecutor() as threads:
         other.execute(f"select from {table} where client_id = 'b' for update")
         refused = threads.submit(is_refused, next_run.take)
-        wait_until(lambda: postgres.execute("select 1 from pg_locks where not granted"))
+        wait_until(lambda: own_postgres.execute("select 1 from pg_locks where not granted"))
         other.execute(f"select from {table} where client_id = 'a' for update")
         assert "is being taken or released by another run: try again" in refused.result(30)
 

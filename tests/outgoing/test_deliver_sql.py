@@ -19,7 +19,7 @@ from jobs.outgoing.deliver.pool import PoolCourier
 from jobs.outgoing.deliver.sql import SqlTarget, parameter_of
 from jobs.outgoing.deliver.verdict import Later, No, Yes
 from tests.helpers.deliveries import FAST, a_pair, played, waiting
-from tests.helpers.postgres import PASSWORD, postgres_server
+from tests.helpers.postgres import PASSWORD
 
 INSERT = "insert into pairs (id, token, at) values (:location_id, :access_token, :expires_at)"
 UPDATE = "update pairs set token = :access_token where id = :location_id"
@@ -45,16 +45,10 @@ def target_of(store, *statements, columns=(), workers=4, seconds=20, folder=None
     return SqlTarget(Secret(url), statements, columns, workers, seconds, folder or opening._PROJECT)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with postgres_server() as server:
-        yield server
-
-
 @pytest.fixture
-def postgres(server):
-    server.execute("drop table if exists pairs", TABLE)
-    return server
+def postgres(own_postgres):
+    own_postgres.execute("drop table if exists pairs", TABLE)
+    return own_postgres
 
 
 @pytest.fixture
