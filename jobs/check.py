@@ -27,7 +27,7 @@ from jobs.manifest.warnings import ListWarnings
 from jobs.recovery.inquiry import inquire
 from jobs.recovery.stop import Left, Stop, end_of
 from jobs.reports.affected import AffectedList, Shape
-from jobs.start import Basis, hold_apps, lease_apps, read_basis, with_apps
+from jobs.start import Basis, read_basis, take_apps, with_apps
 from jobs.system.files import clear_left_behind, replacing
 from jobs.system.signals import on_signals
 from jobs.terminal.checks import Opening, Standing, closing_block
@@ -149,8 +149,7 @@ def check(question: Question, output: Path | None, terminal: Terminal, *, with_t
     with ExitStack() as held:
         held.callback(question.left.close)
         me, client_ids = f"recover check on {question.manifest.path}", question.listed.client_ids
-        hold_apps(held, question, client_ids, f"{me} that began {utc_now()}")
-        leases = lease_apps(held, question, client_ids, me)
+        leases = take_apps(held, question, client_ids, me)
         try:
             with ExitStack() as written:
                 affected = written.enter_context(_affected(question, output, with_tokens=with_tokens))

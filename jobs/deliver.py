@@ -19,10 +19,9 @@ from jobs.core.file_errors import problem_of
 from jobs.ledger import deliveries
 from jobs.ledger.engines import Purpose
 from jobs.ledger.reads import user_columns
-from jobs.ledger.refusals import usual_wait
 from jobs.recovery.stop import Stop, heed_leases
 from jobs.report import render_with
-from jobs.start import SETTINGS, environment_of, hold_folder, place_of
+from jobs.start import SETTINGS, environment_of, open_held, place_by
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
@@ -44,12 +43,9 @@ def deliver(
     were taken before. Raises UserError.
     """
     settings, known = _settings(project, environment)
-    place, stop = place_of(project, environment, folder), Stop(time.monotonic)
-    place.must_exist()
+    place, stop = place_by(settings.ledger, known, folder), Stop(time.monotonic)
     with ExitStack() as held:
-        hold_folder(held, folder, "recover deliver")
-        ledger = place.open(usual_wait(terminal.waits), "`recover deliver`")
-        held.callback(ledger.close)
+        ledger = open_held(held, place, "recover deliver", terminal.waits)
         columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)
         courier = courier_for(settings, ledger, known, columns)
         assert courier is not None
@@ -86,7 +82,7 @@ def test(folder: Path, project: Path, environment: Mapping[str, str], say: Calla
     from jobs.outgoing.deliver.opening import test_target
 
     settings, known = _settings(project, environment)
-    place = place_of(project, environment, folder)
+    place = place_by(settings.ledger, known, folder)
     place.must_exist()
     with place.reading() as ledger:
         columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)

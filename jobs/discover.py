@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs.core.clock import utc, utc_now
+from jobs.core.clock import utc
 from jobs.core.errors import Exit, Gathered, Problem, UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.core.formula_guard import without_formula
@@ -33,7 +33,7 @@ from jobs.recovery.attempt import is_refused_by_pace
 from jobs.recovery.coverage import known_bearers
 from jobs.recovery.equipment import Equipment
 from jobs.recovery.stop import Stop
-from jobs.start import Basis, hold_apps, lease_apps, read_basis, with_apps
+from jobs.start import Basis, read_basis, take_apps, with_apps
 from jobs.system.files import replacing
 from jobs.system.signals import on_signals
 
@@ -142,8 +142,7 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
     stop = Stop(time.monotonic)
     client_ids = {key.client_id for key in question.agencies}
     with ExitStack() as held:
-        hold_apps(held, question, client_ids, f"recover discover that began {utc_now()}")
-        leases = lease_apps(held, question, client_ids, "recover discover")
+        leases = take_apps(held, question, client_ids, "recover discover")
         held.enter_context(on_signals(stop.signal, lambda _: leases.cut_short() if leases else None))
         replies = _ask_all(question, stop, leases)
     for reply in replies:

@@ -11,9 +11,8 @@ from jobs.core.plurals import counted
 from jobs.ledger import purging
 from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
-from jobs.ledger.refusals import usual_wait
 from jobs.report import render_with
-from jobs.start import hold_folder, place_of
+from jobs.start import open_held, place_of
 from jobs.system.files import clear_left_behind
 from jobs.system.locks import alone, patience_for_reports
 
@@ -37,11 +36,8 @@ def purge(
     Raises UserError and FileError. It may be killed at any moment: when run again, it finishes what it began.
     """
     place = place_of(project, environment, folder)
-    place.must_exist()
     with ExitStack() as held:
-        hold_folder(held, folder, "recover purge")
-        ledger = place.open(usual_wait(say), "`recover purge`")
-        held.callback(ledger.close)
+        ledger = open_held(held, place, "recover purge", say)
         lost = ledger.ask(how_many_wait, Purpose.ONE_MOMENT) if everything else 0
         if lost:
             what = counted(lost, "pair was", "pairs were")

@@ -22,6 +22,7 @@ from jobs.core.model import Broken, Level, Route, Row, Status
 from jobs.highlevel.proxy import check_way_out
 from jobs.ledger.opening import LEDGER
 from jobs.ledger.place import Place
+from jobs.ledger.refusals import usual_wait
 from jobs.manifest.reader import Manifest, open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.reports.files import SUMMARY
@@ -31,14 +32,15 @@ from jobs.system.locks import LOCK, app_lock, hold
 from jobs.system.output_folder import make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
 
-    from jobs.config.settings import DeliverSettings
+    from jobs.config.settings import DeliverSettings, LedgerSettings
     from jobs.core.model import Cause
     from jobs.ledger.enrolment import Enrolment, StagedGroup
     from jobs.ledger.last_use import LastUse
     from jobs.ledger.lease import Leases
+    from jobs.ledger.ledger import Ledger
     from jobs.manifest.layout import Chosen
 
 SETTINGS = Path("config") / "recovery.toml"
@@ -119,8 +121,21 @@ def read_basis(
 def place_of(project: Path, environment: Mapping[str, str], folder: Path) -> Place:
     """Where the ledger of an output folder is. Raises UserError if the settings for that are wrong."""
     known = readable_environment(project, environment)  # A bad `.env` keeps nobody from the ledger in a folder.
-    settings = load_ledger(project / SETTINGS, known)
+    return place_by(load_ledger(project / SETTINGS, known), known, folder)
+
+
+def place_by(settings: LedgerSettings, known: Mapping[str, str], folder: Path) -> Place:
+    """The same, by settings and an environment that are read already."""
     return Place(folder, base_url(known) if settings.in_database else "", settings)
+
+
+def open_held(held: ExitStack, place: Place, command: str, say: Callable[[str], None]) -> Ledger:
+    """The ledger of a folder, which a command holds until `held` is closed. Raises UserError, with exit 11 if it is in use."""
+    place.must_exist()
+    hold_folder(held, place.folder, command)
+    ledger = place.open(usual_wait(say), f"`{command}`")
+    held.callback(ledger.close)
+    return ledger
 
 
 def hold_folder(held: ExitStack, folder: Path, command: str) -> None:
@@ -135,17 +150,18 @@ def hold_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder: 
         held.enter_context(hold(lock, f"the app {client_id}", holder))
 
 
-def lease_apps(held: ExitStack, basis: Basis, client_ids: Iterable[str], holder: str) -> Leases | None:
-    """The leases of these apps until `held` is closed, or None if the ledger is in a folder.
+def take_apps(held: ExitStack, basis: Basis, client_ids: Collection[str], command: str) -> Leases | None:
+    """The leases of these apps, which `command` holds until `held` is closed. None if the ledger is in a folder.
 
-    Raises UserError, with exit 11 if another run has one.
+    Raises UserError, with exit 11 if another process or run has one.
     """
+    hold_apps(held, basis, client_ids, f"{command} that began {utc_now()}")
     settings = basis.settings.ledger
     if not settings.in_database:
         return None
     from jobs.ledger.leasing import take_leases  # slow to import, and needed only with a database
 
-    leases = take_leases(settings, basis.base_url, client_ids, holder)
+    leases = take_leases(settings, basis.base_url, client_ids, command)
     held.callback(leases.give_back)
     return leases
 

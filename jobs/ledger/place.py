@@ -122,7 +122,6 @@ class Place:
 
     def open_beside(self, wait: Wait, lease: str = "") -> Ledger:
         """The ledger of a run that may be under way, or that was cut short and had this `lease`. Raises UserError."""
-        self.must_exist()
         if not self.in_database:
             return opening.open_ledger(self.folder, self.base_url, wait)
         from jobs.ledger.in_database import open_beside
