@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     """The plan in lines for a person. The time assumes two requests for each install and no failures."""
     yield from (f"warning: {warning}" for warning in plan.warnings)
-    yield from (str(ledger) for ledger in [plan.ledger] if ledger)
+    if plan.ledger:
+        yield str(plan.ledger)
     yield f"{counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
     yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
     if plan.recovered_again:

@@ -189,7 +189,7 @@ def _enrol(
         rows = staged(start, manifest)
         manifest.enrol(columns, began, with_companies=start.manifest.with_companies)
         taken = unwritten.record(manifest.connection, aside, delivers=ledger.delivers)
-        plan = plan_of(start, manifest, rows, before, options.causes)
+        plan = replace(plan_of(start, manifest, rows, before, options.causes), ledger=ledger.last_use)
         manifest.refuse_unknown_apps(start.apps.known, began, before)
         todo = manifest.line_up(start.needed, before=before, causes=options.causes)
     unwritten.leave(place.folder, aside, taken.unknown)
@@ -219,8 +219,7 @@ def _opening(
     ages = ledger.ask(partial(recovery_ages, before=options.recovered_before), Purpose.ONE_MOMENT)
     pace = start.settings.pace.requests_per_second
     before = options.recovered_before
-    causes, use = options.causes, ledger.last_use
-    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, causes, before, use)
+    return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, options.causes, before)
 
 
 def _work(

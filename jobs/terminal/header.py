@@ -15,7 +15,6 @@ from jobs.terminal.shell import shown
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jobs.ledger.last_use import LastUse
     from jobs.start import Plan
 
 _REQUESTS_AN_INSTALL = 2
@@ -26,7 +25,6 @@ _FEW = 5
 class Opening:
     """What is known when a run begins. `to_try` counts installs. `ages` are the oldest and newest recovery that is
     left alone (UTC, ISO 8601). `causes` narrow the run. A recovery before the moment `before` does not count.
-    `ledger` is set if it is in a database.
     """
 
     input: Path
@@ -38,7 +36,6 @@ class Opening:
     requests_per_second: float
     causes: tuple[Cause, ...] = ()
     before: str = ""
-    ledger: LastUse | None = None
 
     @property
     def seconds(self) -> int:
@@ -52,7 +49,7 @@ def header(opening: Opening, now: datetime) -> list[str]:
         _to_do(opening),
         _left_alone(opening, now),
         _pace(opening),
-        *([str(opening.ledger)] if opening.ledger else []),
+        *([str(opening.plan.ledger)] if opening.plan.ledger else []),
         f"files go to {shown(opening.folder)}; Ctrl-C stops gracefully",
     ]
 

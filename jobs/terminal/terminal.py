@@ -145,7 +145,7 @@ class Terminal:
             newest_recovery=opening.ages[1],
             requests_per_second=opening.requests_per_second,
             seconds=opening.seconds,
-            **(asdict(opening.ledger) if opening.ledger else {}),
+            **(asdict(opening.plan.ledger) if opening.plan.ledger else {}),
         )
         if self._voice.screen:
             for line in header(opening, utc()):

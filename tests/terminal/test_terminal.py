@@ -225,7 +225,7 @@ def test_what_a_server_or_a_file_name_says_is_text_and_nothing_else():
 
 
 def opening(**more):
-    plan = Plan(rows=3, installs=3, duplicates=0, recovered=more.pop("recovered", 0))
+    plan = Plan(3, 3, 0, recovered=more.pop("recovered", 0), ledger=more.pop("ledger", None))
     values = {"ages": ("2026-11-20T12:00:00Z", "2026-11-24T11:54:30Z"), "to_try": 3} | more
     return Opening(Path("/in.csv"), Path("/out"), plan, 1, requests_per_second=10.0, **values)
 
