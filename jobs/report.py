@@ -108,8 +108,8 @@ def report_again(
     """The run, and whether the set of failed installs has changed since a run last ended. Renders the reports of `folder`.
 
     `cut_short` is the exit code of a run that a second signal has just ended, after so many `requests`; its `lease` is ended
-    before anything else takes time. Without it, nobody asks about the change, and the answer is False. `say` tells a person what the job waits for and which messages are left
-    out. Raises FileError, and UserError if the folder has no ledger.
+    before the reports are made. Without `cut_short`, nobody asks about the change, and the answer is False. `say` tells a
+    person what the job waits for and which messages are left out. Raises FileError, and UserError if the folder has no ledger.
     """
     place = place_of(project, environment, folder)
     with ExitStack() as held:
