@@ -22,7 +22,7 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
-from jobs.ledger.refusals import AwayError, LeaseLostError, usual_wait
+from jobs.ledger.refusals import DatabaseRefusedError, usual_wait
 from jobs.recovery.stop import OF_THE_LEDGER, Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -201,10 +201,8 @@ def _enrol(
 def _begin(start: Start, ledger: Ledger, plan: Plan, options: RunOptions, began: str) -> Run:
     """The run as it begins. It is saved, since somebody may ask for a report before it ends."""
     this_run = ThisRun(already_recovered=plan.recovered)
-    before = options.recovered_before
-    run = Run(
-        uuid4().hex, start.manifest.path_in_reports, start.base_url, began, this_run=this_run, recovered_before=before
-    )
+    source, before = start.manifest.path_in_reports, options.recovered_before
+    run = Run(uuid4().hex, source, start.base_url, began, this_run=this_run, recovered_before=before)
     run = ledger.ask(lambda connection: as_it_stands(connection, run, plan.rows), Purpose.ONE_MOMENT)
     ledger.save_run(run)
     return run
@@ -216,9 +214,8 @@ def _opening(
     """What a person is told before the first request."""
     to_do = sum(todo.values())
     to_try = to_do if options.limit is None else min(to_do, options.limit)
-    ages = ledger.ask(partial(recovery_ages, before=options.recovered_before), Purpose.ONE_MOMENT)
-    pace = start.settings.pace.requests_per_second
-    before = options.recovered_before
+    before, pace = options.recovered_before, start.settings.pace.requests_per_second
+    ages = ledger.ask(partial(recovery_ages, before=before), Purpose.ONE_MOMENT)
     return Opening(start.manifest.path, folder, plan, len(todo), to_try, ages, pace, options.causes, before)
 
 
@@ -261,7 +258,7 @@ def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:
         what = "the counts are those of the start, since the ledger could not be read"
         unread = what if str(refused) in stop.met else f"{refused}; {what}"
         met = "; ".join(filter(None, [stop.met, unread]))
-        stop.refused(_because(error), met, kept=isinstance(error, AwayError | LeaseLostError))
+        stop.refused(_because(error), met, kept=isinstance(error, DatabaseRefusedError))
         return run
 
 
@@ -295,21 +292,18 @@ def _with_hints(run: Run, start: Start, say: Callable[[str], None]) -> Run:
 
 def _without_reports(run: Run, folder: Path, error: OSError | UserError) -> Run:
     """The run whose reports could not be written. A signal keeps its code if a database is at fault, which holds everything."""
-    of_database = isinstance(error, AwayError | LeaseLostError)
+    of_database = isinstance(error, DatabaseRefusedError)
     by_signal = run.stopped_because == "signal" and of_database
     before = run.met if by_signal or run.stopped_because in OF_THE_LEDGER else ""
     older = [name for name in REPORTS if name != SUMMARY and (folder / name).exists()]
     told = f"{', '.join(older)} may be older than this run" if older and of_database else ""
-    parts = [before, "" if _words(error) in before else _words(error), told, f"then run `recover report {folder}`"]
+    words = str(problem_of(error) if isinstance(error, OSError) else error)
+    parts = [before, "" if words in before else words, told, f"then run `recover report {folder}`"]
     met = "; ".join(filter(None, parts))
     if by_signal:
         return replace(run, met=met)
     because = run.stopped_because if before else _because(error)
     return replace(run, exit_code=int(Exit.STOPPED_EARLY), stopped_because=because, met=met)
-
-
-def _words(error: OSError | UserError) -> str:
-    return str(problem_of(error) if isinstance(error, OSError) else error)
 
 
 def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Terminal) -> Run:

@@ -37,13 +37,17 @@ class HeldError(UnwritableError):
     because = "ledger"
 
 
-class AwayError(UnwritableError):
+class DatabaseRefusedError(UnwritableError):
+    """A database took nothing, so whatever it holds is still there."""
+
+
+class AwayError(DatabaseRefusedError):
     """The database does not answer, or takes no writes for now."""
 
     because = "ledger"
 
 
-class LeaseLostError(UnwritableError):
+class LeaseLostError(DatabaseRefusedError):
     """Another run took the lease over while this one was cut off. It may write nothing any more."""
 
     because = "lease_lost"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jobs.core.errors import Exit
 from jobs.core.file_errors import FileError
 from jobs.core.model import Recovered
-from jobs.ledger.refusals import AwayError, HeldError, LeaseLostError, UnwritableError
+from jobs.ledger.refusals import DatabaseRefusedError, HeldError, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,7 @@ class Recorder:
 
     def close(self) -> None:
         """Try the rest a last time, one by one, and wait for the program that holds the ledger. Say what is lost."""
-        pairs = self._pairs_in_hand()
+        pairs = len(self._pairs_in_hand())
         if pairs and self.held:  # Even if something else stopped the run first.
             words = f"new pairs not yet stored: {pairs}; end the program that holds the ledger within {self.last_wait:.0f} s"
             self.ledger.wait.patience.say(words)
@@ -72,7 +72,7 @@ class Recorder:
         refused: UnwritableError | None = None
         left, self.unwritten = self.unwritten, []
         for number, one in enumerate(left):
-            if isinstance(refused, AwayError | LeaseLostError):  # Each try would wait for an answer again.
+            if isinstance(refused, DatabaseRefusedError):  # Each try would wait for an answer again.
                 self.unwritten.append(one)
                 continue
             try:
@@ -87,27 +87,26 @@ class Recorder:
             self._be_patient(0.0)
         if refused is not None:
             words, kept = self._left()
-            is_elsewhere = kept and isinstance(refused, AwayError | LeaseLostError)
+            is_elsewhere = kept and isinstance(refused, DatabaseRefusedError)
             self.stop.refused(refused.because, "; ".join(filter(None, [str(refused), words])), kept=is_elsewhere)
 
     def _left(self) -> tuple[str, bool]:
         """What becomes of the pairs that could not be stored, in words ('' if there are none), and whether they are kept."""
-        pairs = [(install, outcome) for install, outcome in self.unwritten if isinstance(outcome, Recovered)]
+        pairs = self._pairs_in_hand()
         if not pairs:
             return "", True
+        file, why = None, ""
         try:
             file = self.set_aside(pairs) if self.set_aside else None
         except FileError as error:
-            file, why = None, f" ({error})"
-        else:
-            why = ""
+            why = f" ({error})"
         if file is None:
             return f"{len(pairs)} new pairs could not be stored{why}, and their installs stay as they were", False
         keep = "the next run on that folder takes them in; in a container, copy that file out before the container is removed"
         return f"{len(pairs)} new pairs are in {file}: {keep}", True
 
-    def _pairs_in_hand(self) -> int:
-        return sum(isinstance(outcome, Recovered) for _, outcome in self.unwritten)
+    def _pairs_in_hand(self) -> list[tuple[Install, Recovered]]:
+        return [(install, outcome) for install, outcome in self.unwritten if isinstance(outcome, Recovered)]
 
     def _be_patient(self, seconds: float) -> None:
         self.ledger.wait.patience = replace(self.ledger.wait.patience, seconds=seconds)
