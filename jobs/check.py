@@ -25,7 +25,7 @@ from jobs.manifest.distinct import Distinct
 from jobs.manifest.reader import open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.recovery.inquiry import inquire
-from jobs.recovery.stop import Left, Stop, end_of
+from jobs.recovery.stop import Left, Stop, end_at_once, end_of
 from jobs.reports.affected import AffectedList, Shape
 from jobs.start import Basis, read_basis, take_apps, with_apps
 from jobs.system.files import clear_left_behind, replacing
@@ -195,8 +195,7 @@ def _cut_short(terminal: Terminal, output: Path | None, leases: Leases | None, c
         with suppress(OSError):
             clear_left_behind(output.parent, output.name)
     terminal.cut_short(code, "stopped at once; no list was written")
-    if leases is not None:
-        leases.cut_short()
+    end_at_once(leases)
 
 
 def _opening(question: Question, output: Path | None) -> Opening:

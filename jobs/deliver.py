@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from jobs.core.file_errors import problem_of
 from jobs.ledger import deliveries
 from jobs.ledger.engines import Purpose
 from jobs.ledger.reads import user_columns
-from jobs.recovery.stop import Stop, heed_leases
+from jobs.recovery.stop import Stop, end_at_once, heed_leases
 from jobs.report import render_with
 from jobs.start import SETTINGS, environment_of, open_held, place_by
 from jobs.system.signals import on_signals
@@ -54,8 +53,8 @@ def deliver(
         leases = ledger.leases
         if leases is not None:
             leases.looked_after = partial(heed_leases, leases, stop)
-            ledger.wait.patience = replace(ledger.wait.patience, gives_up=lambda: stop.signalled)
-        held.enter_context(on_signals(stop.signal, lambda _: leases.cut_short() if leases else None))
+            ledger.wait.patience.gives_up = lambda: stop.signalled
+        held.enter_context(on_signals(stop.signal, partial(end_at_once, leases)))
         courier.start()
         hand_over_rest(courier, stop, terminal)
         if leases is not None and (problem := leases.problem()):

@@ -32,7 +32,7 @@ from jobs.recovery.agency_tokens import AgencyKey
 from jobs.recovery.attempt import is_refused_by_pace
 from jobs.recovery.coverage import known_bearers
 from jobs.recovery.equipment import Equipment
-from jobs.recovery.stop import Stop
+from jobs.recovery.stop import Stop, end_at_once
 from jobs.start import Basis, read_basis, take_apps, with_apps
 from jobs.system.files import replacing
 from jobs.system.signals import on_signals
@@ -143,7 +143,7 @@ def discover(question: Question, output: Path, say: Callable[[str], None], compl
     client_ids = {key.client_id for key in question.agencies}
     with ExitStack() as held:
         leases = take_apps(held, question, client_ids, "recover discover")
-        held.enter_context(on_signals(stop.signal, lambda _: leases.cut_short() if leases else None))
+        held.enter_context(on_signals(stop.signal, partial(end_at_once, leases)))
         replies = _ask_all(question, stop, leases)
     for reply in replies:
         if reply.locations is None:

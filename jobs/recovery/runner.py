@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -122,7 +122,7 @@ def _recorder(
     let_nothing_out = partial(gate.stop, also_codes=True)
     if ledger.leases is not None:
         # A database that is away is not waited for once a signal came.
-        ledger.wait.patience = replace(ledger.wait.patience, gives_up=lambda: stop.signalled)
+        ledger.wait.patience.gives_up = lambda: stop.signalled
         ledger.wait.gave_up = partial(_give_up, stop, let_nothing_out)
     return Recorder(ledger, stop, make_room, let_nothing_out, set_aside)
 

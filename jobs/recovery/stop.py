@@ -131,6 +131,12 @@ def heed_leases(leases: Leases, stop: Stop, let_nothing_out: Callable[[], None] 
         stop.ask(LeaseLostError.because if leases.lost else AwayError.because, Exit.STOPPED_EARLY, str(problem))
 
 
+def end_at_once(leases: Leases | None, *_: object) -> None:
+    """End the leases, if there are any, at a second signal."""
+    if leases is not None:
+        leases.cut_short()
+
+
 class StopConditions:
     """When a run hands out no more: it was asked to stop, or the gate lets nothing out any more."""
 
