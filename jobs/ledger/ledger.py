@@ -82,12 +82,6 @@ class Ledger:
             connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
         self.engine.dispose()
 
-    @contextmanager
-    def _transaction(self, purpose: Purpose) -> Iterator[Connection]:
-        """A block that writes. It does nothing if another program holds the ledger."""
-        with self._writing, transaction(self.engine, purpose) as connection:
-            yield connection
-
     def at_one_moment(self) -> AbstractContextManager[Connection]:
         """A connection that sees the ledger as it is at its first query, even if others write meanwhile."""
         return transaction(self.engine, Purpose.ONE_MOMENT)
@@ -129,10 +123,9 @@ class Ledger:
         def once() -> _T:
             with self._writing:
                 with transaction(self.engine, purpose) as connection:
-                    alarms, gone = self._bring_back(connection)
+                    gone = self._recent.write_again(connection, delivers=self.delivers) if self._recent else 0
                     done = act(connection)
                 if self._recent is not None:
-                    self._recent.heeded(alarms)
                     self._recent.keep(wrote)
             if gone:
                 lost = "1 outcome of the last seconds was" if gone == 1 else f"{gone} outcomes of the last seconds were"
@@ -141,24 +134,17 @@ class Ledger:
 
         return self.wait.for_database(once)
 
-    def _bring_back(self, connection: Connection) -> tuple[int, int]:
-        """How many alarms there were until now, and how many outcomes were gone. They are written again."""
-        recent = self._recent
-        if recent is None or not recent.alarmed:
-            return 0, 0
-        return recent.alarms, recent.write_again(connection, delivers=self.delivers)
-
     @contextmanager
     def enrolling(self) -> Iterator[Enrolment]:
         """A manifest that is taken in when the block ends, or not at all."""
-        with self._transaction(Purpose.BULK) as connection:
+        with self._writing, transaction(self.engine, Purpose.BULK) as connection:
             yield Enrolment(connection, self.scratch)
             tables.temporary.drop_all(connection)
 
     @contextmanager
     def looking_ahead(self) -> Iterator[Enrolment]:
         """A manifest that is only compared with the ledger. Nothing of it is kept."""
-        with self.engine.connect().execution_options(purpose=Purpose.ONE_MOMENT) as connection:
+        with self.at_one_moment() as connection:
             yield Enrolment(connection, self.scratch)
 
     # -- the work ----------------------------------------------------------------------------------------------

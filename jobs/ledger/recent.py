@@ -44,35 +44,28 @@ class Recent:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kept: deque[tuple[float, Intention | Ended]] = deque(maxlen=_MOST)
-        self._alarms = self._heeded = 0
+        self._alarms = self._seen = self._heeded = 0
 
     def alarm(self, *_: object) -> None:
         """Note that the database may have gone back: a connection is new, or the leases are older than they were."""
         self._alarms += 1
 
-    @property
-    def alarms(self) -> int:
-        """How often it may have gone back."""
-        return self._alarms
-
-    def heeded(self, alarms: int) -> None:
-        """Note that the first `alarms` alarms need no attention any more."""
-        self._heeded = max(self._heeded, alarms)
-
-    @property
-    def alarmed(self) -> bool:
-        """Whether an alarm waits for attention."""
-        return self._alarms > self._heeded
-
     def keep(self, written: Sequence[Intention | Ended]) -> None:
-        """Keep what was just committed, and forget what is old."""
+        """Keep what was just committed, and forget what is old. What `write_again` saw is committed too."""
+        self._heeded = self._seen
         now = self._clock()
         self._kept.extend((now, one) for one in written)
         while self._kept and self._kept[0][0] < now - _SECONDS:
             self._kept.popleft()
 
     def write_again(self, connection: Connection, *, delivers: bool) -> int:
-        """How many outcomes were gone. They are written again, and so are the intentions. Raises LeaseLostError."""
+        """How many outcomes were gone, if there was an alarm. They are written again, and so are the intentions.
+
+        Raises LeaseLostError.
+        """
+        self._seen = self._alarms
+        if self._seen == self._heeded:
+            return 0
         kept = [one for _, one in self._kept]
         for one in kept:
             if isinstance(one, Intention):
