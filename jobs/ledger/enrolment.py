@@ -103,8 +103,8 @@ class Enrolment:
         connection.execute(statement.on_conflict_do_update(index_elements=key, set_=taken, where=changed))
         _replace_broken(connection, columns, layout, seen_at)
 
-    def refuse_unknown_apps(self, known: Iterable[str], at: str, before: str) -> int:
-        """How many listed installs belong to an app without a configured secret. They fail without a try.
+    def refuse_unknown_apps(self, known: Iterable[str], at: str, before: str) -> None:
+        """Let the listed installs of apps without a configured secret fail without a try.
 
         Those that were recovered `before`, and would be recovered again, keep their pair.
         """
@@ -112,7 +112,7 @@ class Enrolment:
         taken = update(installs).where(mine, taken_again(before)).values(last_tried_at=at)
         self.connection.execute(taken)
         change = update(installs).where(mine, installs.c.status != Status.RECOVERED)
-        changed = self.connection.execute(
+        self.connection.execute(
             change.values(
                 status=Status.FAILED,
                 cause=Cause.UNKNOWN_APP,
@@ -124,7 +124,6 @@ class Enrolment:
                 last_tried_at=at,
             )
         )
-        return int(changed.rowcount)
 
     def line_up(self, known: Iterable[str], *, before: str, causes: Sequence[Cause]) -> dict[str, int]:
         """How many installs each app (client id) has in this run. Puts the installs in their order.
