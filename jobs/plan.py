@@ -89,5 +89,5 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
                 manifest.connection, ledger.scratch, start.needed, routes, utc(), before, with_companies=companies
             )
         warnings = (*start.warnings, *notice(output))
-        plan = replace(plan, routes=reach, warnings=warnings, ledger=place.last_use())
+        plan = replace(plan, routes=reach, warnings=warnings, ledger=ledger.last_use)
         return _with_deliveries(plan, start, ledger)

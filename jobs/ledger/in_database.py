@@ -17,14 +17,13 @@ from jobs.ledger.lease import LeaseKey
 from jobs.ledger.leasing import leased
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.moves import marks_of
-from jobs.ledger.opening import empty_ledger
-from jobs.ledger.postgres import connected, database_of, refusing
+from jobs.ledger.opening import empty_ledger, scratch_for
+from jobs.ledger.postgres import database_of, open_engine, refusing
 from jobs.ledger.recent import Recent
 from jobs.ledger.refusals import usual_wait
 from jobs.ledger.registry import find, found_or_made, look_for, make_ready, note_use
-from jobs.ledger.scratch import Scratch
 from jobs.ledger.shared_tables import speak_of
-from jobs.ledger.sqlite import folder_for_temporary_files, prepare
+from jobs.ledger.sqlite import folder_for_temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -73,36 +72,29 @@ def open_in_database(
     """
     name, database = name_of(settings, folder), database_of(settings)
     recent = Recent(time.monotonic)
-    engine, session = connected(database, recent.alarm)
+    engine, session = open_engine(database, recent.alarm)
     apps = [LeaseKey(base_url, client_id, "") for client_id in client_ids]
-    with refusing(database), _closed_if_it_fails(engine):
+    with refusing(database), ExitStack() as undo:
+        undo.callback(engine.dispose)  # Whoever is told why may keep the error, and the engine with it.
         make_ready(engine, database)
         with transaction(engine, Purpose.WRITE) as connection:
             known = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
             session.ledger = known.id
         leases = leased(session, settings, [*apps, LeaseKey(base_url, "", name)], holder)
-        try:
-            leases.went_back = recent.alarm
-            session.hurries = lambda: wait.hurries
-            with transaction(engine, Purpose.WRITE) as connection:
-                note_use(connection, session.ledger)
-                _warn_of_late_commits(connection, database, wait)
-            ledger = _ledger(engine, settings, folder, wait, leases, recent)
-        except BaseException:
-            leases.give_back()
-            raise
-    ledger.last_use = LastUse(named(settings, folder), known.used_at, known.used_by)
+        undo.callback(leases.give_back)
+        leases.went_back = recent.alarm
+        session.hurries = lambda: wait.hurries
+        with transaction(engine, Purpose.WRITE) as connection:
+            note_use(connection, session.ledger)
+            _warn_of_late_commits(connection, database, wait)
+        ledger = _ledger(engine, settings, folder, wait, leases, recent)
+        ledger.last_use = _last_use(settings, folder, known)
+        undo.pop_all()
     return ledger
 
 
-@contextmanager
-def _closed_if_it_fails(engine: Engine) -> Iterator[None]:
-    """Close the connection of a ledger that cannot be opened: whoever is told why may keep the error, and the engine with it."""
-    try:
-        yield
-    except BaseException:
-        engine.dispose()
-        raise
+def _last_use(settings: LedgerSettings, folder: Path, known: Known | None) -> LastUse:
+    return LastUse(named(settings, folder), *((known.used_at, known.used_by) if known else ()))
 
 
 def _warn_of_late_commits(connection: Connection, database: Database, wait: Wait) -> None:
@@ -127,7 +119,7 @@ def fill_in_database(
     raise.
     """
     name, database = name_of(settings, folder), database_of(settings)
-    engine, session = connected(database)
+    engine, session = open_engine(database)
     with ExitStack() as held, refusing(database):
         held.callback(engine.dispose)
         make_ready(engine, database)
@@ -136,7 +128,7 @@ def fill_in_database(
             there = find(connection, name, base_url, database.shown, even_moved=True)
             if (there is not None) != replaces:  # Another copy was faster.
                 raise refuse("already holds a ledger", named(settings, folder), "look at it, and use a different name")
-            number = found_or_made(connection, name, base_url, database.shown, even_moved=True).id
+            number = (there or found_or_made(connection, name, base_url, database.shown)).id
             speak_of(connection, number)
             for table in reversed(tables.metadata.sorted_tables):
                 connection.execute(table.delete())
@@ -145,18 +137,16 @@ def fill_in_database(
             seal()
 
 
-def open_beside(
-    settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, lease: str = "", *, only_looks: bool = False
-) -> Ledger:
+def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, lease: str = "") -> Ledger:
     """The ledger of `folder`'s name, without a lease of its own: a run may be under way. Raises UserError.
 
-    Tables of an earlier version are brought up to date, unless the caller `only_looks`. `lease` is the token of a run that was cut short: then each write proves that the run still has its leases.
+    Tables of an earlier version are brought up to date. `lease` is the token of a run that was cut short: then each write proves that the run still has its leases.
     """
     name, database = name_of(settings, folder), database_of(settings)
-    engine, session = connected(database)
-    with refusing(database), _closed_if_it_fails(engine):
-        if not only_looks:
-            make_ready(engine, database)
+    engine, session = open_engine(database)
+    with refusing(database), ExitStack() as undo:
+        undo.callback(engine.dispose)
+        make_ready(engine, database)
         with transaction(engine, Purpose.READ) as connection:
             known = look_for(connection, database, name, base_url)
             if known is None:
@@ -167,21 +157,24 @@ def open_beside(
                 mine = select(func.count()).select_from(leases).where(leases.c.token == lease)
                 session.token, session.idle_seconds = lease, settings.lease_seconds
                 session.leases = max(1, connection.scalar(mine) or 0)
+        undo.pop_all()
     return _ledger(engine, settings, folder, wait, None)
 
 
 @contextmanager
 def reading_from(settings: LedgerSettings, folder: Path, base_url: str) -> Iterator[Ledger]:
     """The ledger of `folder`'s name, or an empty one if there is none. Raises UserError."""
-    if look_up(settings, folder, base_url) is None:
-        ledger = empty_ledger(folder)
-    else:
-        ledger = open_beside(settings, folder, base_url, usual_wait(), only_looks=True)
-    try:
-        with refusing(database_of(settings)):
-            yield ledger
-    finally:
-        ledger.close()
+    name, database = name_of(settings, folder), database_of(settings)
+    engine, session = open_engine(database)
+    with refusing(database), ExitStack() as held:
+        held.callback(engine.dispose)
+        with transaction(engine, Purpose.READ) as connection:
+            known = look_for(connection, database, name, base_url)
+        session.ledger = known.id if known else 0
+        ledger = _ledger(engine, settings, folder, usual_wait(), None) if known else empty_ledger(folder)
+        held.callback(ledger.close)
+        ledger.last_use = _last_use(settings, folder, known)
+        yield ledger
 
 
 def look_up(settings: LedgerSettings, folder: Path, base_url: str) -> Known | None:
@@ -204,7 +197,7 @@ def marks_in_database(settings: LedgerSettings, folder: Path, base_url: str) -> 
 def looking(settings: LedgerSettings) -> Iterator[tuple[Connection, Database]]:
     """A connection to look for a ledger, and its database."""
     database = database_of(settings)
-    engine, _ = connected(database)
+    engine, _ = open_engine(database)
     try:
         with refusing(database), transaction(engine, Purpose.READ) as connection:
             yield connection, database
@@ -221,7 +214,7 @@ def _ledger(
     recent: Recent | None = None,
 ) -> Ledger:
     temporary, store = folder_for_temporary_files(folder)
-    scratch = Scratch(lambda of_run: prepare(of_run, folder, temporary, wait, store))
+    scratch = scratch_for(folder, temporary, wait, store)
     wait.patience = replace(
         wait.patience, seconds=settings.patience_seconds, notice=_NOTICE_SECONDS, look=_LOOK_SECONDS
     )

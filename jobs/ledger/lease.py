@@ -22,7 +22,7 @@ from msgspec import DecodeError, json
 
 from jobs.core.errors import Exit, Problem, refuse
 from jobs.core.secret import plain, scrub
-from jobs.ledger.postgres import EPOCHS, are_older, lost, problem_of
+from jobs.ledger.postgres import EPOCHS, lost, problem_of
 from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.pace.usage import Usage
 
@@ -118,12 +118,11 @@ class Leases:
         self._taken_at = 0.0
         self._until: datetime | None = None
         self.epochs: dict[LeaseKey, int] = {}
-        self.is_older = False
         self._met: Problem | None = None
         self.went_back: Callable[[], None] = lambda: None
         self.token = uuid4().hex
         self.valid_until = 0.0
-        self.lost = False
+        self.lost: Problem | None = None
         self.looked_after: Callable[[], None] = lambda: None
         self.used: Callable[[], Mapping[str, Usage]] = dict
 
@@ -140,14 +139,12 @@ class Leases:
 
     def problem(self) -> Problem | None:
         """Why the run must stop: the leases are lost, or could not be renewed for longer than the patience. Else None."""
-        if self.lost:
-            return lost(self._database, is_older=self.is_older)
-        return None if self.reachable() else self._late()
+        return self.lost or (None if self.reachable() else self._late())
 
     def must_hold(self) -> None:
         """Raise LeaseLostError if the leases are lost, or AwayError if they are not held for now."""
         if self.lost:
-            raise LeaseLostError(lost(self._database, is_older=self.is_older))
+            raise LeaseLostError(self.lost)
         if not self.hold():
             raise AwayError(self._late())
 
@@ -234,10 +231,9 @@ class Leases:
         with connected(self._database) as connection:
             before = [row[0] for row in connection.execute(_UNTIL, values)]
             renewed = [row[0] for row in connection.execute(_RENEW, values)]
-            self.is_older = len(renewed) != len(self._keys) and are_older(
-                connection.execute(EPOCHS).fetchall(), self.epochs
-            )
-        self.lost = len(renewed) != len(self._keys)
+            gone = len(renewed) != len(self._keys)
+            why = lost(self._database, connection.execute(EPOCHS).fetchall(), self.epochs) if gone else None
+        self.lost = why
         self.valid_until = began + self._seconds
         if self._until and any(until < self._until for until in before):
             self.went_back()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobs.core.secret import plain
 from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases
-from jobs.ledger.postgres import connected, database_of, refusing
+from jobs.ledger.postgres import database_of, open_engine, refusing
 from jobs.ledger.registry import make_ready
 from jobs.system.lock_holders import this_process
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jobs.config.settings import LedgerSettings
     from jobs.ledger.lease import Shown
-    from jobs.ledger.postgres import Database, Session
+    from jobs.ledger.postgres import Session
 
 _MOST_HOLDER = 500
 
@@ -25,30 +25,24 @@ def take_leases(settings: LedgerSettings, base_url: str, client_ids: Iterable[st
     has one.
     """
     database = database_of(settings)
-    engine, _ = connected(database)
-    leases = _leases(settings, database, [LeaseKey(base_url, client_id, "") for client_id in client_ids], holder)
+    engine, session = open_engine(database)
     try:
         with refusing(database):
             make_ready(engine, database)
-            leases.take()
+            return leased(session, settings, [LeaseKey(base_url, client_id, "") for client_id in client_ids], holder)
     finally:
         engine.dispose()
-    return leases
 
 
 def leased(session: Session, settings: LedgerSettings, keys: list[LeaseKey], holder: str) -> Leases:
     """These leases, taken. The session proves them from now on."""
-    leases = _leases(settings, session.database, keys, holder)
+    # A list may have any name, also one that is not UTF-8.
+    who = plain(f"{this_process()} ({holder})".encode(errors="replace").decode(), _MOST_HOLDER)
+    leases = Leases(session.database, keys, settings.lease_seconds, settings.patience_seconds, who)
     leases.take()
     session.token, session.leases, session.idle_seconds = leases.token, len(leases), settings.lease_seconds
     session.reachable, session.epochs = leases.reachable, leases.epochs
     return leases
-
-
-def _leases(settings: LedgerSettings, database: Database, keys: list[LeaseKey], holder: str) -> Leases:
-    # A list may have any name, also one that is not UTF-8.
-    who = plain(f"{this_process()} ({holder})".encode(errors="replace").decode(), _MOST_HOLDER)
-    return Leases(database, keys, settings.lease_seconds, settings.patience_seconds, who)
 
 
 def leases_in(settings: LedgerSettings) -> list[Shown]:

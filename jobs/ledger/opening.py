@@ -62,19 +62,17 @@ def open_ledger(folder: Path, base_url: str, wait: Wait | None = None, *, even_m
             elif version in _UPGRADABLE:
                 _add_tables(connection)
             refuse_another(connection, path, base_url, even_moved=even_moved)
-        return Ledger(engine, _scratch(path, path.parent, wait, "temp_store=FILE"), wait)
+        return Ledger(engine, scratch_for(path, path.parent, wait, "temp_store=FILE"), wait)
     except DatabaseError:
         raise refuse("is damaged", str(path), DAMAGED) from None
     except FileError as error:
         raise UserError(error.problem) from None
 
 
-def must_hold_ledger(folder: Path) -> Path:
-    """The ledger's file in `folder`. Raises UserError if there is none."""
-    path = folder / LEDGER
-    if not path.is_file():
+def must_hold_ledger(folder: Path) -> None:
+    """Raise UserError if there is no ledger in `folder`."""
+    if not (folder / LEDGER).is_file():
         raise refuse("has no ledger", str(folder), "use the output folder of a run")
-    return path
 
 
 def is_begun(path: Path) -> bool:
@@ -147,7 +145,7 @@ def _to_read(path: Path) -> Ledger:
     url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
     engine = create_engine(url, **POOL, hide_parameters=True)
     prepare(engine, path, temporary, wait, store)
-    return Ledger(engine, _scratch(path, temporary, wait, store), wait)
+    return Ledger(engine, scratch_for(path, temporary, wait, store), wait)
 
 
 def empty_ledger(folder: Path) -> Ledger:
@@ -156,10 +154,11 @@ def empty_ledger(folder: Path) -> Ledger:
     engine = open_memory()
     prepare(engine, folder, temporary, wait, store)
     tables.metadata.create_all(engine)
-    return Ledger(engine, _scratch(folder, temporary, wait, store), wait)
+    return Ledger(engine, scratch_for(folder, temporary, wait, store), wait)
 
 
-def _scratch(path: Path, temporary: Path, wait: Wait, store: str) -> Scratch:
+def scratch_for(path: Path, temporary: Path, wait: Wait, store: str) -> Scratch:
+    """A scratch whose temporary files go where `store` and `temporary` say. A full disk is told as that of `path`."""
     return Scratch(lambda engine: prepare(engine, path, temporary, wait, store))
 
 

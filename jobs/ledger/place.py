@@ -10,7 +10,6 @@ from jobs.config.settings import LedgerSettings
 from jobs.core.errors import refuse
 from jobs.core.plurals import counted
 from jobs.ledger import opening
-from jobs.ledger.last_use import LastUse
 from jobs.ledger.moves import is_copied, refuse_moved
 from jobs.ledger.unwritten import UNWRITTEN, still_unknown, take_in
 
@@ -110,15 +109,6 @@ class Place:
         from jobs.ledger.in_database import marks_in_database
 
         return marks_in_database(self.settings, self.folder, self.base_url)
-
-    def last_use(self) -> LastUse | None:
-        """Which ledger of the database it is, and where it was last used. None if it is in the folder. Raises UserError."""
-        if not self.in_database:
-            return None
-        from jobs.ledger.in_database import look_up
-
-        known = look_up(self.settings, self.folder, self.base_url)
-        return LastUse(str(self), known.used_at, known.used_by) if known else LastUse(str(self))
 
     def open_beside(self, wait: Wait, lease: str = "") -> Ledger:
         """The ledger of a run that may be under way, or that was cut short and had this `lease`. Raises UserError."""

@@ -15,7 +15,6 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 from sqlalchemy import create_engine, event
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from jobs.core.errors import Problem, UserError, refuse
@@ -77,7 +76,7 @@ class Database:
             ours["connect_timeout"] = max(_SHORTEST_CONNECT, ceil(seconds))
         # A statement prepared on one of a pooler's connections is unknown on the next.
         connection = Driver.connect(_plain(self.url), **ours, prepare_threshold=None)
-        connection.gives_up = self.is_away
+        connection.gives_up = self.gives_up
         return connection
 
     def _usual(self) -> dict[str, Any]:
@@ -94,8 +93,8 @@ class Database:
             "keepalives_count": 3,
         }
 
-    def is_away(self, waited: float) -> bool:
-        """Whether a server is away that has not answered for so many seconds."""
+    def gives_up(self, waited: float) -> bool:
+        """Whether a server is given up that has not answered for so many seconds."""
         return waited >= self.seconds
 
     @property
@@ -188,20 +187,14 @@ def refusing(database: Database) -> Iterator[None]:
         raise UserError(error.problem) from None
     except psycopg.Error as error:
         raise UserError(problem_of(database, error)) from None
-    except DBAPIError as error:  # A right that this user lacks.
-        if not isinstance(error.orig, psycopg.errors.InsufficientPrivilege):
-            raise
-        raise UserError(problem_of(database, error.orig)) from None
 
 
-def connected(database: Database, reconnected: Callable[..., None] = lambda *_: None) -> tuple[Engine, Session]:
-    """The engine of the database, and the session of its transactions. Nothing is known to be there yet."""
+def open_engine(database: Database, reconnected: Callable[..., None] = lambda *_: None) -> tuple[Engine, Session]:
+    """The engine of the database, and the session of its transactions. Nothing is known to be there yet.
+
+    It has one connection, which any thread may use in turn. `reconnected` hears of each new one.
+    """
     session = Session(database)
-    return open_engine(session, reconnected), session
-
-
-def open_engine(session: Session, reconnected: Callable[..., None] = lambda *_: None) -> Engine:
-    """The engine of a ledger. It has one connection, which any thread may use in turn. `reconnected` hears of each new one."""
     engine = create_engine(
         "postgresql+psycopg://",
         creator=session.connect,
@@ -213,8 +206,8 @@ def open_engine(session: Session, reconnected: Callable[..., None] = lambda *_: 
     )
     event.listen(engine, "connect", reconnected)
     event.listen(engine, "begin", partial(_begin, session))
-    event.listen(engine, "handle_error", partial(blame_the_database, session.database))
-    return engine
+    event.listen(engine, "handle_error", partial(blame_the_database, database))
+    return engine, session
 
 
 def _begin(session: Session, connection: Connection) -> None:
@@ -237,23 +230,18 @@ def _begin(session: Session, connection: Connection) -> None:
         values.append(session.token)
     row = connection.exec_driver_sql(f"SELECT {', '.join(columns)}", tuple(values)).one()
     if proves and row[-1] != session.leases:
-        is_older = are_older(connection.exec_driver_sql(EPOCHS).fetchall(), session.epochs)
-        raise LeaseLostError(lost(session.database, is_older=is_older))
+        found = connection.exec_driver_sql(EPOCHS).fetchall()
+        raise LeaseLostError(lost(session.database, found, session.epochs))
 
 
-def lost(database: Database, *, is_older: bool) -> Problem:
-    """What to say when another run has taken over, or when the database is older than this run's leases."""
-    if is_older:
+def lost(database: Database, rows: Iterable[Sequence[Any]], epochs: Mapping[Any, int]) -> Problem:
+    """What to say when another run has taken over, or when the `rows` of `EPOCHS` are older than those that this run was given."""
+    known = {tuple(key): epoch for *key, epoch in rows}
+    if any(known.get(tuple(key), 0) < epoch for key, epoch in epochs.items()):
         what = "went back to a state before this run (a failover to an older copy, or a backup was restored)"
         return Problem(what, database.shown, "see which copy serves now and what it lost, then run this again")
     what = "another run took this one's lease while it was cut off from the database, or a person released it"
     return Problem(what, database.shown, "look at that run (`recover ledger who`), then run this again")
-
-
-def are_older(rows: Iterable[Sequence[Any]], epochs: Mapping[Any, int]) -> bool:
-    """Whether the rows of `EPOCHS` are older than the epochs that this run was given."""
-    known = {tuple(key): epoch for *key, epoch in rows}
-    return any(known.get(tuple(key), 0) < epoch for key, epoch in epochs.items())
 
 
 def blame_the_database(database: Database, context: ExceptionContext) -> None:
@@ -264,14 +252,10 @@ def blame_the_database(database: Database, context: ExceptionContext) -> None:
 
 
 def _away(database: Database, error: psycopg.Error) -> AwayError | None:
-    return AwayError(problem_of(database, error)) if is_away(error) else None
-
-
-def is_away(error: psycopg.Error) -> bool:
-    """Whether the server is gone, or takes no writes for now."""
-    if error.sqlstate is None:
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate.startswith(_AWAY)
+    """The error as one of a server that is gone, or takes no writes for now; None if it is something else."""
+    gone = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    away = error.sqlstate.startswith(_AWAY) if error.sqlstate is not None else gone
+    return AwayError(problem_of(database, error)) if away else None
 
 
 def problem_of(database: Database, error: psycopg.Error) -> Problem:

@@ -64,10 +64,10 @@ def make_ready(engine: Engine, database: Database) -> None:
 
 
 def _make_ready(connection: Connection, database: Database) -> None:
-    if not _has_schema(connection, database):
-        connection.exec_driver_sql(f'CREATE SCHEMA "{database.schema}"')
     version = _version(connection, database)
     if version is None:
+        if not _has_schema(connection, database):
+            connection.exec_driver_sql(f'CREATE SCHEMA "{database.schema}"')
         shared_tables.make(connection)
     elif version < tables.VERSION:
         shared_tables.upgrade(connection)
