@@ -177,7 +177,7 @@ def continue_numbers(connection: Connection, table: Table) -> None:
         return
     most = connection.scalar(select(func.max(number))) or 0
     sequence = connection.exec_driver_sql(
-        f"SELECT pg_get_serial_sequence('all_{table.name}', '{number.name}')"
+        f"SELECT pg_get_serial_sequence('{_stored(table)}', '{number.name}')"
     ).scalar()
     last = connection.exec_driver_sql(f"SELECT last_value FROM {sequence}").scalar() or 0  # noqa: S608 - our own name
     taking = "SELECT count(nextval(%s)) FROM generate_series(1, %s)"

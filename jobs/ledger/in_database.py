@@ -21,7 +21,7 @@ from jobs.ledger.opening import empty_ledger, scratch_for
 from jobs.ledger.postgres import database_of, open_engine, refusing
 from jobs.ledger.recent import Recent
 from jobs.ledger.refusals import usual_wait
-from jobs.ledger.registry import find, found_or_made, look_for, make_ready, note_use
+from jobs.ledger.registry import find_if_made, find_ledger, found_or_made, make_ready, note_use
 from jobs.ledger.shared_tables import speak_of
 from jobs.ledger.sqlite import folder_for_temporary_files
 
@@ -78,7 +78,7 @@ def open_in_database(
         undo.callback(engine.dispose)  # Whoever is told why may keep the error, and the engine with it.
         make_ready(engine, database)
         with transaction(engine, Purpose.WRITE) as connection:
-            known = found_or_made(connection, name, base_url, database.shown, even_moved=even_moved)
+            known = found_or_made(connection, database, name, base_url, even_moved=even_moved)
             session.ledger = known.id
         leases = leased(session, settings, [*apps, LeaseKey(base_url, "", name)], holder)
         undo.callback(leases.give_back)
@@ -125,10 +125,10 @@ def fill_in_database(
         make_ready(engine, database)
         held.callback(leased(session, settings, [LeaseKey(base_url, "", name)], holder).give_back)
         with transaction(engine, Purpose.BULK) as connection:
-            there = find(connection, name, base_url, database.shown, even_moved=True)
+            there = find_ledger(connection, database, name, base_url, even_moved=True)
             if (there is not None) != replaces:  # Another copy was faster.
                 raise refuse("already holds a ledger", named(settings, folder), "look at it, and use a different name")
-            number = (there or found_or_made(connection, name, base_url, database.shown)).id
+            number = (there or found_or_made(connection, database, name, base_url)).id
             speak_of(connection, number)
             for table in reversed(tables.metadata.sorted_tables):
                 connection.execute(table.delete())
@@ -148,7 +148,7 @@ def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wai
         undo.callback(engine.dispose)
         make_ready(engine, database)
         with transaction(engine, Purpose.READ) as connection:
-            known = look_for(connection, database, name, base_url)
+            known = find_if_made(connection, database, name, base_url)
             if known is None:
                 raise refuse("holds no such ledger", f"{database.where}, {name}", "use the output folder of a run")
             session.ledger = known.id
@@ -169,7 +169,7 @@ def reading_from(settings: LedgerSettings, folder: Path, base_url: str) -> Itera
     with refusing(database), ExitStack() as held:
         held.callback(engine.dispose)
         with transaction(engine, Purpose.READ) as connection:
-            known = look_for(connection, database, name, base_url)
+            known = find_if_made(connection, database, name, base_url)
         session.ledger = known.id if known else 0
         ledger = _ledger(engine, settings, folder, usual_wait(), None) if known else empty_ledger(folder)
         held.callback(ledger.close)
@@ -177,16 +177,16 @@ def reading_from(settings: LedgerSettings, folder: Path, base_url: str) -> Itera
         yield ledger
 
 
-def look_up(settings: LedgerSettings, folder: Path, base_url: str) -> Known | None:
-    """What the database knows of the ledger of `folder`'s name, or None if it has none. Raises UserError."""
-    with looking(settings) as (connection, database):
-        return look_for(connection, database, name_of(settings, folder), base_url)
+def exists_in_database(settings: LedgerSettings, folder: Path, base_url: str) -> bool:
+    """Whether the database has the ledger of `folder`'s name. Raises UserError."""
+    with briefly_connected(settings) as (connection, database):
+        return find_if_made(connection, database, name_of(settings, folder), base_url) is not None
 
 
 def marks_in_database(settings: LedgerSettings, folder: Path, base_url: str) -> Marks | None:
     """The marks of the ledger of `folder`'s name, or None if there is none. Raises UserError."""
-    with looking(settings) as (connection, database):
-        known = look_for(connection, database, name_of(settings, folder), base_url, even_moved=True)
+    with briefly_connected(settings) as (connection, database):
+        known = find_if_made(connection, database, name_of(settings, folder), base_url, even_moved=True)
         if known is None:
             return None
         speak_of(connection, known.id)
@@ -194,7 +194,7 @@ def marks_in_database(settings: LedgerSettings, folder: Path, base_url: str) -> 
 
 
 @contextmanager
-def looking(settings: LedgerSettings) -> Iterator[tuple[Connection, Database]]:
+def briefly_connected(settings: LedgerSettings) -> Iterator[tuple[Connection, Database]]:
     """A connection to look for a ledger, and its database."""
     database = database_of(settings)
     engine, _ = open_engine(database)

@@ -22,7 +22,7 @@ from msgspec import DecodeError, json
 
 from jobs.core.errors import Exit, Problem, refuse
 from jobs.core.secret import plain, scrub
-from jobs.ledger.postgres import EPOCHS, lost, problem_of
+from jobs.ledger.postgres import EPOCHS, problem_of, why_lost
 from jobs.ledger.refusals import AwayError, LeaseLostError
 from jobs.pace.usage import Usage
 
@@ -163,7 +163,7 @@ class Leases:
         Raises UserError with exit 11 if another run has one, and psycopg's errors.
         """
         began = clock()
-        with connected(self._database) as connection:
+        with own_connection(self._database) as connection:
             self._refuse_held(connection)  # First without a lock: whoever holds one must not wait for us.
             for key in self._keys:
                 _lock(connection, key)
@@ -185,7 +185,7 @@ class Leases:
         if not self.hold() and not self.lost:
             return  # Their time is over. Of several leases, one may be lost and the others not.
         self.valid_until = 0.0
-        with suppress(psycopg.Error), connected(self._database) as connection:
+        with suppress(psycopg.Error), own_connection(self._database) as connection:
             connection.execute(_UNTIL, {"token": self.token})
             connection.execute(_GIVE_BACK, {"token": self.token, "used": self._used_as_text()})
 
@@ -228,11 +228,11 @@ class Leases:
     def _renew(self) -> None:
         began, used = clock(), self._used_as_text()
         values = {"seconds": self._seconds, "token": self.token, "used": used}
-        with connected(self._database) as connection:
+        with own_connection(self._database) as connection:
             before = [row[0] for row in connection.execute(_UNTIL, values)]
             renewed = [row[0] for row in connection.execute(_RENEW, values)]
             gone = len(renewed) != len(self._keys)
-            why = lost(self._database, connection.execute(EPOCHS).fetchall(), self.epochs) if gone else None
+            why = why_lost(self._database, connection.execute(EPOCHS).fetchall(), self.epochs) if gone else None
         self.lost = why
         self.valid_until = began + self._seconds
         if self._until and any(until < self._until for until in before):
@@ -244,7 +244,7 @@ class Leases:
         return json.encode({client_id: _as_text(used) for client_id, used in self.used().items()}).decode()
 
 
-def connected(database: Database) -> psycopg.Connection[Any]:
+def own_connection(database: Database) -> psycopg.Connection[Any]:
     """A connection in a transaction, which ends with the block. Raises psycopg's errors."""
     connection = database.connect()
     milliseconds = ceil(database.seconds * 1000)
@@ -263,7 +263,7 @@ def held_leases(database: Database, which: str = "true", values: Sequence[Any] =
 
     `which` is a condition with these values.
     """
-    with connected(database) as connection:
+    with own_connection(database) as connection:
         if connection.execute("SELECT to_regclass('leases')").fetchone() == (None,):
             return []
         return _show(connection, f"{_HELD} AND {which} {_IN_ORDER}", values)
@@ -275,7 +275,7 @@ def break_leases(database: Database, which: str, values: Sequence[Any]) -> list[
     The next holder waits as long as what was sent last may count. `which` is a condition with these values. A write of the
     last holder that is under way may end: only the next holder waits for that.
     """
-    with connected(database) as connection:
+    with own_connection(database) as connection:
         found = _show(connection, f"{_HELD} AND {which} {_IN_ORDER} FOR NO KEY UPDATE", values)
         for one in found:
             used = _usage(connection, one.key).cut_off(0.0)

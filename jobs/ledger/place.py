@@ -143,9 +143,9 @@ class Place:
         """Whether a run has begun it. Raises UserError."""
         if not self.in_database:
             return opening.is_begun(self.folder / opening.LEDGER)
-        from jobs.ledger.in_database import look_up
+        from jobs.ledger.in_database import exists_in_database
 
-        return look_up(self.settings, self.folder, self.base_url) is not None
+        return exists_in_database(self.settings, self.folder, self.base_url)
 
     def must_exist(self) -> None:
         """Raise UserError if there is no ledger."""

@@ -231,10 +231,10 @@ def _begin(session: Session, connection: Connection) -> None:
     row = connection.exec_driver_sql(f"SELECT {', '.join(columns)}", tuple(values)).one()
     if proves and row[-1] != session.leases:
         found = connection.exec_driver_sql(EPOCHS).fetchall()
-        raise LeaseLostError(lost(session.database, found, session.epochs))
+        raise LeaseLostError(why_lost(session.database, found, session.epochs))
 
 
-def lost(database: Database, rows: Iterable[Sequence[Any]], epochs: Mapping[Any, int]) -> Problem:
+def why_lost(database: Database, rows: Iterable[Sequence[Any]], epochs: Mapping[Any, int]) -> Problem:
     """What to say when another run has taken over, or when the `rows` of `EPOCHS` are older than those that this run was given."""
     known = {tuple(key): epoch for *key, epoch in rows}
     if any(known.get(tuple(key), 0) < epoch for key, epoch in epochs.items()):

@@ -102,49 +102,53 @@ def _has_schema(connection: Connection, database: Database) -> bool:
     return True
 
 
-def known_ledgers(connection: Connection, name: str) -> list[Known]:
+def ledgers_named(connection: Connection, name: str) -> list[Known]:
     """The ledgers of this name, one for each API."""
     used = func.coalesce(func.to_char(func.timezone("UTC", ledgers.c.used_at), 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), "")
     query = select(ledgers.c.id, ledgers.c.base_url, used, ledgers.c.used_by, ledgers.c.moved_to)
     return [Known(*row) for row in connection.execute(query.where(ledgers.c.name == name).order_by(ledgers.c.base_url))]
 
 
-def find(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> Known | None:
+def find_ledger(
+    connection: Connection, database: Database, name: str, base_url: str, *, even_moved: bool = False
+) -> Known | None:
     """The ledger of this name and API. Raises UserError if the name is known under another API alone, or if it was moved.
 
     `even_moved` allows the last.
     """
-    found = known_ledgers(connection, name)
+    found = ledgers_named(connection, name)
     mine = next((one for one in found if one.base_url == base_url), None)
     if mine is None and found:
         todo = "use a different --output or ledger.name, or set HIGHLEVEL_BASE_URL as it was"
         others = ", ".join(one.base_url for one in found)
-        raise refuse(f"belongs to {others}, not to {base_url}", f"the ledger {name} of {where}", todo)
+        raise refuse(f"belongs to {others}, not to {base_url}", f"the ledger {name} of {database.shown}", todo)
     if mine is not None and mine.moved_to and not even_moved:
         todo = "unset RECOVERY_LEDGER__URL to use that file, or use a different --output or ledger.name"
-        raise refuse_moved(f"the ledger {name} of {where}", f"{mine.moved_to} on {mine.used_by}", todo)
+        raise refuse_moved(f"the ledger {name} of {database.shown}", f"{mine.moved_to} on {mine.used_by}", todo)
     return mine
 
 
-def found_or_made(connection: Connection, name: str, base_url: str, where: str, *, even_moved: bool = False) -> Known:
-    """The ledger of this name and API, which is made if it is missing. Raises as `find`."""
-    mine = find(connection, name, base_url, where, even_moved=even_moved)
+def found_or_made(
+    connection: Connection, database: Database, name: str, base_url: str, *, even_moved: bool = False
+) -> Known:
+    """The ledger of this name and API, which is made if it is missing. Raises as `find_ledger`."""
+    mine = find_ledger(connection, database, name, base_url, even_moved=even_moved)
     if mine is None:
         # Another start may make it at this moment.
         new = upsert(connection, ledgers).values(name=name, base_url=base_url).on_conflict_do_nothing()
         connection.execute(new)
-        mine = find(connection, name, base_url, where)
+        mine = find_ledger(connection, database, name, base_url)
     assert mine is not None
     return mine
 
 
-def look_for(
+def find_if_made(
     connection: Connection, database: Database, name: str, base_url: str, *, even_moved: bool = False
 ) -> Known | None:
-    """The ledger of this name and API, or None. Nothing is made. Raises UserError as `find` does."""
+    """The ledger of this name and API, or None. Nothing is made. Raises UserError as `find_ledger` does."""
     if _version(connection, database) is None:
         return None
-    return find(connection, name, base_url, database.shown, even_moved=even_moved)
+    return find_ledger(connection, database, name, base_url, even_moved=even_moved)
 
 
 def note_use(connection: Connection, ledger: int) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
 from jobs.core.errors import refuse
 from jobs.core.file_errors import doing
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import Connection
 
     from jobs.ledger.ledger import Ledger
 
@@ -121,7 +121,7 @@ def record(connection: Connection, found: list[Aside], *, delivers: bool) -> Tak
     unknown: list[Aside] = []
     for one in found:
         held = newest.get(one.install.key)
-        if not _is_known(connection, one.install.key):
+        if _recovered_at(connection, one.install.key) is None:
             unknown.append(one)
         elif held is None or _moment(held.outcome.at) < _moment(one.outcome.at):
             newest[one.install.key] = one
@@ -132,14 +132,12 @@ def record(connection: Connection, found: list[Aside], *, delivers: bool) -> Tak
     return Taken(len(wanted), unknown)
 
 
-def _this(key: InstallKey) -> ColumnElement[bool]:
+def _recovered_at(connection: Connection, key: InstallKey) -> str | None:
+    """When an install was recovered: '' if it never was, None if the ledger does not know it."""
     client_id, level, account_id = key
     names = installs.c
-    return and_(names.client_id == client_id, names.level == level.value, names.account_id == account_id)
-
-
-def _is_known(connection: Connection, key: InstallKey) -> bool:
-    return connection.execute(select(installs.c.id).where(_this(key))).first() is not None
+    this = (names.client_id == client_id, names.level == level.value, names.account_id == account_id)
+    return connection.scalar(select(names.recovered_at).where(*this))
 
 
 def _is_news(connection: Connection, key: InstallKey, outcome: Recovered) -> bool:
@@ -147,7 +145,7 @@ def _is_news(connection: Connection, key: InstallKey, outcome: Recovered) -> boo
     mark = fingerprint_of(outcome.tokens)
     if knows_pairs(connection, [mark]):
         return False
-    recovered_at = connection.scalar(select(installs.c.recovered_at).where(_this(key)))
+    recovered_at = _recovered_at(connection, key)
     return not recovered_at or _moment(recovered_at) < _moment(outcome.at)
 
 

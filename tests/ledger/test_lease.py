@@ -16,7 +16,7 @@ from psycopg import OperationalError
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
 from jobs.core.errors import Exit, UserError
-from jobs.ledger.lease import LeaseKey, Leases, break_leases, connected, held_leases
+from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases, own_connection
 from jobs.ledger.leasing import take_leases
 from jobs.ledger.postgres import Database
 from jobs.pace.usage import LONGEST, Usage
@@ -191,7 +191,7 @@ def test_the_lease_of_a_killed_holder_runs_out_and_the_next_one_begins_when_what
 
 def test_a_holder_that_fell_asleep_in_the_middle_of_a_renewal_keeps_no_lock(lease, database):
     hasty = replace(database, seconds=0.4)
-    asleep = connected(hasty)
+    asleep = own_connection(hasty)
     asleep.execute("update leases set until = until")
     refused = is_refused(Leases(hasty, [LeaseKey(URL, "maker", "")], 30.0, 60.0, "the next run").take)
     assert "is free, but a write of its last holder has not ended yet: try again in a moment" in refused
