@@ -162,6 +162,8 @@ def check_url(url: Secret) -> None:
     except psycopg.ProgrammingError:
         raise refuse("is not a valid address", _URL, "give it like postgresql://user:password@host/name") from None
     own = conninfo_to_dict(_plain(url))
+    if _is_torn(known):  # What is left of the password would be shown as a host or a name.
+        raise refuse("has a sign in its password that must be escaped", _URL, "write %40 for @, and %2F for /")
     # Only libpq reads that service, and what it sets counts over the environment.
     if "service" in own and own.get("sslmode") not in _SAFE:
         what = "takes its host from a service file, so it may send live tokens unencrypted over the network"
@@ -272,6 +274,14 @@ def _parameters(url: Secret) -> dict[str, str]:
     """Libpq's parameters: those of the URL over those of the environment and the service file."""
     usual = {one.keyword.decode(): one.val.decode() for one in Conninfo.get_defaults() if one.val is not None}
     return usual | {name: str(value) for name, value in conninfo_to_dict(_plain(url)).items() if value is not None}
+
+
+def _is_torn(known: Mapping[str, str]) -> bool:
+    """Whether a sign in the password was taken for the end of a part of the address."""
+    ports = known.get("port", "").split(",")
+    return "@" in known.get("host", "")[1:] + known.get("dbname", "") or not all(
+        not one or one.isdecimal() for one in ports
+    )
 
 
 def _plain(url: Secret) -> str:

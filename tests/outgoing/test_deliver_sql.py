@@ -259,6 +259,10 @@ def test_two_columns_that_fold_to_one_name_are_refused_if_a_statement_uses_it():
         ("no address with pass-word in it", "is not a valid address of a database"),
         ("postgresql://app:pass-word@host:port/app", "is not a valid address of a database"),
         ("sqlite://app:pass-word@host/app", "is not a valid address of a database"),
+        (
+            "postgresql://app:first@pass-word@host/app",
+            "has a sign in its password that must be escaped: write %40 for @",
+        ),
         ("nosuch://app:pass-word@host/app", "names an unknown kind of database (nosuch)"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),

@@ -210,6 +210,8 @@ def _address(url: Secret) -> URL:
         address = make_url(url.reveal())
     except (ArgumentError, ValueError):
         raise _not_valid() from None
+    if "@" in (address.host or ""):  # What is left of the password would be shown as the host.
+        raise refuse("has a sign in its password that must be escaped", _URL, "write %40 for @, and %2F for /")
     return address.set(drivername=_DRIVERS.get(address.drivername, address.drivername))
 
 
