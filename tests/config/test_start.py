@@ -12,7 +12,7 @@ from msgspec.structs import fields
 from jobs.config.apps import base_url
 from jobs.config.settings import Settings, load_settings
 from jobs.core.errors import UserError
-from jobs.start import MESSAGES, PROJECT, make_start, output_for
+from jobs.start import MESSAGES, PROJECT, make_start, output_for, place_of
 
 ONE_APP = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "secret-of-one"}
 APPS = """
@@ -89,6 +89,28 @@ def test_an_unknown_or_wrong_setting_is_refused_by_the_name_it_was_given_under(
 ):
     (said,) = problems(start, ONE_APP | environment, options, config__recovery_toml=file)
     assert named in said
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("deliver", "url", "https://app.example/new"),
+        ("deliver", "secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ("deliver", "database_url", "postgresql://app:word@localhost/main"),
+        ("ledger", "url", "postgresql://app:word@localhost/main"),
+    ],
+)
+def test_a_secret_in_the_file_is_refused_without_it_being_shown(start, section, key, value):
+    (said,) = problems(start, config__recovery_toml=f"[{section}]\n{key} = {value!r}\n")
+    name = f"RECOVERY_{section}__{key}".upper()
+    assert said == f"recovery.toml, {section}.{key}: is a secret: set {name} in .env instead"
+
+
+def test_where_the_ledger_is_may_be_said_in_dotenv_for_every_command(tmp_path):
+    (tmp_path / ".env").write_text("RECOVERY_LEDGER__URL=postgresql:///main\nHIGHLEVEL_BASE_URL=http://localhost:1\n")
+    place = place_of(tmp_path, {}, tmp_path / "out")
+    assert (place.in_database, place.base_url) == (True, "http://localhost:1")
+    assert not place_of(tmp_path, {"RECOVERY_LEDGER__URL": ""}, tmp_path / "out").in_database
 
 
 @pytest.mark.parametrize("one", fields(Settings), ids=lambda one: one.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -31,10 +32,11 @@ from jobs.core.model import (
 )
 from jobs.core.secret import Secret
 from jobs.ledger import deliveries
-from jobs.ledger.engines import Purpose
+from jobs.ledger.engines import Purpose, transaction
 from jobs.ledger.failed_set import failed_set_changed
+from jobs.ledger.lease import Leases, break_leases
 from jobs.ledger.place import Place
-from jobs.ledger.reads import user_columns
+from jobs.ledger.reads import records, user_columns
 from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
 from jobs.outgoing.deliver.store import Store
@@ -182,8 +184,13 @@ def test_a_bug_that_ends_a_wait_lets_requests_out_again_and_a_wait_in_vain_does_
 
 
 def test_a_server_that_hangs_is_away_within_a_third_of_the_lease(own_postgres, ledger):
-    with own_postgres.frozen(), pytest.raises(AwayError, match=r"no answer|timeout"):
-        save(ledger)
+    with own_postgres.frozen():
+        began = time.monotonic()
+        with pytest.raises(AwayError, match="no answer"), transaction(ledger.engine, Purpose.WRITE) as connection:
+            connection.exec_driver_sql("select 1")
+        assert LEASE / 3 <= time.monotonic() - began < LEASE
+        with pytest.raises(AwayError, match=r"no answer|timeout"):
+            save(ledger)
     once_it_is_back(partial(save, ledger))
     assert ledger.last_run().run_id == "run"
 
@@ -198,6 +205,16 @@ def test_a_commit_without_an_answer_is_given_up_too(own_postgres, ledger):
     once_it_is_back(partial(save, ledger))
 
 
+def test_of_a_long_list_no_more_than_some_pages_are_held_in_memory(way, behind):
+    enrol(behind, (row(number, "", "x" * 1_000) for number in range(4_000)), ("notes",), AT)
+    with behind.at_one_moment() as connection:
+        before, rows = way.packets, records(connection)
+        next(rows)
+        first = way.packets - before
+        assert sum(1 for _ in rows) == 3_999
+        assert first < (way.packets - before) / 4
+
+
 def test_what_may_take_long_is_waited_for_as_long_as_the_lease_is_renewed(ledger):
     ledger.wait.patience = replace(ledger.wait.patience, seconds=0)
     assert ledger.write(lambda connection: connection.exec_driver_sql("select pg_sleep(1.5)").rowcount, Purpose.BULK)
@@ -209,6 +226,24 @@ def test_what_may_take_long_is_waited_for_as_long_as_the_lease_is_renewed(ledger
 def test_what_may_take_long_is_given_up_once_the_lease_cannot_be_renewed(own_postgres, ledger):
     with own_postgres.frozen(), pytest.raises(AwayError, match=r"no answer|timeout"):
         ledger.write(lambda connection: connection.exec_driver_sql("select 1"), Purpose.BULK)
+
+
+def test_nobody_takes_over_in_the_middle_of_a_write_and_nothing_is_written_afterwards(patient):
+    database = replace(patient.leases._database, seconds=0.4)
+    next_run = Leases(database, [*patient.leases.epochs], 30.0, 60.0, "the next run")
+
+    def act(connection):
+        connection.exec_driver_sql("select 1")
+        break_leases(database, "token = %s", (patient.lease,))
+        with pytest.raises(UserError, match="a write of its last holder has not ended yet"):
+            next_run.take()
+
+    patient.write(act)
+    next_run.take()
+    with pytest.raises(LeaseLostError):
+        patient.record([recovered(0)])
+    next_run.give_back()
+    assert attempts(patient) == UNTRIED
 
 
 def test_outcomes_whose_commit_got_through_without_an_answer_are_not_written_twice(way, behind):
@@ -341,6 +376,21 @@ def test_a_transaction_is_not_ended_by_an_idle_timeout_of_the_role(of_role, own_
 
     assert ledger.write(act) == 1
     assert ledger.ask(act) == 1
+
+
+def test_a_run_that_falls_asleep_in_the_middle_of_a_write_keeps_its_locks_no_longer_than_its_lease(
+    own_postgres, ledger
+):
+    began = time.monotonic()
+
+    def act(connection):
+        connection.exec_driver_sql("select from installs for update")
+        wait_until(lambda: not own_postgres.execute("select 1 from pg_locks where mode = 'RowShareLock'"))
+
+    with pytest.raises(AwayError, match="idle"):
+        ledger.write(act)
+    assert time.monotonic() - began >= LEASE
+    once_it_is_back(partial(save, ledger))
 
 
 def test_a_server_that_does_not_sync_commits_is_warned_of(of_role, said):

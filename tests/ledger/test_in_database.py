@@ -95,6 +95,27 @@ def test_an_earlier_version_is_brought_up_to_date_by_the_first_start_and_nothing
     assert postgres.execute(f"select count(*) from {schema}.all_deliveries") == [(0,)]
 
 
+def test_an_earlier_version_is_brought_up_to_date_as_a_whole_or_not_at_all(home, postgres):
+    schema = home.settings.schema
+    make_run(home, (), [(place(1), None)], at=AT)
+    before = states(home)
+    make_earlier(home, postgres)
+    postgres.execute(
+        f"create function {schema}.refuses() returns event_trigger language plpgsql as"
+        " $$begin raise exception 'no space left' using errcode = 'disk_full'; end$$",
+        f"create event trigger refuses on ddl_command_start when tag in ('CREATE VIEW') execute function {schema}.refuses()",
+    )
+    try:
+        with pytest.raises(UserError, match="no space left"):
+            opened(home)
+    finally:
+        postgres.execute("drop event trigger refuses", f"drop function {schema}.refuses()")
+    assert postgres.execute(f"select version from {schema}.schema_version") == [(3,)]
+    assert postgres.execute(f"select to_regclass('{schema}.all_deliveries')") == [(None,)]
+    opened(home).close()
+    assert states(home) == before
+
+
 def test_a_report_brings_an_earlier_version_up_to_date_and_a_plan_leaves_it(home, postgres):
     make_run(home, (), [(place(1), None)], at=AT)
     before = states(home)

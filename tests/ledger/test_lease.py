@@ -16,7 +16,7 @@ from psycopg import OperationalError
 
 from jobs.config.settings import DatabaseUrl, LedgerSettings
 from jobs.core.errors import Exit, UserError
-from jobs.ledger.lease import LeaseKey, Leases, break_leases, held_leases, own_connection
+from jobs.ledger.lease import LeaseKey, Leases, break_leases, clock, held_leases, own_connection
 from jobs.ledger.leasing import take_leases
 from jobs.ledger.postgres import Database
 from jobs.pace.usage import LONGEST, Usage
@@ -248,6 +248,44 @@ def test_a_lease_that_could_not_be_renewed_in_time_is_not_held_and_goes_on_with_
     assert row(own_postgres, database)[0] == 1
 
 
+def while_it_waits(own_postgres, database, ask):
+    """Let `ask` wait for the row of the lease. Returns what it returns, and when it had waited for it."""
+    with ThreadPoolExecutor() as threads, own_postgres.session() as other:
+        other.execute(f"select from {database.schema}.leases where client_id = 'app' for update")
+        asked = threads.submit(ask)
+        wait_until(lambda: own_postgres.execute("select 1 from pg_locks where not granted"))
+        waited = clock()
+        other.rollback()
+        return asked.result(60), waited
+
+
+def test_a_lease_counts_from_before_it_was_asked_for(lease, own_postgres, database):
+    lease("app").give_back()
+    leases, waited = while_it_waits(own_postgres, database, lambda: lease("app", seconds=30.0))
+    assert leases.valid_until < waited + 30.0
+
+
+def test_a_renewed_lease_counts_from_before_it_was_asked_for(lease, own_postgres, database):
+    leases = lease("app", seconds=3.0)
+    until = leases.valid_until
+
+    def renewed():
+        wait_until(lambda: leases.valid_until != until)
+        return leases.valid_until
+
+    new, waited = while_it_waits(own_postgres, database, renewed)
+    assert until < new < waited + 3.0
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system has no clock that runs through suspend")
+def test_a_lease_runs_out_while_the_machine_sleeps(lease, monkeypatch):
+    leases, clock_gettime = lease("app", seconds=30.0), time.clock_gettime
+    assert leases.hold()
+    slept = {time.CLOCK_BOOTTIME: 31.0}
+    monkeypatch.setattr(time, "clock_gettime", lambda which: clock_gettime(which) + slept.get(which, 0.0))
+    assert not leases.hold()
+
+
 def test_a_lease_that_was_broken_is_lost_for_good(lease, own_postgres, database):
     leases = lease("app", seconds=0.6)
     (broken,) = break_leases(database, "client_id = %s", ("app",))
@@ -324,9 +362,10 @@ class Failing:
 
 
 def test_a_renewal_begins_with_each_third_of_a_lease_however_long_the_last_one_took_to_fail(lease):
-    leases = lease("app", seconds=3.0)
+    began, leases = time.monotonic(), lease("app", seconds=3.0)
     leases._database = failing = Failing(OperationalError("no answer"), 1.0)
     wait_until(lambda: len(failing.tries) > 1)
+    assert failing.tries[0] - began < 2.5
     assert failing.tries[1] - failing.tries[0] < 1.5
 
 

@@ -78,6 +78,20 @@ def test_as_many_are_handed_over_at_once_as_there_are_workers(tmp_path):
     assert store.most_at_once == 4
 
 
+def test_nothing_is_handed_over_while_the_lease_is_not_held(home):
+    asked, held, store = threading.Event(), threading.Event(), Store()
+    with waiting(home, 3) as waits:
+        waits.store.may_send = lambda: asked.set() or held.is_set()
+        courier = PoolCourier(waits.store, store, FAST)
+        courier.start()
+        assert asked.wait(20)
+        assert store.calls == []
+        held.set()
+        courier.finish()
+        assert courier.ended(20)
+        assert waits.count("delivered") == 3
+
+
 def test_later_pairs_are_handed_over_too_until_it_must_finish(home):
     with waiting(home, 1) as waits:
         courier = PoolCourier(waits.store, Store(), FAST)

@@ -281,6 +281,17 @@ def test_a_user_without_a_second_connection_is_refused_at_the_start(job, own_pos
     assert job.sandbox.seen == []
 
 
+def test_a_user_with_two_connections_has_enough_for_any_number_of_workers(job, own_postgres, role):
+    own_postgres.execute(f"alter role {role} connection limit 2")
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    with receiving(Receiver(secret)) as store:
+        job.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": secret}
+        done = no_traceback(job.run(job.manifest(listing(40)), "--workers", 8))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "waiting for the database" not in done.stderr
+    assert len({resource for _, _, resource in store.seen}) == 40
+
+
 @pytest.mark.parametrize("command", ["deliver", "purge", "report"])
 def test_a_command_on_a_database_that_is_away_is_one_line(job, own_postgres, command):
     job.environment["RECOVERY_DELIVER__COMMAND"] = '["cat"]'

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 
 import pytest
+from psycopg import connect
 from sqlalchemy import make_url
 
 from jobs.core.clock import utc_now
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route
+from jobs.core.secret import Secret
 from jobs.ledger.unwritten import set_aside
 from jobs.sandbox.receiver import Receiver, receiving
 from jobs.sandbox.world import Place
@@ -67,6 +71,61 @@ def test_pairs_of_a_run_that_the_database_forgot_are_taken_in_once_their_install
     assert job.summary()["this_run"]["already_recovered"] == 2
 
 
+@pytest.fixture
+def full(job, postgres):
+    """`full(True)` lets the server of a job refuse each commit of a new pair, as one without space on its disk does."""
+    schema = job.environment["RECOVERY_LEDGER__SCHEMA"] = "of_a_full_server"
+    refuses = f"{schema}.refuses"
+
+    def set_full(value):
+        postgres.execute(
+            f"create or replace function {refuses}() returns trigger language plpgsql as"
+            " $$begin raise exception 'no space left' using errcode = 'disk_full'; end$$",
+            f"drop trigger if exists refuses on {schema}.all_pairs",
+            f"create constraint trigger refuses after insert on {schema}.all_pairs deferrable initially deferred"
+            f" for each row execute function {refuses}()"
+            if value
+            else "select 1",
+        )
+
+    yield set_full
+    postgres.execute(f"drop schema {schema} cascade")
+
+
+@pytest.mark.parametrize("account", ["Loc0000", "Loc0001"], ids=["known", "not enrolled yet"])
+def test_pairs_that_were_set_aside_stay_in_their_file_until_they_are_committed(job, full, account):
+    job.run(job.manifest(listing(1, width=4)))
+    install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, account), "")
+    kept = Recovered(pair(), Route.RECONNECT, 1, utc_now())
+    aside = set_aside(job.output, job.sandbox.url, [(install, kept)])
+    before, manifest = aside.read_text(), job.manifest(listing(2, width=4))
+    job.environment["RECOVERY_LEDGER__PATIENCE_SECONDS"] = "1"
+    full(True)
+    done = job.run(manifest)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "no space left" in done.stderr
+    assert aside.read_text() == before
+    full(False)
+    done = job.run(manifest)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not aside.exists()
+    assert job.results()[account]["refresh_token"] == kept.tokens.refresh_token.reveal()
+
+
+def test_a_pair_that_was_set_aside_is_not_taken_in_over_a_newer_one(job):
+    manifest = job.manifest(listing(1, width=4))
+    install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, "Loc0000"), "")
+    older = Recovered(pair(), Route.RECONNECT, 1, utc_now())
+    job.run(manifest)
+    newer = replace(older, tokens=replace(pair(), refresh_token=Secret("newer")), at=utc_now())
+    for kept, newest in ((older, job.issued()["Loc0000"]), (newer, "newer"), (older, "newer")):
+        aside = set_aside(job.output, job.sandbox.url, [(install, kept)])
+        done = job.run(manifest)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert job.results()["Loc0000"]["refresh_token"] == newest
+        assert not aside.exists()
+
+
 @pytest.mark.parametrize("name", [b"out\xff", b"out\n"], ids=["not UTF-8", "a line"])
 def test_a_folder_whose_name_no_database_holds_is_refused_unless_the_ledger_has_one(job, name):
     output, manifest = job.folder / os.fsdecode(name), job.manifest(listing(2))
@@ -86,6 +145,23 @@ def test_a_machine_that_never_saw_the_run_makes_its_reports(job, tmp_path):
     made = {file.name: file.read_bytes() for file in elsewhere.iterdir()}
     assert made == {file.name: file.read_bytes() for file in job.output.iterdir() if file.name != ".lock"}
     assert elsewhere.stat().st_mode & 0o777 == 0o700
+
+
+def test_machines_that_never_saw_the_run_hand_over_its_pairs_and_forget_them(job, tmp_path):
+    job.run(job.manifest(listing(2)))
+    second, third = tmp_path / "second" / "out", tmp_path / "third" / "out"
+    with receiving(Receiver(SECRET)) as store:
+        job.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": SECRET}
+        done = job("deliver", second)
+    assert done.returncode == 0, done.stderr
+    assert sorted(resource for _, _, resource in store.seen) == sorted(job.issued())
+    assert json.loads((second / "summary.json").read_text())["counts"]["delivered"] == 2
+    done = job("purge", third)
+    assert done.returncode == 0, done.stderr
+    made = (second / "results.csv").read_text(), (third / "results.csv").read_text()
+    assert [all(token in text for token in job.issued().values()) for text in made] == [True, False]
+    assert job("run", job.folder / "installs.csv", "--output", tmp_path / "fourth" / "out").returncode == 0
+    assert len(job.sandbox.codes.issued) == 2
 
 
 def rows_of(server, schema="highlevel_recovery"):
@@ -186,6 +262,16 @@ def test_every_command_works(job, store, url, request, tmp_path):
     assert len(store.stored()) == 11
     assert {row["delivery"] for row in job.results().values()} == {"purged", ""}
     assert (elsewhere / "ledger.sqlite3").exists()
+
+
+def test_a_run_leaves_nothing_behind_in_the_sessions_of_a_pooler(job, pooled):
+    job.environment |= {"RECOVERY_LEDGER__URL": pooled, "RECOVERY_LEDGER__SCHEMA": "mine"}
+    assert job.run(job.manifest(listing(12, width=4))).returncode == 1
+    names = ("search_path", "statement_timeout", "idle_in_transaction_session_timeout", "highlevel_recovery.ledger")
+    columns = ", ".join(f"coalesce(current_setting('{name}', true), '')" for name in names)
+    with connect(pooled.replace("+psycopg", ""), autocommit=True) as somebody:
+        seen = {somebody.execute(f"select {columns}").fetchone() for _ in range(6)}  # Each time another session.
+    assert seen == {('"$user", public', "0", "0", "")}
 
 
 MAY_MAKE = f"grant create on database postgres to {USER}"

@@ -95,6 +95,15 @@ def test_a_second_run_ends_with_11_and_says_who_holds_it_since_when_and_until_wh
     assert not there.output.joinpath("results.csv").exists()
 
 
+def test_the_same_app_of_another_api_is_not_held(machines, play):
+    here, there = machines(latency_seconds=0.05)
+    there.environment |= {"HIGHLEVEL_BASE_URL": play().sandbox.url, "RECOVERY_LEDGER__NAME": "of another API"}
+    run = begun(here)
+    done = there.run(there.manifest(listing(3)))
+    end(run)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("moment", ["normal end", "first signal", "second signal"])
 def test_a_run_gives_its_leases_back(machines, moment):
     here, there = machines()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import pytest
 
+from jobs.core.clock import utc_now
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route
+from jobs.ledger.unwritten import set_aside
 from jobs.sandbox.world import Place
+from tests.helpers.job import CLIENT_ID
 from tests.helpers.lists import listing
+from tests.helpers.made import pair
 from tests.helpers.postgres import PASSWORD
 
 SCHEMA = "of_any"  # The tests share a server.
@@ -69,6 +75,21 @@ def test_plan_and_report_leave_unwritten_pairs_alone_and_say_that_they_are_there
     assert aside.read_text() == '{"not": "read"}\n{"not": "read"}\n'
 
 
+@pytest.mark.parametrize("where", ["in the database", "in the folder"])
+def test_pairs_that_another_api_issued_are_not_taken_in(job, where):
+    if where == "in the folder":
+        del job.environment["RECOVERY_LEDGER__URL"]
+    install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, "Loc0"), "")
+    kept = Recovered(pair(), Route.RECONNECT, 1, utc_now())
+    job.output.mkdir()
+    aside = set_aside(job.output, "https://services.example.test", [(install, kept)])
+    before = aside.read_text()
+    done = call(job, "run", job.manifest(listing(1)))
+    assert done.returncode == 2
+    assert f"{aside}: holds pairs of https://services.example.test: run the job for that API" in done.stderr
+    assert (aside.read_text(), job.sandbox.seen) == (before, [])
+
+
 @pytest.mark.parametrize("name", ["failures.csv", "results.csv"])
 def test_a_report_that_is_fed_back_belongs_to_its_own_folder_on_any_machine(job, tmp_path, name):
     call(job, "run", job.manifest(listing(3)))
@@ -86,6 +107,28 @@ def test_a_folder_with_another_programs_summary_is_not_an_output_folder(job, tmp
     (tmp_path / "summary.json").write_text('{"run_id": "of another program"}')
     planned = job("plan", job.manifest(listing(3), "mine-alone.csv"))
     assert "the ledger mine-alone of" in planned.stdout
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "ledger"])
+def test_an_address_of_another_machine_without_encryption_is_refused(job, command):
+    job.environment["RECOVERY_LEDGER__URL"] = f"postgresql://app:{quote(PASSWORD, safe='')}@db.invalid/main"
+    manifest = job.manifest(listing(3))
+    done = job("ledger", "who") if command == "ledger" else call(job, command, manifest)
+    assert done.returncode == 2
+    assert "RECOVERY_LEDGER__URL: would send live tokens unencrypted over the network" in done.stderr
+    assert "pass-word" not in done.stdout + done.stderr
+    assert job.sandbox.seen == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_with_a_ledger_of_its_own_is_refused_and_the_way_into_the_database_is_named(job, command):
+    manifest, url = job.manifest(listing(3)), job.environment.pop("RECOVERY_LEDGER__URL")
+    call(job, "run", manifest)
+    job.environment["RECOVERY_LEDGER__URL"] = url
+    done = call(job, command, manifest)
+    assert done.returncode == 2
+    todo = f"move it into the database (`recover ledger copy {job.output} database`)"
+    assert f"holds ledger.sqlite3, but RECOVERY_LEDGER__URL is set: {todo}" in done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
