@@ -87,15 +87,18 @@ class Postgres:
             row[0] for row in self.execute("select pid from pg_stat_activity where backend_type = 'client backend'")
         ]
         # A stopped parent starts no process for a new connection either, though the system accepts it.
-        stopped = [self.process.pid, *(pid for pid in pids if Path(f"/proc/{pid}").exists())]
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+        stopped = [self.process.pid, *pids]
         try:
+            self._send(signal.SIGSTOP, stopped)
             yield
         finally:
-            for pid in reversed(stopped):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+            self._send(signal.SIGCONT, stopped[::-1])
+
+    def _send(self, number, pids):
+        """Send a signal to those that are still there: who asked for the processes had one too."""
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _answers(self):
         assert self.process.poll() is None, "it did not start"
