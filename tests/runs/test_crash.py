@@ -18,7 +18,7 @@ from tests.helpers.job import pairs
 from tests.helpers.lists import listing
 
 WORKERS = 3  # as many as the stage starts
-INSTALLS = 9
+INSTALLS = 15  # More than the outcomes whose commits are counted: those that come together are one commit.
 ACCOUNTS = {f"Loc{number}" for number in range(INSTALLS)}
 BEHAVE = {"Loc2": Place("not_installed"), "Loc5": Place("server_error", heals_after=1), "Loc6": Place("wrong_account")}
 MOMENTS = {
