@@ -13,6 +13,7 @@ from jobs.core.plurals import counted
 from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
+from jobs.ledger.sealed import refuse_mixed
 from jobs.ledger.unwritten import notice
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     """The plan in lines for a person. The time assumes two requests for each install and no failures."""
     yield from (f"warning: {warning}" for warning in plan.warnings)
-    if plan.ledger:
-        yield str(plan.ledger)
+    yield from plan.where_pairs_go
     yield f"{counted(plan.to_do, 'install', 'installs')} would be tried, {plan.agencies_to_do:,} of them agencies (these go first)"
     yield f"{plan.never_tried:,} were never tried; {plan.recovered:,} are recovered and left alone"
     if plan.recovered_again:
@@ -82,6 +82,7 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
     with place.reading() as ledger:
         if place.exists():
             ledger.ask(partial(refuse_unknown_tokens, folder=output), Purpose.ONE_MOMENT)
+            ledger.ask(partial(refuse_mixed, recipients=start.sealed_for, folder=output), Purpose.ONE_MOMENT)
         with ledger.looking_ahead() as manifest:
             plan = plan_of(start, manifest, staged(start, manifest), before)
             companies = start.manifest.with_companies
@@ -89,5 +90,5 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
                 manifest.connection, ledger.scratch, start.needed, routes, utc(), before, with_companies=companies
             )
         warnings = (*start.warnings, *notice(output))
-        plan = replace(plan, routes=reach, warnings=warnings, ledger=ledger.last_use)
+        plan = replace(plan, routes=reach, warnings=warnings, ledger=ledger.last_use, sealed_for=start.sealed_for)
         return _with_deliveries(plan, start, ledger)

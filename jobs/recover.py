@@ -169,7 +169,7 @@ def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tu
     with alone(folder, patience_for_reports(terminal.waits)):
         clear_left_behind(folder)
     make_room = held.enter_context(reserve(folder))
-    ledger = place.open(usual_wait(terminal.waits), me, start.needed)
+    ledger = place.open(usual_wait(terminal.waits), me, start.needed, sealed_for=start.sealed_for)
     held.callback(ledger.close)
     ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
     hold_apps(held, start, start.needed, holder)
@@ -188,8 +188,9 @@ def _enrol(
     with ledger.enrolling() as manifest:
         rows = staged(start, manifest)
         manifest.enrol(columns, began, with_companies=start.manifest.with_companies)
-        taken = unwritten.record(manifest.connection, aside, delivers=ledger.delivers)
+        taken = unwritten.record(manifest.connection, aside, delivers=ledger.delivers, folder=place.folder)
         plan = replace(plan_of(start, manifest, rows, before, options.causes), ledger=ledger.last_use)
+        plan = replace(plan, sealed_for=start.sealed_for)
         manifest.refuse_unknown_apps(start.apps.known, began, before)
         todo = manifest.line_up(start.needed, before=before, causes=options.causes)
     unwritten.leave(place.folder, aside, taken.unknown)

@@ -16,6 +16,7 @@ from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.opening import RESULTS
 from jobs.ledger.reads import failures, last_run, records, user_columns
 from jobs.ledger.refusals import UnwritableError, usual_wait
+from jobs.ledger.sealed import is_sealed
 from jobs.ledger.unwritten import notice
 from jobs.manifest.redaction import Redactor
 from jobs.reports import summary
@@ -65,6 +66,7 @@ def render_from(
     stars = Redactor()
     source = Source(
         columns=user_columns(connection),
+        sealed=is_sealed(connection),
         records=lambda: records(connection),
         failures=lambda: map(stars, failures(connection)),
         worklist=_worklist(connection, stars),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dotenv.parser import parse_stream
 
 from jobs.config.apps import Apps, base_url, load_apps, too_open
+from jobs.config.recipients import fingerprint_of
 from jobs.config.settings import Settings, load_ledger, load_settings
 from jobs.core.clock import utc_now
 from jobs.core.errors import Gathered, Problem, UserError, refuse
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from jobs.ledger.lease import Leases
     from jobs.ledger.ledger import Ledger
     from jobs.manifest.layout import Chosen
+    from jobs.sealing.sealer import Sealer
 
 SETTINGS = Path("config") / "recovery.toml"
 MESSAGES = Path("config") / "messages"
@@ -77,7 +79,29 @@ class Start(Basis):
             else []
         )
         open_pairs = too_open(self.manifest.path) if self.manifest.with_old_pairs else ()
-        return (*self.apps.warnings, *words, *open_pairs, *self.noticed, *self.messages.warnings)
+        return (
+            *self.apps.warnings, *words, *open_pairs, *self._of_sealing(), *self.noticed, *self.messages.warnings
+        )  # fmt: skip
+
+    def _of_sealing(self) -> Iterator[str]:
+        recipients = self.settings.seal.recipients
+        if len(recipients) == 1:
+            yield "new pairs are sealed for one recipient alone: if its identity is lost, so are they"
+        if recipients and self.manifest.with_old_pairs:
+            yield f"only new pairs are sealed: the old ones in {self.manifest.path} stay as they are"
+
+    def sealer(self) -> Sealer | None:
+        """What seals new pairs. None if they stay open."""
+        if not self.settings.seal.recipients:
+            return None
+        from jobs.sealing.sealer import Sealer  # slow to import, and needed only with recipients
+
+        return Sealer(self.settings.seal.recipients, self.base_url)
+
+    @property
+    def sealed_for(self) -> tuple[str, ...]:
+        """The fingerprints of those for whom new pairs are sealed. Empty: pairs are open."""
+        return tuple(map(fingerprint_of, self.settings.seal.recipients))
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -241,7 +265,7 @@ class Plan:
 
     The run leaves `recovered` alone and recovers `recovered_again` again. `unplaced` among the routes counts the installs
     that name no company: an agency may serve these too. `warnings` are what a person should know before a run. `ledger` is
-    set if it is in a database.
+    set if it is in a database. `sealed_for` are the fingerprints of those for whom new pairs are sealed.
     """
 
     rows: int
@@ -261,6 +285,14 @@ class Plan:
     deliver_to: str = ""
     undelivered: int = 0
     ledger: LastUse | None = None
+    sealed_for: tuple[str, ...] = ()
+
+    @property
+    def where_pairs_go(self) -> list[str]:
+        """Where the ledger is and for whom new pairs are sealed, for a person. Empty: in the folder, and for nobody."""
+        ledger = [str(self.ledger)] if self.ledger else []
+        sealed = [f"new pairs are sealed for {' and '.join(self.sealed_for)}"] if self.sealed_for else []
+        return ledger + sealed
 
 
 def with_apps(rows: Iterable[Row | Broken], apps: Apps) -> Iterator[Row | Broken]:

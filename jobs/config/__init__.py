@@ -5,4 +5,4 @@ This room refuses a value that cannot be used before anything is sent. It says w
 
 from __future__ import annotations
 
-__all__ = ["apps", "settings"]
+__all__ = ["apps", "recipients", "settings"]

@@ -12,6 +12,7 @@ from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
 from msgspec.structs import fields
 
 from jobs.config.apps import is_loopback
+from jobs.config.recipients import recipient_of
 from jobs.core.errors import Problem, UserError
 from jobs.core.file_errors import what_to_do
 from jobs.core.secret import Secret
@@ -171,6 +172,18 @@ class LedgerSettings(_Section, frozen=True):
         return bool(self.url.reveal())
 
 
+class Recipients(tuple[str, ...]):
+    """Public keys, each once."""
+
+    __slots__ = ()
+
+
+class SealSettings(_Section, frozen=True):
+    """For whom new pairs are sealed before they are written. Empty: pairs are open."""
+
+    recipients: Recipients = Recipients()
+
+
 class Settings(_Section, frozen=True):
     """Every setting of the job."""
 
@@ -182,6 +195,7 @@ class Settings(_Section, frozen=True):
     notify: NotifySettings = NotifySettings()
     deliver: DeliverSettings = DeliverSettings()
     ledger: LedgerSettings = LedgerSettings()
+    seal: SealSettings = SealSettings()
 
 
 def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
@@ -248,6 +262,8 @@ def _own(kind: type, value: object) -> object:
         return SigningSecrets(_signing_secret(word) for word in value.split())
     if kind is DatabaseUrl and isinstance(value, str):
         return DatabaseUrl(value)
+    if kind is Recipients:
+        return _recipients(value)
     if kind is Secret and isinstance(value, str):
         parts = urlsplit(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
@@ -278,6 +294,22 @@ def _statements(value: object) -> Statements:
     if not isinstance(found, list) or not all(isinstance(statement, str) for statement in found):
         raise ValueError("it is neither a statement nor a list of statements")
     return Statements(statement.strip() for statement in found if statement.strip())
+
+
+def _recipients(value: object) -> Recipients:
+    """A JSON list in a text is public keys, and in any other text each line is one."""
+    found = value
+    if isinstance(value, str):
+        found = _json_list(value) if value.lstrip().startswith("[") else value.splitlines()
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ValueError("it is neither a public key nor a list of public keys")
+    keys = [key for one in found if (key := one.strip())]
+    for number, key in enumerate(keys, 1):
+        try:
+            recipient_of(key)
+        except ValueError as error:
+            raise ValueError(f"of its key {number}: {error}" if len(keys) > 1 else str(error)) from None
+    return Recipients(dict.fromkeys(keys))
 
 
 def _signing_secret(word: str) -> Secret:

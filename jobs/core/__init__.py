@@ -13,6 +13,7 @@ __all__ = [
     "endings",
     "errors",
     "file_errors",
+    "fingerprints",
     "formula_guard",
     "ids",
     "model",

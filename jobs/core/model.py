@@ -184,9 +184,19 @@ class RouteResult(NamedTuple):
     asked: bool = True
 
 
+class Sealed(NamedTuple):
+    """A pair that only its recipients can open: the armored `text` of age, and the `fingerprint` of the pair in it."""
+
+    text: str
+    fingerprint: str
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A token pair and what the answer says about it. `expires_at` is UTC ISO 8601. It and the refresh token may be empty."""
+    """A token pair and what the answer says about it. `expires_at` is UTC ISO 8601. It and the refresh token may be empty.
+
+    A pair with `sealed` is written in that form alone. If it was read, its two tokens are empty until it is opened.
+    """
 
     access_token: Secret
     refresh_token: Secret
@@ -198,6 +208,17 @@ class Tokens:
     company_id: str
     location_id: str
     trace_id: str
+    sealed: Sealed | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the pair can be read. If not, it is sealed, or it was purged."""
+        return bool(self.access_token.reveal())
+
+    @property
+    def is_purged(self) -> bool:
+        """Whether the pair was forgotten."""
+        return not self.is_open and self.sealed is None
 
 
 @dataclass(frozen=True, slots=True)

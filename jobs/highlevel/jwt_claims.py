@@ -56,6 +56,18 @@ def read_claims(token: Secret) -> Claims | None:
     )
 
 
+def names_another(token: Secret, key: InstallKey) -> str:
+    """Why `token` is not one of the install `key`, by its claims. Empty if nothing in them speaks against it."""
+    claims = read_claims(token)
+    if claims is None:
+        return ""
+    if claims.client_id not in ("", key.client_id):
+        return "the token belongs to another app"
+    if claims.level not in ("", key.level) or claims.account_id not in ("", key.account_id):
+        return "the token belongs to another install"
+    return ""
+
+
 def why_useless(token: Secret, key: InstallKey, now: float) -> str:
     """Why no server would accept `token` for the install `key`. Empty if nothing speaks against it. `now` is in
     seconds since 1970.
@@ -74,9 +86,7 @@ def why_useless(token: Secret, key: InstallKey, now: float) -> str:
             len(parts[-1]) < _SIGNATURES.get(algorithm, _SHORTEST_SIGNATURE),
             "the token is cut off: its signature is short",
         ),
-        (claims.client_id not in ("", key.client_id), "the token belongs to another app"),
-        (claims.level not in ("", key.level), "the token belongs to another install"),
-        (claims.account_id not in ("", key.account_id), "the token belongs to another install"),
+        (foreign := names_another(token, key), foreign),
         (claims.expires is not None and claims.expires <= now, EXPIRED),
     )
     return next((words for wrong, words in checks if wrong), "")

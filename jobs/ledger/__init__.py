@@ -26,6 +26,7 @@ __all__ = [
     "refresh_log",
     "refusals",
     "scratch",
+    "sealed",
     "support_queries",
     "tables",
     "unwritten",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, fields
@@ -10,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, func, select
 
-from jobs.core.model import Cause, Counts, Delivery, DeliveryReport, Level, Record, Run, Stage, Status, ThisRun, Tokens
+from jobs.core.model import (
+    Cause,
+    Counts,
+    Delivery,
+    DeliveryReport,
+    Level,
+    Record,
+    Run,
+    Sealed,
+    Stage,
+    Status,
+    ThisRun,
+    Tokens,
+)
 from jobs.core.secret import Secret
 from jobs.ledger.tables import OF_KEPT_PAIR, broken, deliveries, installs, layouts, pairs, runs
 
@@ -28,16 +40,6 @@ _WITH_DELIVERY = select(
 ).outerjoin(deliveries, OF_KEPT_PAIR)
 
 
-def fingerprint(access_token: str, refresh_token: str) -> str:
-    """A hash that identifies a pair without storing it."""
-    return hashlib.sha256(f"{access_token}\0{refresh_token}".encode()).hexdigest()
-
-
-def fingerprint_of(tokens: Tokens) -> str:
-    """The fingerprint of a pair."""
-    return fingerprint(tokens.access_token.reveal(), tokens.refresh_token.reveal())
-
-
 def knows_pairs(connection: Connection, fingerprints: Sequence[str]) -> bool:
     """Whether all of these pairs were recorded here."""
     query = select(func.count()).where(pairs.c.fingerprint.in_(fingerprints))
@@ -45,17 +47,22 @@ def knows_pairs(connection: Connection, fingerprints: Sequence[str]) -> bool:
 
 
 def tokens_to_text(tokens: Tokens) -> str:
-    """A pair as the ledger stores it, in one value."""
-    values = {field.name: getattr(tokens, field.name) for field in fields(tokens)}
+    """A pair as the ledger stores it, in one value. Of a sealed pair, neither token is in it."""
+    values = {field.name: getattr(tokens, field.name) for field in fields(tokens) if field.name != "sealed"}
+    if tokens.sealed is not None:
+        values |= {"access_token": "", "refresh_token": "", "sealed": tokens.sealed.text}
+        values["fingerprint"] = tokens.sealed.fingerprint
     return json.dumps({name: v.reveal() if isinstance(v, Secret) else v for name, v in values.items()})
 
 
 def tokens_from_text(text: str) -> Tokens:
     """The pair that `tokens_to_text` wrote."""
     values = json.loads(text)
+    sealed, mark = values.pop("sealed", None), values.pop("fingerprint", None)
     return Tokens(
         **{
             **values,
+            "sealed": Sealed(sealed, mark) if sealed else None,
             "access_token": Secret(values["access_token"]),
             "refresh_token": Secret(values["refresh_token"]),
         }
@@ -193,6 +200,6 @@ def as_record(row: Mapping[str, Any], names: Mapping[int, list[str]]) -> Record:
 
 def _delivery(row: Mapping[str, Any], tokens: Tokens | None) -> Delivery | None:
     """How the pair stands with the app's store. A pair without tokens was purged, delivered or not."""
-    if tokens is not None and not tokens.access_token.reveal():
+    if tokens is not None and tokens.is_purged:
         return Delivery.PURGED
     return Delivery(row["delivery"]) if row.get("delivery") else None

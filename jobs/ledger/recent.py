@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import select
 
 from jobs.core.errors import Problem
+from jobs.core.fingerprints import fingerprint_of
 from jobs.core.model import Failed, Recovered
 from jobs.ledger import refresh_log, writes
 from jobs.ledger.engines import is_postgres
-from jobs.ledger.reads import fingerprint_of
 from jobs.ledger.refusals import LeaseLostError
 from jobs.ledger.tables import installs, pairs
 

@@ -7,6 +7,7 @@
 - `spends` (since version 2) holds the fingerprints of refresh tokens that are or may be spent.
 - `reported` and `reported_lines` (since version 3) hold what the last report listed.
 - `deliveries` (since version 4) says how the pair recovered at that moment stands with the app's own store.
+- `meta` says since version 5 for whom new pairs are sealed (see `sealed`).
 - `listed` and `torn` are temporary: the usable lines of the manifest, and the broken ones, while they are taken in.
 """
 
@@ -34,7 +35,7 @@ from jobs.ledger.engines import AnyText, json_value, key_of, upsert
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-VERSION = 4
+VERSION = 5  # Since then, a pair may be sealed: an earlier job would take it for a purged one.
 metadata = MetaData()
 LONG = {"long": True}
 """The `info` of a column whose texts may be too long for PostgreSQL's usual index."""
@@ -174,8 +175,13 @@ torn = Table(
 
 OF_KEPT_PAIR = (deliveries.c.install == installs.c.id) & (deliveries.c.recovered_at == installs.c.recovered_at)
 """A row of `deliveries` that speaks of the pair an install has now."""
-HAS_PAIR = installs.c.tokens.is_not(None) & (json_value(installs.c.tokens, literal_column("'access_token'")) != "")
-"""An install whose pair is still here. A purged pair has no tokens."""
+HAS_OPEN_PAIR = installs.c.tokens.is_not(None) & (json_value(installs.c.tokens, literal_column("'access_token'")) != "")
+"""An install whose pair is here, and not sealed."""
+HAS_SEALED_PAIR = installs.c.tokens.is_not(None) & json_value(installs.c.tokens, literal_column("'sealed'")).is_not(
+    None
+)
+HAS_PAIR = HAS_OPEN_PAIR | HAS_SEALED_PAIR
+"""An install whose pair is still here. A purged pair has neither tokens nor a sealed text."""
 SAME_INSTALL = (
     (listed.c.client_id == installs.c.client_id)
     & (listed.c.level == installs.c.level)

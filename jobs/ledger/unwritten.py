@@ -15,10 +15,12 @@ from sqlalchemy import select
 
 from jobs.core.errors import refuse
 from jobs.core.file_errors import doing
+from jobs.core.fingerprints import fingerprint_of
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route
 from jobs.core.plurals import counted
 from jobs.ledger import writes
-from jobs.ledger.reads import fingerprint_of, knows_pairs, tokens_from_text, tokens_to_text
+from jobs.ledger.reads import knows_pairs, tokens_from_text, tokens_to_text
+from jobs.ledger.sealed import is_sealed, seal_from_now_on
 from jobs.ledger.tables import installs
 from jobs.system.files import replacing, sync
 
@@ -79,7 +81,7 @@ def take_in(ledger: Ledger, folder: Path, base_url: str) -> Taken:
     found = pairs_in(folder, base_url)
     if not found:
         return Taken(0, [])
-    taken = ledger.write(partial(record, found=found, delivers=ledger.delivers))
+    taken = ledger.write(partial(record, found=found, delivers=ledger.delivers, folder=folder))
     leave(folder, found, taken.unknown)
     return taken
 
@@ -115,8 +117,12 @@ def still_unknown(folder: Path, unknown: list[Aside]) -> tuple[str, ...]:
     return (f"{folder / UNWRITTEN} holds {what} that this ledger does not know: {todo}",) if unknown else ()
 
 
-def record(connection: Connection, found: list[Aside], *, delivers: bool) -> Taken:
-    """Write the newest pair of each install, unless the ledger knows it or has a newer one."""
+def record(connection: Connection, found: list[Aside], *, delivers: bool, folder: Path) -> Taken:
+    """Write the newest pair of each install, unless the ledger knows it or has a newer one.
+
+    Raises UserError if the pairs of the ledger are sealed, and one of these is not.
+    """
+    _refuse_open(connection, found, folder)
     newest: dict[InstallKey, Aside] = {}
     unknown: list[Aside] = []
     for one in found:
@@ -130,6 +136,16 @@ def record(connection: Connection, found: list[Aside], *, delivers: bool) -> Tak
     ]
     writes.recover(connection, wanted, delivers=delivers)
     return Taken(len(wanted), unknown)
+
+
+def _refuse_open(connection: Connection, found: list[Aside], folder: Path) -> None:
+    is_open = [one.outcome.tokens.sealed is None for one in found]
+    if is_sealed(connection):
+        if any(is_open):
+            todo = f"run `recover seal {folder}` first"
+            raise refuse("holds pairs that are not sealed, but those of the ledger are", str(folder / UNWRITTEN), todo)
+    elif not all(is_open):
+        seal_from_now_on(connection, ())
 
 
 def _recovered_at(connection: Connection, key: InstallKey) -> str | None:

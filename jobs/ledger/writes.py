@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, case, literal, select, update
 
+from jobs.core.fingerprints import fingerprint_of, sealed_mark
 from jobs.core.model import Failed, Install, Recovered, Status, Unfinished
 from jobs.ledger.engines import key_of, upsert, with_names
-from jobs.ledger.reads import fingerprint_of, tokens_to_text
+from jobs.ledger.reads import tokens_to_text
 from jobs.ledger.tables import deliveries, installs, pairs
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], 
     """
     back = [_back(install, outcome) for install, outcome in ended]
     known = RECOVER.execute(connection, back)
-    MARK.execute(connection, back)
+    sealed = [outcome.tokens.sealed for _, outcome in ended if outcome.tokens.sealed is not None]
+    MARK.execute(connection, [*back, *({"mark": sealed_mark(one.text)} for one in sealed)])
     if delivers:
         AWAIT_DELIVERY.execute(connection, back)
     return known == len(back)

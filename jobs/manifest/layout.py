@@ -35,6 +35,7 @@ _REPORT_COLUMNS = frozenset(
         "token_type",
         "expires_at",
         "scope",
+        "sealed",
         "user_type",
         "user_id",
         "route",

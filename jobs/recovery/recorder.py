@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jobs.core.model import Install, Outcome
     from jobs.ledger.ledger import Ledger
     from jobs.recovery.stop import Stop
+    from jobs.sealing.sealer import Sealer
 
 _LAST_WAIT_SECONDS = 600.0
 
@@ -27,7 +28,8 @@ class Recorder:
 
     The disk space that was reserved is used then, and no outcome is given up before the end. `held`: another program
     holds the ledger. At the end, pairs in hand wait `last_wait` seconds for that program. `set_aside` keeps pairs that a
-    database did not take; a ledger on this disk has nothing better.
+    database did not take; a ledger on this disk has nothing better. With a `sealer`, a pair is sealed before it is
+    written anywhere.
     """
 
     ledger: Ledger
@@ -35,13 +37,14 @@ class Recorder:
     make_room: Callable[[], None]
     let_nothing_out: Callable[[], None]
     set_aside: Callable[[list[tuple[Install, Recovered]]], Path] | None = None
+    sealer: Sealer | None = None
     last_wait: float = _LAST_WAIT_SECONDS
     unwritten: list[tuple[Install, Outcome]] = field(default_factory=list)
     held: bool = False
 
     def write(self, ended: list[tuple[Install, Outcome]]) -> list[tuple[Install, Outcome]]:
         """Record outcomes, also those that could not be recorded before. Returns those that are on disk now."""
-        self.unwritten += ended
+        self.unwritten += [(install, self._sealed(install, outcome)) for install, outcome in ended]
         if not self.unwritten:
             return []
         try:
@@ -56,6 +59,11 @@ class Recorder:
             return self._record()
         except UnwritableError:
             return []
+
+    def _sealed(self, install: Install, outcome: Outcome) -> Outcome:
+        if self.sealer is None or not isinstance(outcome, Recovered):
+            return outcome
+        return replace(outcome, tokens=self.sealer.seal(install.key, outcome.tokens, outcome.at))
 
     def _record(self) -> list[tuple[Install, Outcome]]:
         self.ledger.record(self.unwritten)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from jobs.recovery.route_parts import RouteParts
     from jobs.recovery.scheduler import Round
     from jobs.recovery.stop import Stop
+    from jobs.sealing.sealer import Sealer
     from jobs.start import RunOptions, Start
 
 
@@ -75,7 +76,7 @@ def work(
     total = min(lined_up, options.limit or lined_up)
     with closing(Equipment(start, stop, ledger.leases)) as equipment:
         gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
-        recorder = _recorder(ledger, stop, make_room, gate, set_aside)
+        recorder = _recorder(ledger, stop, make_room, gate, set_aside, start.sealer())
         route_parts = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
         parts = _parts(equipment, try_once, route_parts)
@@ -116,6 +117,7 @@ def _recorder(
     make_room: Callable[[], None],
     gate: Gate,
     set_aside: Callable[[list[tuple[Install, Recovered]]], Path] | None,
+    sealer: Sealer | None,
 ) -> Recorder:
     """The recorder of a run. Nothing is sent while it waits for the ledger, nor after the ledger refused an outcome."""
     ledger.wait.pause, ledger.wait.go_on = gate.pause, gate.go_on
@@ -124,7 +126,7 @@ def _recorder(
         # A database that is away is not waited for once a signal came.
         ledger.wait.patience.gives_up = lambda: stop.signalled
         ledger.wait.gave_up = partial(_give_up, stop, let_nothing_out)
-    return Recorder(ledger, stop, make_room, let_nothing_out, set_aside)
+    return Recorder(ledger, stop, make_room, let_nothing_out, set_aside, sealer)
 
 
 def _give_up(stop: Stop, let_nothing_out: Callable[[], None], away: AwayError) -> None:

@@ -47,6 +47,7 @@ RESULTS: tuple[Column, ...] = (
     Column("token_type", _token(lambda t: t.token_type)),
     Column("expires_at", _token(lambda t: t.expires_at)),
     Column("scope", _token(lambda t: t.scope)),
+    Column("sealed", _token(lambda t: t.sealed.text if t.sealed else "")),
     Column("user_type", _token(lambda t: t.user_type)),
     Column("user_id", _token(lambda t: t.user_id)),
     Column("route", lambda r, _: r.route),
@@ -58,6 +59,9 @@ RESULTS: tuple[Column, ...] = (
     Column("delivery", lambda r, _: _delivery(r)),
     Column("delivered_at", lambda r, _: r.delivered_at),
 )
+
+RESULTS_OPEN = tuple(column for column in RESULTS if column.name != "sealed")
+"""The columns of results.csv where pairs are not sealed."""
 
 FAILURES: tuple[Column, ...] = (
     *_IDS,

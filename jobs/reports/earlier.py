@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from jobs.core.batches import in_batches
 from jobs.core.errors import refuse
+from jobs.core.fingerprints import fingerprint, sealed_mark
 from jobs.ledger.opening import RESULTS
-from jobs.ledger.reads import fingerprint, knows_pairs
+from jobs.ledger.reads import knows_pairs
 from jobs.manifest.reader import SEPARATORS
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def _pairs(path: Path) -> Iterator[str]:
             access, refresh = row["access_token"] or "", row["refresh_token"] or ""
             if access or refresh:
                 yield fingerprint(access, refresh)
+            if sealed := row.get("sealed"):
+                yield sealed_mark(sealed)
 
 
 def _names_pairs(header: str, separator: str) -> bool:

@@ -22,9 +22,12 @@ REPORTS = ("results.csv", "failures.csv", "failures.html", SUMMARY)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the reports are made from. `columns` are the user's. `records` and `failures` come in manifest order."""
+    """What the reports are made from. `columns` are the user's. `records` and `failures` come in manifest order. `sealed`:
+    the pairs of the ledger are sealed.
+    """
 
     columns: tuple[str, ...]
+    sealed: bool
     records: Callable[[], Iterator[Record]]
     failures: Callable[[], Iterator[Record]]
     worklist: page.Worklist
@@ -43,7 +46,7 @@ def write_all(
     """
     errors: list[Exception] = []
     writers: tuple[Callable[[BinaryIO], None], ...] = (
-        lambda file: tables.write_results(file, source.columns, source.records()),
+        lambda file: tables.write_results(file, source.columns, source.records(), sealed=source.sealed),
         lambda file: tables.write_failures(file, source.columns, source.failures(), apps),
         lambda file: page.write(file, run, source.worklist, PageContext(source.columns, apps, messages)),
         lambda file: summary.write(file, run),

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.formula_guard import guard, under
-from jobs.reports.columns import FAILURES, RESULTS
+from jobs.reports.columns import FAILURES, RESULTS, RESULTS_OPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from jobs.core.model import App, Record
 
 
-def write_results(file: BinaryIO, columns: Sequence[str], records: Iterable[Record]) -> None:
-    """Write every install with its tokens and then the user's `columns`. Cells are not changed: a program reads them."""
+def write_results(file: BinaryIO, columns: Sequence[str], records: Iterable[Record], *, sealed: bool = False) -> None:
+    """Write every install with its tokens and then the user's `columns`. Cells are not changed: a program reads them.
+
+    `sealed`: there is a column for sealed pairs.
+    """
+    ours = RESULTS if sealed else RESULTS_OPEN
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
-    writer.writerow([*(column.name for column in RESULTS), *columns])
+    writer.writerow([*(column.name for column in ours), *columns])
     for record in records:
-        writer.writerow([*(column.of(record, {}) for column in RESULTS), *own_cells(record, columns)])
+        writer.writerow([*(column.of(record, {}) for column in ours), *own_cells(record, columns)])
     text.detach()
 
 

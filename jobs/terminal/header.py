@@ -1,4 +1,4 @@
-"""What a run says before its first request: four lines, and a fifth if the ledger is in a database."""
+"""What a run says before its first request: four lines, one more if the ledger is in a database, one if pairs are sealed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def header(opening: Opening, now: datetime) -> list[str]:
         _to_do(opening),
         _left_alone(opening, now),
         _pace(opening),
-        *([str(opening.plan.ledger)] if opening.plan.ledger else []),
+        *opening.plan.where_pairs_go,
         f"files go to {shown(opening.folder)}; Ctrl-C stops gracefully",
     ]
 

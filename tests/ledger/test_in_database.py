@@ -133,7 +133,7 @@ def test_a_newer_version_is_refused_and_left_as_it_is(home, postgres):
     make_run(home, (), [(place(1), None)], at=AT)
     postgres.execute(f"update {schema}.schema_version set version = version + 1")
     for act in (opened, states):
-        with pytest.raises(UserError, match=rf"schema {schema}: has version 5, but .* use the newer release"):
+        with pytest.raises(UserError, match=rf"schema {schema}: has version 6, but .* use the newer release"):
             act(home)
     assert postgres.execute(f"select version from {schema}.schema_version") == [(tables.VERSION + 1,)]
 

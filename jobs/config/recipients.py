@@ -1,0 +1,36 @@
+"""For whom pairs are sealed: the public keys of `age` and of SSH that age takes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from pyrage import ssh, x25519
+
+    Recipient: TypeAlias = x25519.Recipient | ssh.Recipient
+
+_FORMS = 'a public key of age ("age1...") or of SSH ("ssh-ed25519 ..." or "ssh-rsa ...")'
+_SHOWN = 16
+
+
+def recipient_of(text: str) -> Recipient:
+    """The recipient that a public key names. Raises ValueError with words that never hold the text, which may be a secret."""
+    from pyrage import RecipientError, ssh, x25519  # slow to import, and needed only where pairs are sealed
+
+    if "AGE-SECRET-KEY-" in text.upper() or "PRIVATE KEY" in text.upper():
+        raise ValueError(f"it is a secret key, which belongs on another machine: use {_FORMS}")
+    try:
+        return ssh.Recipient.from_str(text) if text.startswith("ssh-") else x25519.Recipient.from_str(text)
+    except RecipientError:
+        raise ValueError(f"it is not {_FORMS}") from None
+
+
+def fingerprint_of(text: str) -> str:
+    """The beginning of the fingerprint of a public key: of an SSH key, the one that `ssh-keygen -l` shows."""
+    key = base64.b64decode(text.split()[1]) if text.startswith("ssh-") else text.encode()
+    mark = base64.b64encode(hashlib.sha256(key).digest()).decode()
+    return f"SHA256:{mark[:_SHOWN]}"

@@ -1,0 +1,84 @@
+"""Runs that seal what they get: nothing that they write can be opened without an identity that they do not have."""
+
+from __future__ import annotations
+
+import json
+
+import pyrage
+import pytest
+
+from jobs.sandbox.world import Place
+from tests.helpers.lists import listing
+from tests.helpers.postgres import PASSWORD
+
+
+@pytest.fixture
+def identity():
+    return pyrage.x25519.Identity.generate()
+
+
+@pytest.fixture(params=["folder", "database"])
+def job(play, identity, request):
+    job = play({"Loc2": Place("not_installed")})
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(identity.to_public())
+    if request.param == "database":
+        url = request.getfixturevalue("postgres").url
+        job.environment |= {"RECOVERY_LEDGER__URL": url, "RECOVERY_LEDGER__NAME": request.node.name}
+    return job
+
+
+def opened(row, identity):
+    return json.loads(pyrage.decrypt(row["sealed"].encode(), [identity]))
+
+
+def test_results_hold_sealed_pairs_that_whoever_has_the_identity_opens(job, identity):
+    done = job.run(job.manifest(listing(3)))
+    assert done.returncode == 1, done.stderr
+    rows = job.results()
+    assert not any(row["access_token"] or row["refresh_token"] for row in rows.values())
+    assert {name: opened(row, identity)["refresh_token"] for name, row in rows.items() if row["sealed"]} == job.issued()
+    assert rows["Loc2"]["sealed"] == ""
+    assert PASSWORD not in done.stderr
+
+
+def test_a_later_run_leaves_sealed_installs_alone(job):
+    manifest = job.manifest(listing(3))
+    job.run(manifest)
+    first = job.results()["Loc1"]
+    assert job.run(manifest).returncode == 1
+    assert job.summary()["this_run"]["already_recovered"] == 2
+    assert job.results()["Loc1"] == first
+
+
+def test_a_sealed_ledger_takes_no_open_pair(job):
+    manifest = job.manifest(listing(3))
+    job.run(manifest)
+    sent = job.arrived()
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = ""
+    for command in ("run", "plan"):
+        done = job(command, manifest, "--output", job.output)
+        assert done.returncode == 2
+        assert "holds sealed pairs, but seal.recipients is empty" in done.stderr
+    assert job.arrived() == sent
+
+
+def test_a_ledger_with_open_pairs_takes_no_sealed_one(job):
+    manifest = job.manifest(listing(3))
+    recipient = job.environment.pop("RECOVERY_SEAL__RECIPIENTS")
+    job.run(manifest)
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = recipient
+    sent = job.arrived()
+    for command in ("run", "plan"):
+        done = job(command, manifest, "--output", job.output)
+        assert done.returncode == 2
+        assert f"run `recover seal {job.output}` first" in done.stderr
+    assert job.arrived() == sent
+
+
+def test_a_ledger_without_pairs_is_sealed_from_its_next_run_on(job):
+    manifest = job.manifest(listing(1).replace("Loc0", "Loc2"))
+    recipient = job.environment.pop("RECOVERY_SEAL__RECIPIENTS")
+    assert job.run(manifest).returncode == 1
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = recipient
+    assert job.run(job.manifest(listing(3))).returncode == 1
+    assert job.results()["Loc1"]["sealed"]
