@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from jobs.core.clock import past_moment, utc
+from jobs.core.errors import refuse
 from jobs.core.model import Route
 
 if TYPE_CHECKING:
@@ -43,6 +46,17 @@ class SomePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class IdentityFile(SomePath):
+    """The file of an identity. The identity itself is refused, and never shown: others can see the arguments of a process."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if any(sign in str(value).upper() for sign in ("AGE-SECRET-KEY-", "PRIVATE KEY")):
+            self.fail(
+                "it is a secret key, which others can see in an argument; give the file that holds it", param, ctx
+            )
         return super().convert(value, param, ctx)
 
 
@@ -102,6 +116,22 @@ def sure(why: str, *, yes: bool) -> None:
     click.confirm(f"{why}. Go on?", abort=True, err=True)
 
 
+def ask_passphrase(what: str) -> str:
+    """What a person types on the terminal, hidden. Raises UserError if there is no terminal.
+
+    It is asked for on the terminal itself, so standard input may be the identity.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        todo = "run this on a terminal, or give an identity without a passphrase"
+        raise refuse("cannot be asked for without a terminal", what, todo) from None
+    try:
+        return getpass.getpass(f"{what}: ")
+    except EOFError:
+        raise click.Abort from None
+
+
 def given_options() -> list[tuple[str, str]]:
     """The options that were given, each with its value. The value of a flag is empty."""
     context = click.get_current_context()
@@ -146,6 +176,12 @@ COLUMNS = click.option(
     type=Column(),
     metavar="ID=NAME",
     help="The column that holds location_id (or another id or token), whatever its header. `location_id=` means there is none.",
+)
+IDENTITY = click.option(
+    "--identity",
+    type=IdentityFile(path_type=Path),
+    metavar="FILE",
+    help="What opens sealed pairs: the file of an age identity or of an SSH private key.",
 )
 QUIET = click.option("--quiet", is_flag=True, help="Print nothing if all is well.")
 LOG_FORMAT = click.option("--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jobs.ledger.lease import Leases
     from jobs.ledger.ledger import Ledger
     from jobs.manifest.layout import Chosen
+    from jobs.sealing.opener import Opener
     from jobs.sealing.sealer import Sealer
 
 SETTINGS = Path("config") / "recovery.toml"
@@ -151,6 +152,25 @@ def place_of(project: Path, environment: Mapping[str, str], folder: Path) -> Pla
 def place_by(settings: LedgerSettings, known: Mapping[str, str], folder: Path) -> Place:
     """The same, by settings and an environment that are read already."""
     return Place(folder, base_url(known) if settings.in_database else "", settings)
+
+
+def opener_of(
+    identity: Path | None, base_url: str, ask: Callable[[str], str], warn: Callable[[str], None]
+) -> Opener | None:
+    """What opens sealed pairs with the identities in this file. None without one. `ask` gives the passphrase for what is
+    asked about.
+
+    Raises UserError.
+    """
+    if identity is None:
+        return None
+    # Slow to import, and needed only with sealed pairs.
+    from jobs.sealing.identities import read_identities
+    from jobs.sealing.opener import Opener
+
+    for warning in too_open(identity) if identity.is_file() else ():
+        warn(warning)
+    return Opener(read_identities(identity, ask), base_url)
 
 
 def open_held(held: ExitStack, place: Place, command: str, say: Callable[[str], None]) -> Ledger:
