@@ -16,15 +16,13 @@ if TYPE_CHECKING:
     from jobs.config.settings import LedgerSettings
     from jobs.ledger.lease import Shown
 
-_NOBODY = "nobody holds a lease in the database of RECOVERY_LEDGER__URL"
-
 
 def who(project: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """A line for each lease of the database. Raises UserError."""
-    from jobs.ledger.leasing import leases_in
+    """A line for each lease in the schema of the database, of whatever app, ledger and API. Raises UserError."""
+    from jobs.ledger.leasing import leases_in, where_leases_are
 
     settings = _settings(project, environment_of(project, environment))
-    yield from _lines(leases_in(settings)) or [_NOBODY]
+    yield from _lines(leases_in(settings)) or [f"nobody holds a lease in {where_leases_are(settings)}"]
 
 
 def release(project: Path, environment: Mapping[str, str], sure: Callable[[str], None]) -> Iterator[str]:
@@ -33,14 +31,15 @@ def release(project: Path, environment: Mapping[str, str], sure: Callable[[str],
     These are the leases of this API: those of the configured apps, and those of the ledger `ledger.name`, or of all ledgers if
     it is not set.
     """
-    from jobs.ledger.leasing import release_leases
+    from jobs.ledger.leasing import release_leases, where_leases_are
 
     known = environment_of(project, environment)
     settings, url, apps = _settings(project, known), base_url(known), load_apps(project, known)
     client_ids = {*apps.known, *apps.missing}
     found = release_leases(settings, url, client_ids, only_look=True)
     if not found:
-        yield _NOBODY
+        whose = f"a lease of the configured apps, or of {_named(settings)}, at {url}"
+        yield f"nobody holds {whose}; `recover ledger who` shows all leases in {where_leases_are(settings)}"
         return
     sure(
         f"{'; '.join(_lines(found))}. A run that is still alive stops, and its last pairs go to unwritten.jsonl in its output folder"
@@ -54,6 +53,10 @@ def _settings(project: Path, environment: Mapping[str, str]) -> LedgerSettings:
     if not settings.in_database:
         raise refuse("is not set", "RECOVERY_LEDGER__URL", "set it; only a ledger in PostgreSQL has leases")
     return settings
+
+
+def _named(settings: LedgerSettings) -> str:
+    return f"the ledger {settings.name}" if settings.name else "any ledger"
 
 
 def _lines(leases: Sequence[Shown]) -> list[str]:

@@ -45,6 +45,11 @@ def leased(session: Session, settings: LedgerSettings, keys: list[LeaseKey], hol
     return leases
 
 
+def where_leases_are(settings: LedgerSettings) -> str:
+    """The database and its schema, without anything secret. Raises UserError."""
+    return database_of(settings).where
+
+
 def leases_in(settings: LedgerSettings) -> list[Shown]:
     """All leases that somebody holds, also those whose time is over. Raises UserError."""
     database = database_of(settings)

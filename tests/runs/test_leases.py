@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import count, pairwise
 
 import pytest
+from sqlalchemy import make_url
 
 from jobs.sandbox.receiver import Receiver, receiving
 from jobs.sandbox.world import Limit, Place
@@ -19,7 +20,6 @@ from tests.helpers.lists import listing, listing_of_pairs
 from tests.helpers.waiting import line_with, wait_until
 
 SCHEMAS = (f"schema_{number}" for number in count())
-NOBODY = "nobody holds a lease in the database of RECOVERY_LEDGER__URL\n"
 MANY = 3_000
 WRITES = "select 1 from pg_stat_activity where state <> 'idle' and pid <> pg_backend_pid()"
 
@@ -75,6 +75,23 @@ def who(job):
     return done.stdout
 
 
+def place(job):
+    """The database and the schema of a job, as the job calls them."""
+    folder = make_url(job.environment["RECOVERY_LEDGER__URL"]).query["host"]
+    return f"postgresql, socket {folder}, database postgres, schema {job.environment['RECOVERY_LEDGER__SCHEMA']}"
+
+
+def nobody(job):
+    """What `who` says if nobody holds a lease in the schema."""
+    return f"nobody holds a lease in {place(job)}\n"
+
+
+def nothing_to_release(job, ledger, url=None):
+    """What `release` says if nobody holds a lease that it may break: which ones these are, and what shows all."""
+    whose = f"a lease of the configured apps, or of {ledger}, at {url or job.sandbox.url}"
+    return f"nobody holds {whose}; `recover ledger who` shows all leases in {place(job)}\n"
+
+
 def end(run, number=signal.SIGTERM):
     run.send_signal(number)
     return run.communicate(60)
@@ -119,7 +136,7 @@ def test_a_run_gives_its_leases_back(machines, moment):
         run.communicate(60)
         assert run.returncode == 143
         assert here.summary()["exit_code"] == 143
-    assert who(there) == NOBODY
+    assert who(there) == nobody(there)
 
 
 def test_a_check_and_a_list_of_an_agency_take_the_lease_of_the_app_too(machines):
@@ -138,7 +155,7 @@ def test_a_check_and_a_list_of_an_agency_take_the_lease_of_the_app_too(machines)
     for call in calls:
         done = there(*call)
         assert done.returncode == 0, done.stderr
-        assert who(here) == NOBODY
+        assert who(here) == nobody(here)
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=["first signal", "second signal"])
@@ -154,7 +171,7 @@ def test_a_check_that_a_signal_ends_gives_its_lease_back(machines, number):
         run.terminate()
     run.communicate(60)
     assert run.returncode == 143
-    assert who(there) == NOBODY
+    assert who(there) == nobody(there)
 
 
 def test_a_delivery_takes_the_lease_of_the_ledger_alone(machines):
@@ -170,7 +187,7 @@ def test_a_delivery_takes_the_lease_of_the_ledger_alone(machines):
         end(run)
         assert there("deliver", there.output).returncode == 0
         assert len(store.seen) >= 2
-    assert who(here) == NOBODY
+    assert who(here) == nobody(here)
 
 
 def test_a_delivery_whose_lease_is_lost_hands_over_no_more_and_ends_with_3(machines):
@@ -358,14 +375,14 @@ def test_a_lease_that_is_released_is_shown_before_and_its_run_stops_and_writes_n
     done = there("ledger", "release", "--yes")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" is free now; it was held by process") == 2
-    assert who(there) == NOBODY
+    assert who(there) == nobody(there)
     run.send_signal(signal.SIGCONT)
     out, err = run.communicate(60)
     assert run.returncode == 3, out + err
     assert here.summary()["stopped_because"] == "lease_lost"
     assert pairs(postgres, here) == kept
     assert here.output.joinpath("unwritten.jsonl").exists()
-    assert there("ledger", "release", "--yes").stdout == NOBODY
+    assert there("ledger", "release", "--yes").stdout == nothing_to_release(there, "any ledger")
 
 
 def test_a_lease_that_is_over_is_shown_as_such(machines, postgres):
@@ -394,9 +411,10 @@ def test_leases_of_another_app_ledger_or_api_are_left_alone(machines):
     here, there = machines(latency_seconds=0.05)
     run = begun(here)
     there.environment |= {"HIGHLEVEL_CLIENT_ID": "another", "RECOVERY_LEDGER__NAME": "other"}
-    assert there("ledger", "release", "--yes").stdout == NOBODY
+    assert there("ledger", "release", "--yes").stdout == nothing_to_release(there, "the ledger other")
     there.environment |= {"HIGHLEVEL_BASE_URL": "http://localhost:1", "HIGHLEVEL_CLIENT_ID": CLIENT_ID}
-    assert there("ledger", "release", "--yes").stdout == NOBODY
+    elsewhere = nothing_to_release(there, "the ledger other", "http://localhost:1")
+    assert there("ledger", "release", "--yes").stdout == elsewhere
     assert len(who(there).splitlines()) == 2
     end(run)
     assert run.returncode == 143
@@ -411,5 +429,5 @@ def test_without_a_database_there_are_no_leases_to_show(play, command):
 
 def test_in_a_database_that_no_run_has_seen_nobody_holds_a_lease(machines):
     here, _ = machines()
-    assert who(here) == NOBODY
-    assert here("ledger", "release", "--yes").stdout == NOBODY
+    assert who(here) == nobody(here)
+    assert here("ledger", "release", "--yes").stdout == nothing_to_release(here, "any ledger")
