@@ -169,7 +169,7 @@ def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tu
     with alone(folder, patience_for_reports(terminal.waits)):
         clear_left_behind(folder)
     make_room = held.enter_context(reserve(folder))
-    ledger = place.open(usual_wait(terminal.waits), me, start.needed, sealed_for=start.sealed_for)
+    ledger = place.open(usual_wait(terminal.waits), me, start.needed, sealed_for=start.sealed_for, enrols=True)
     held.callback(ledger.close)
     ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
     hold_apps(held, start, start.needed, holder)

@@ -62,13 +62,15 @@ class Place:
         *,
         even_moved: bool = False,
         sealed_for: Sequence[str] | None = None,
+        enrols: bool = False,
     ) -> Ledger:
         """The ledger, made if it is missing, with the pairs that an earlier run had to set aside. In a database, `holder` has
         the leases of it and of these apps until it is closed.
 
         `wait` says how to wait if another program holds it. `even_moved`: also one that was moved. `sealed_for` are the
-        fingerprints of those for whom new pairs will be sealed (None: no new pairs come). Raises UserError, with exit 11 if
-        another run has a lease.
+        fingerprints of those for whom new pairs will be sealed (None: no new pairs come). `enrols`: its holder enrols a list
+        next, and warns of the pairs whose installs are unknown after that. Raises UserError, with exit 11 if another run has a
+        lease.
         """
         self._refuse_both()
         ledger = self._opened(wait, holder, client_ids, even_moved=even_moved)
@@ -79,7 +81,7 @@ class Place:
             if taken.how_many:
                 which = counted(taken.how_many, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
                 wait.patience.say(f"{which} in the ledger now")
-            for warning in still_unknown(self.folder, taken.unknown):
+            for warning in () if enrols else still_unknown(self.folder, taken.unknown):
                 wait.patience.say(warning)
         except BaseException:
             ledger.close()
