@@ -1,6 +1,4 @@
-"""Pairs forgotten: no byte of a purged token is left in the ledger's file, its journal, or its free pages.
-
-In PostgreSQL none is left in the tables' files. What the server's log, its replicas and its backups hold is not ours to find.
+"""Pairs forgotten: no byte of a purged token is left.
 
 If a purge is killed in the middle, the next one goes through it again.
 """
@@ -12,13 +10,13 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from jobs.core.model import Delivery
+from jobs.ledger import scrubbing
 from jobs.ledger.deliveries import IS_DELIVERED, let_new_ones_wait
-from jobs.ledger.engines import is_postgres, json_with
-from jobs.ledger.rewriting import rewrite
+from jobs.ledger.engines import json_with
 from jobs.ledger.tables import HAS_PAIR, deliveries, installs
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
 
     from jobs.ledger.ledger import Ledger
 
@@ -39,15 +37,4 @@ def forget(connection: Connection, *, everything: bool, at: str) -> int:
 
 def scrub(ledger: Ledger) -> None:
     """Leave no trace of the forgotten pairs in the ledger's file, or in the tables' files. Raises UserError."""
-    if is_postgres(ledger.engine):
-        rewrite(ledger.engine, ledger.wait)
-    else:
-        _scrub_file(ledger.engine)
-
-
-def _scrub_file(engine: Engine) -> None:
-    """Rewrite the ledger's file without free pages, and empty its journal."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("PRAGMA secure_delete = ON")
-        connection.exec_driver_sql("VACUUM")
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    scrubbing.scrub(ledger, scrubbing.PURGE)

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.errors import QueryCanceled
 
-from jobs.core.errors import Problem, UserError
+from jobs.core.errors import refuse
 from jobs.ledger.engines import Purpose, transaction
 from jobs.ledger.refusals import AwayError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from jobs.core.errors import UserError
     from jobs.ledger.refusals import Wait
+    from jobs.ledger.scrubbing import Act
 
 _TABLE = """
 SELECT pg_relation_filenode(oid), format('%%s.%%I', relnamespace::regnamespace, relname), relowner::regrole::text,
@@ -41,23 +43,23 @@ _NEXT_NUMBER = "SELECT txid_snapshot_xmax(txid_current_snapshot())"
 _NUMBERS = 1 << 32  # The half of all transactions before a number is older than it.
 
 
-def rewrite(engine: Engine, wait: Wait) -> None:
+def rewrite(engine: Engine, wait: Wait, act: Act) -> None:
     """Rewrite the table. Raises UserError if this user may not do so, or others keep the old rows for longer than the `wait`."""
     file, name, owner, user, may = _asked(engine, _TABLE)[0]
     if not may:
-        raise _refused(f"belongs to {owner}, so {user} cannot rewrite it", name, f"let {owner} run purge again")
-    _wait_for_older_transactions(engine, wait, name)
-    _wait_for_keepers(engine, wait, name)
+        raise _refused(act, f"belongs to {owner}, so {user} cannot rewrite it", name, f"let {owner} {act.again}")
+    _wait_for_older_transactions(engine, wait, name, act)
+    _wait_for_keepers(engine, wait, name, act)
 
     def is_rewritten() -> bool:
-        _vacuum(engine, name, user)
+        _vacuum(engine, name, user, act)
         return bool(_asked(engine, _TABLE)[0][0] != file)
 
     if not wait.patience.wait(is_rewritten, lambda: f"waiting for {name}, which others use"):
-        raise _refused("is in constant use by other runs", name, "run purge again when fewer runs write")
+        raise _refused(act, "is in constant use by other runs", name, f"{act.again} when fewer runs write")
 
 
-def _wait_for_older_transactions(engine: Engine, wait: Wait, name: str) -> None:
+def _wait_for_older_transactions(engine: Engine, wait: Wait, name: str, act: Act) -> None:
     older = set(_asked(engine, _TRANSACTIONS))
 
     def are_over() -> bool:
@@ -65,11 +67,12 @@ def _wait_for_older_transactions(engine: Engine, wait: Wait, name: str) -> None:
         return not older
 
     if not wait.patience.wait(are_over, lambda: f"waiting for older transactions in the database: {_named(older)}"):
-        todo = "end them, then run purge again"
-        raise _refused(f"is still read by older transactions ({_named(older)})", name, todo)
+        raise _refused(
+            act, f"is still read by older transactions ({_named(older)})", name, f"end them, then {act.again}"
+        )
 
 
-def _wait_for_keepers(engine: Engine, wait: Wait, name: str) -> None:
+def _wait_for_keepers(engine: Engine, wait: Wait, name: str, act: Act) -> None:
     """Wait until nothing else keeps rows that were overwritten before now."""
     now = _asked(engine, _NEXT_NUMBER)[0][0]
     keepers: list[str] = []
@@ -80,11 +83,11 @@ def _wait_for_keepers(engine: Engine, wait: Wait, name: str) -> None:
         return not keepers
 
     if not wait.patience.wait(are_gone, lambda: f"waiting for what keeps old rows: {', '.join(keepers)}"):
-        todo = "end that, then run purge again"
-        raise _refused(f"cannot lose its old rows yet, because of {', '.join(keepers)}", name, todo)
+        todo = f"end that, then {act.again}"
+        raise _refused(act, f"cannot lose its old rows yet, because of {', '.join(keepers)}", name, todo)
 
 
-def _vacuum(engine: Engine, name: str, user: str) -> None:
+def _vacuum(engine: Engine, name: str, user: str, act: Act) -> None:
     """Rewrite the table, unless others use it."""
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT", purpose=Purpose.BULK) as connection:
@@ -92,8 +95,8 @@ def _vacuum(engine: Engine, name: str, user: str) -> None:
     except AwayError as error:
         # It runs in no transaction, so it has the time that its role has, not ours.
         if isinstance(error.__cause__, QueryCanceled):
-            todo = f"raise statement_timeout of {user}, then run purge again"
-            raise _refused("could not be rewritten, because the server ended that", name, todo) from None
+            todo = f"raise statement_timeout of {user}, then {act.again}"
+            raise _refused(act, "could not be rewritten, because the server ended that", name, todo) from None
         raise
 
 
@@ -106,7 +109,5 @@ def _named(transactions: set[tuple[str, int]]) -> str:
     return ", ".join(sorted(f"process {pid} of the server" for _, pid in transactions))
 
 
-def _refused(what: str, name: str, todo: str) -> UserError:
-    return UserError(
-        Problem(f"{what}: the pairs are forgotten, but its files still hold them", f"the table {name}", todo)
-    )
+def _refused(act: Act, what: str, name: str, todo: str) -> UserError:
+    return refuse(f"{what}: {act.done}, but its files still hold {act.left}", f"the table {name}", todo)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -28,6 +30,20 @@ def test_no_byte_of_a_purged_pair_is_left_where_sqlite_does_not_overwrite_what_i
         engine = waits.ledger.engine
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete = OFF"))
         waits.ledger.write(FORGET)
+        purging.scrub(waits.ledger)
+        left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert not [number for number in range(30) if in_words(number) in left]
+
+
+def test_a_reader_of_the_journal_is_waited_for(tmp_path):
+    with waiting(tmp_path, 30) as waits, closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as reader:
+        reader.execute("begin")
+        reader.execute("select count(*) from installs")
+        waits.ledger.write(FORGET)
+        waits.ledger.wait = Wait(Patience(0.3, 0, lambda _: None, look=0.01))
+        with pytest.raises(UserError, match="is read by another program: the pairs are forgotten, but its journal"):
+            purging.scrub(waits.ledger)
+        waits.ledger.wait.patience = Patience(30, 0, lambda _: reader.rollback(), look=0.01)
         purging.scrub(waits.ledger)
         left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert not [number for number in range(30) if in_words(number) in left]
