@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from jobs.sandbox.world import World
 
 _FORM = {"client_id", "client_secret", "grant_type", "code", "refresh_token", "user_type", "redirect_uri"}
+_TOKEN = re.compile(rb"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,14 @@ class Seen:
 class Sandbox:
     """A running sandbox: its address, the world that it plays (which may be replaced), and everything that it saw.
 
-    `connections` are the origins of all connections that were opened.
+    `connections` are the origins of all connections that were opened. `tokens` are all that its answers held.
     """
 
     world: World
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
     connections: list[tuple[str, int]] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
     codes: Codes = field(default_factory=Codes)
     refreshes: Refreshes = field(default_factory=Refreshes)
     tries: Counter[str] = field(default_factory=Counter)
@@ -163,6 +166,7 @@ def _answered(sandbox: Sandbox, call: str, account: str, reply: Reply) -> Respon
     if sandbox.world.latency_seconds:
         time.sleep(sandbox.world.latency_seconds)
     with sandbox.lock:
+        sandbox.tokens += [token.decode() for token in _TOKEN.findall(reply.body)]
         sandbox.seen.append(Seen(time.monotonic(), call, account, 0 if reply.drop else reply.status, request.path))
     return _out(replace(reply, headers=(*reply.headers, *g.shown)))
 
