@@ -332,15 +332,18 @@ def test_a_run_that_slept_while_another_took_over_sends_nothing_more_and_writes_
     wait_until(lambda: lease(postgres, here, "until < clock_timestamp()")[0])
     next_run = there.start("run", there.manifest(listing(MANY, width=4)), "--output", there.output)
     line_with("held_back", next_run.stderr)
+    next_run.send_signal(signal.SIGSTOP)  # So that whatever arrives now is from the run that slept.
     sent, asleep = here.arrived(), pairs(postgres, here)
     run.send_signal(signal.SIGCONT)
     out, err = run.communicate(60)
+    arrived = here.arrived()
+    next_run.send_signal(signal.SIGCONT)
     assert run.returncode == 3, out + err
     assert "another run took this one's lease" in out
     assert "Traceback" not in out + err
     assert here.summary()["stopped_because"] == "lease_lost"
     assert pairs(postgres, here) == asleep
-    assert here.arrived() == sent  # The other run still waits.
+    assert arrived == sent
     aside = [json.loads(line) for line in here.output.joinpath("unwritten.jsonl").read_text().splitlines()]
     assert {one["account_id"]: one["pair"]["refresh_token"] for one in aside} == unknown
     end(next_run)
