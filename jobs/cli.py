@@ -20,6 +20,7 @@ from jobs.core.model import Cause, Route
 from jobs.options import (
     BEFORE,
     COLUMNS,
+    IDENTITY,
     INPUT,
     LOG_FORMAT,
     OUTPUT,
@@ -27,6 +28,7 @@ from jobs.options import (
     QUIET,
     ROUTES,
     Duration,
+    ask_passphrase,
     chosen_columns,
     given_options,
     sure,
@@ -196,6 +198,23 @@ def deliver(terminal: Terminal, folder: Path, ids: tuple[str, ...], everything: 
     if everything:
         sure("a pair that your app has refreshed since would break that connection again", yes=yes)
     return hand_over(folder, PROJECT, os.environ, None if everything else ids, terminal)
+
+
+@cli.command("open")
+@click.argument("folder", metavar="DIR", type=PATH)
+@IDENTITY
+@click.option("--output", type=PATH, help="File for the table, or - for standard output.  [DIR/opened.csv]")
+@click.pass_obj
+def open_(terminal: Terminal, folder: Path, identity: Path | None, output: Path | None) -> int:
+    """Write the table of results.csv with the tokens of the sealed pairs in DIR."""
+    from jobs.open_pairs import STANDARD_OUTPUT, open_pairs
+    from jobs.start import PROJECT
+
+    if identity is None:
+        raise click.UsageError("sealed pairs need what opens them; give its file with --identity")
+    terminal.opening_pairs(folder, identity, *([output] if output else []), beside=output == STANDARD_OUTPUT)
+    complain = partial(click.echo, err=True)
+    return open_pairs(folder, PROJECT, os.environ, identity, output, ask_passphrase, complain)
 
 
 @cli.command()

@@ -14,6 +14,7 @@ from jobs.ledger import opening
 from jobs.ledger.engines import Purpose
 from jobs.ledger.moves import is_copied, refuse_moved
 from jobs.ledger.sealed import begin
+from jobs.ledger.tables import remembered
 from jobs.ledger.unwritten import UNWRITTEN, still_unknown, take_in
 
 if TYPE_CHECKING:
@@ -162,6 +163,10 @@ class Place:
         from jobs.ledger.in_database import exists_in_database
 
         return exists_in_database(self.settings, self.folder, self.base_url)
+
+    def bound_to(self, connection: Connection) -> str:
+        """The address of the API whose pairs the ledger holds."""
+        return self.base_url or remembered(connection, "base_url") or ""
 
     def must_exist(self) -> None:
         """Raise UserError if there is no ledger."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jobs.reports.messages import Messages
 
 SUMMARY = "summary.json"
+OPENED = "opened.csv"
+"""What `recover open` leaves in a folder. A run does not make it."""
 REPORTS = ("results.csv", "failures.csv", "failures.html", SUMMARY)
 
 

@@ -28,6 +28,7 @@ from jobs.terminal.shell import next_command
 from jobs.terminal.streams import LATE_SECONDS
 from jobs.terminal.voice import Stray, Voice
 from jobs.terminal.watch import Watch
+from jobs.terminal.words import OPEN_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -212,6 +213,14 @@ class Terminal:
             self._write(self._out, ["nothing to do: no pair waits to be delivered"])
         else:
             self._write(self._out, list(deliveries(run, folder)))
+
+    def opening_pairs(self, *names: Path, beside: bool) -> None:
+        """Speak of pairs that are opened. `names` are shown whole. `beside`: standard output is for the pairs alone."""
+        self._words = OPEN_WORDS
+        for name in names:
+            self._spare(name)
+        if beside:
+            self._out = self._err
 
     # -- a check -------------------------------------------------------------------------------------------------
 

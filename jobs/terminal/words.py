@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jobs.core.causes import ADVICE
 from jobs.core.clock import A_YEAR
+from jobs.core.errors import EXIT_WORDS, Exit
 from jobs.core.model import Level
 
 if TYPE_CHECKING:
@@ -36,6 +37,16 @@ def failure(install: Install, outcome: Failed) -> str:
         "Later failures with this cause are only counted."
     )
 
+
+OPEN_WORDS: Mapping[Exit, str] = {
+    **EXIT_WORDS,
+    Exit.SOME_FAILED: "finished; some pairs could not be opened",
+    Exit.CANNOT_START: "the pairs could not be opened",
+    Exit.SIGHUP: "stopped by SIGHUP",
+    Exit.SIGINT: "stopped by SIGINT (Ctrl-C)",
+    Exit.SIGTERM: "stopped by SIGTERM",
+}
+"""The exit codes of `recover open`, in words."""
 
 NOT_ASKED_FOR = ": the run before was cut off, and what it sent last counts too"
 """Why requests are held back without HighLevel. The live line has no room for it."""

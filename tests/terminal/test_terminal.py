@@ -14,8 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -44,11 +43,11 @@ from jobs.terminal.voice import Voice
 from jobs.terminal.watch import Watch
 from tests.helpers import lists
 from tests.helpers.job import CLIENT_ID, PROJECT, SECRET
+from tests.helpers.screen import ANSI, terminal
 from tests.helpers.waiting import line_with, wait_until
 
 listing = partial(lists.listing, width=4)
 
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LIVE = re.compile(r"(\d+)(?:/| of )(\d+)  ?\d+ recovered")
 FORCED = {
     "FORCE_COLOR": "1",
@@ -57,53 +56,6 @@ FORCED = {
     "TTY_INTERACTIVE": "1",
     "TERM": "xterm-256color",
 }
-
-
-class Screen:
-    """A process on a terminal of its own, as a person has it."""
-
-    def __init__(self, job, arguments, columns, environment):
-        self._master, slave = pty.openpty()
-        termios.tcsetwinsize(slave, (30, columns))
-        environment = job.environment | {"TERM": "xterm-256color"} | environment
-        self.process = job.forks.start(arguments, environment, slave, slave, terminal=True)
-        os.close(slave)
-        self.raw = ""
-
-    def read(self, until=lambda text: False):
-        """What is on it, up to the end of the process or until `until` holds."""
-        while not until(self.text):
-            try:
-                more = os.read(self._master, 65_536)
-            except OSError:  # The process has ended, and nothing is left to read.
-                break
-            self.raw += more.decode()
-        return self.text
-
-    @property
-    def text(self):
-        return ANSI.sub("", self.raw.replace("\r\n", "\n"))
-
-    def type(self, keys):
-        os.write(self._master, keys)
-
-    def end(self):
-        text = self.read()
-        return self.process.wait(timeout=30), text
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        os.close(self._master)
-
-
-@contextmanager
-def terminal(job, *arguments, columns=80, **environment):
-    screen = Screen(job, arguments, columns, environment)
-    try:
-        yield screen
-    finally:
-        screen.close()
 
 
 def objects(text):

@@ -1,0 +1,163 @@
+"""The story of `open`: the table of results.csv with the tokens of its sealed pairs, for whoever has an identity.
+
+It reads the ledger, and changes nothing of it. A run may go on beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from jobs.core.errors import Exit, refuse
+from jobs.core.model import InstallKey, Level
+from jobs.core.plurals import counted
+from jobs.ledger.opening import LEDGER
+from jobs.ledger.reads import records, user_columns
+from jobs.ledger.sealed import is_sealed
+from jobs.ledger.unwritten import UNWRITTEN, notice
+from jobs.reports.files import OPENED, REPORTS
+from jobs.reports.tables import write_results
+from jobs.start import opener_of, place_of
+from jobs.system.files import clear_left_behind, replacing
+from jobs.system.locks import LOCK
+from jobs.system.output_folder import RESERVE, make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from jobs.core.model import Record
+    from jobs.ledger.ledger import Ledger
+    from jobs.sealing.opener import Opener
+
+STANDARD_OUTPUT = Path("-")
+_STDOUT = 1
+_MOST_NAMED = 20
+_OTHERS = {*REPORTS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", UNWRITTEN, LOCK, RESERVE}
+_OF_THE_SYSTEM = ("/dev/", "/proc/")
+
+
+@dataclass(slots=True)
+class _Book:
+    """Counts what was opened and what was refused, and names the first refusals."""
+
+    say: Callable[[str], None]
+    opened: int = 0
+    refused: int = 0
+
+    def refuse(self, key: InstallKey, why: str) -> None:
+        self.refused += 1
+        if self.refused <= _MOST_NAMED:
+            self.say(f"{key.account_id} (client id {key.client_id}): its pair is not opened: {why}")
+
+    def lines(self, target: Path) -> Iterator[str]:
+        """What was done, for a person."""
+        if self.refused > _MOST_NAMED:
+            yield f"{self.refused - _MOST_NAMED:,} more are not opened"
+        where = "" if target == STANDARD_OUTPUT else f" in {target}"
+        yield f"{counted(self.opened, 'pair is', 'pairs are')} open{where}, {self.refused:,} refused"
+        if where:
+            yield "whoever can read that file can use the connections: remove it once you have used it"
+
+
+def open_pairs(
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    identity: Path,
+    output: Path | None,
+    ask: Callable[[str], str],
+    say: Callable[[str], None],
+) -> Exit:
+    """Write the table of the pairs in `folder`, opened with `identity`. Returns the exit code.
+
+    `ask` gives the passphrase for what is asked about, and `say` tells a person. Raises UserError and FileError.
+    """
+    place, target = place_of(project, environment, folder), output or folder / OPENED
+    place.must_exist()
+    _refuse_target(target, folder, identity)
+    for warning in notice(folder):
+        say(warning)
+    with place.reading() as ledger:
+        if not ledger.ask(is_sealed):
+            raise refuse(
+                "holds no sealed pairs", str(place), f"look into {folder / 'results.csv'}, where they are open"
+            )
+        opener = opener_of(identity, ledger.ask(place.bound_to), ask, say)
+        assert opener is not None
+        book = _Book(say)
+        with _file(target, folder) as file:
+            _write(file, ledger, opener, book)
+    for line in book.lines(target):
+        say(line)
+    return Exit.SOME_FAILED if book.refused else Exit.OK
+
+
+def _refuse_target(target: Path, folder: Path, identity: Path) -> None:
+    """Raise UserError if the table must not replace what is at `target`."""
+    if target == STANDARD_OUTPUT:
+        if os.isatty(_STDOUT):
+            what = "is a terminal, where the tokens would stay to be read"
+            raise refuse(what, "standard output", "send it to a program (`| ...`), or give the name of a file")
+        return
+    if str(target.absolute()).startswith(_OF_THE_SYSTEM):
+        raise refuse("is not a file", str(target), "give `--output -` for standard output")
+    if target.is_dir() and not target.is_symlink():
+        raise refuse("is a folder", str(target), "give the name of a file to --output")
+    with suppress(OSError):
+        if target.samefile(identity):
+            raise refuse("is the identity itself", str(target), "give another name to --output")
+    with suppress(OSError):
+        if target.name in _OTHERS and target.parent.samefile(folder):
+            raise refuse("is a file of the job", str(target), "give another name to --output")
+
+
+@contextmanager
+def _file(target: Path, folder: Path) -> Iterator[BinaryIO]:
+    """The file for the table. It is there whole when the block ends without an error, or not at all."""
+    if target == STANDARD_OUTPUT:
+        with _standard_output() as file:
+            yield file
+        return
+    if target.parent == folder:
+        make_folder(folder)  # The ledger may be in a database, and the folder on another machine.
+    clear_left_behind(target.parent, target.name)
+    with replacing(target) as file:
+        yield file
+
+
+@contextmanager
+def _standard_output() -> Iterator[BinaryIO]:
+    """Standard output itself: no word of the job passes through it."""
+    try:
+        with open(_STDOUT, "wb", closefd=False) as file:
+            yield file
+    except OSError as error:
+        todo = "check the program that reads it, or give the name of a file"
+        raise refuse(f"cannot be written ({error.strerror})", "standard output", todo) from None
+
+
+def _write(file: BinaryIO, ledger: Ledger, opener: Opener, book: _Book) -> None:
+    with ledger.at_one_moment() as connection:
+        write_results(file, user_columns(connection), _opened(records(connection), opener, book))
+
+
+def _opened(found: Iterable[Record], opener: Opener, book: _Book) -> Iterator[Record]:
+    """The records with their tokens. A pair that is refused stays empty."""
+    from jobs.sealing.opener import NotOpenedError  # slow to import, and there by now
+
+    for record in found:
+        if record.tokens is None or record.tokens.sealed is None or record.level is None:
+            yield record
+            continue
+        account_id = record.location_id if record.level is Level.SUB_ACCOUNT else record.company_id
+        key = InstallKey(record.client_id, record.level, account_id)
+        try:
+            tokens = opener.open(key, record.tokens)
+            book.opened += 1
+        except NotOpenedError as error:
+            book.refuse(key, str(error))
+            tokens = replace(record.tokens, sealed=None)
+        yield replace(record, tokens=tokens)
