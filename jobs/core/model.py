@@ -351,7 +351,7 @@ class Run:
     """One run, as `summary.json` tells it. Times are UTC, ISO 8601. `finished_at` is empty while it runs.
 
     If `recovered_before` is not empty, the run recovers again what was recovered before that moment. `kept` counts the
-    installs among these that were tried without success and keep the pair they had.
+    installs among these that were tried without success and keep the pair they had. `sealed`: the ledger's pairs are sealed.
     """
 
     run_id: str
@@ -369,4 +369,5 @@ class Run:
     failures_by_owner: dict[str, int] = field(default_factory=dict)
     recovered_before: str = ""
     kept: int = 0
+    sealed: bool = False
     delivery: DeliveryReport = field(default_factory=DeliveryReport)

@@ -10,6 +10,7 @@ from sqlalchemy import and_, case, func, select
 from jobs.core.causes import ADVICE
 from jobs.core.model import Cause, Counts, Delivery, Run, Status
 from jobs.ledger.changes import LINE_BY_LAST_REPORT
+from jobs.ledger.sealed import is_sealed
 from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, broken, deliveries, installs
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
         counts=with_deliveries(connection, counts, has_target=bool(run.delivery.target)),
         retryable=retryable,
         kept=kept,
+        sealed=is_sealed(connection),
         failures_by_cause=by_cause,
         failures_by_owner=owners(by_cause),
         this_run=replace(run.this_run, new_failures=new_failures(connection, run.started_at)),

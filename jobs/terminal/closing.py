@@ -9,7 +9,7 @@ from jobs.core.causes import ADVICE
 from jobs.core.errors import EXIT_WORDS, Exit
 from jobs.core.model import Cause
 from jobs.terminal.deliveries import closing as deliveries
-from jobs.terminal.shell import shown
+from jobs.terminal.shell import open_command, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Each file and its reader. The files of failures are named only if there are failures.
 _RESULTS = ("results.csv", "the tokens, for the developer to load into the app")
+_SEALED = ("results.csv", "the tokens, sealed; this opens them, wherever the identity is:")
 _FAILURES = (
     ("failures.html", "for support staff, to read"),
     ("failures.csv", "the same as a table, and as a list for another run"),
@@ -43,8 +44,10 @@ def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
     yield from causes(run)
     yield from deliveries(run, folder)
     yield f"files in {shown(folder)}:"
-    for name, purpose in (_RESULTS, *(_FAILURES if counts.failed else ())):
+    for name, purpose in (_SEALED if run.sealed else _RESULTS, *(_FAILURES if counts.failed else ())):
         yield f"  {name:<15}{purpose}"
+        if (name, purpose) == _SEALED:
+            yield f"{'':<17}{open_command(folder)}"
     if run.exit_code:
         yield f"{when_to_run_again(run)}:"
         yield f"  {command}"

@@ -58,6 +58,11 @@ def deliver_command(folder: Path) -> str:
     return _command("deliver", str(folder.absolute()))
 
 
+def open_command(folder: Path) -> str:
+    """The command that opens the sealed pairs of `folder`. FILE is for the reader to fill in."""
+    return _command("open", str(folder.absolute()), "--identity", "FILE")
+
+
 def _command(*words: str) -> str:
     program = Path(sys.argv[0])
     begins = [str(program.absolute())] if program.stem == "recover" else [sys.executable, "-m", "jobs"]
