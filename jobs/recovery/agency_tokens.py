@@ -1,7 +1,8 @@
 """The access tokens of agencies that serve as bearers in a run, and the locations that each agency lists.
 
 Nothing here sends anything. One thread decides, takes a token from here and gives back a list of locations. Both are
-in the run's scratch: a token has 2 KB, and lists may name a million locations.
+in the run's scratch: a token has 2 KB, and lists may name a million locations. The scratch is a file, so the access token
+of a sealed pair is in memory alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import and_, delete, func, insert, select, text
 
 from jobs.core.batches import in_batches
+from jobs.core.fingerprints import fingerprint
 from jobs.core.secret import Secret
 from jobs.ledger.refusals import UnwritableError
 from jobs.ledger.scratch import bearers, locations
@@ -67,23 +69,36 @@ _ADD = text(
 )
 
 
+class Bearer(NamedTuple):
+    """A valid access token of an agency. `sealed`: its pair is sealed wherever it is written."""
+
+    client_id: str
+    company_id: str
+    token: Secret
+    sealed: bool = False
+
+
 class AgencyTokens:
-    """The agencies that have a valid pair. `scratch` holds their tokens and lists during a run."""
+    """The agencies that have a valid pair. `scratch` holds their tokens and lists during a run.
+
+    In place of the token of a sealed pair, it holds a fingerprint.
+    """
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._agencies: dict[AgencyKey, Agency] = {}
         self._asked: dict[str, int] = {}
+        self._in_memory: dict[str, Secret] = {}
 
-    def add_all(self, known: Iterable[tuple[str, str, Secret]]) -> None:
+    def add_all(self, known: Iterable[Bearer]) -> None:
         """Add the tokens that are known at the start, the better ones last."""
         for batch in in_batches(known):
-            self._scratch.keep(partial(_add, rows=[_row(*bearer) for bearer in batch]))
+            self._scratch.keep(partial(_add, rows=[self._row(bearer) for bearer in batch]))
 
-    def add(self, client_id: str, company_id: str, token: Secret) -> None:
+    def add(self, bearer: Bearer) -> None:
         """Add a token that is better than those before. It opens the agency's route again."""
-        agency = self.of(client_id, company_id)
-        if self._scratch.keep(partial(_count, statement=_ADD, values=_row(client_id, company_id, token))) and agency:
+        agency = self.of(bearer.client_id, bearer.company_id)
+        if self._scratch.keep(partial(_count, statement=_ADD, values=self._row(bearer))) and agency:
             agency.tokens += 1
             agency.closed = None
             # HighLevel may show this token a list that it did not show the one before.
@@ -93,11 +108,13 @@ class AgencyTokens:
         """The token to use, or None if none is left."""
         newest = select(bearers.c.token).where(_of(agency.key)).order_by(bearers.c.id.desc()).limit(1)
         found = self._scratch.ask(lambda connection: connection.scalar(newest))
-        return None if found is None else Secret(found)
+        return None if found is None else self._in_memory.get(found) or Secret(found)
 
     def refused(self, agency: Agency, token: Secret, answer: Answer) -> bool:
         """Stop using `token`. Returns whether that closed the agency's route."""
-        gone = delete(bearers).where(_of(agency.key), bearers.c.token == token.reveal())
+        mark = _mark(token)
+        text = token.reveal() if self._in_memory.pop(mark, None) is None else mark
+        gone = delete(bearers).where(_of(agency.key), bearers.c.token == text)
         agency.tokens -= self._scratch.keep(partial(_count, statement=gone))
         if agency.tokens or agency.closed:
             return False
@@ -152,13 +169,22 @@ class AgencyTokens:
         query = select(bearers.c.company_id).where(bearers.c.client_id == client_id).distinct()
         return self._scratch.ask(lambda connection: list(connection.scalars(query)))
 
+    def _row(self, bearer: Bearer) -> dict[str, str]:
+        """A bearer for the scratch."""
+        text = bearer.token.reveal()
+        if bearer.sealed:
+            text = _mark(bearer.token)
+            self._in_memory[text] = bearer.token
+        return {"client_id": bearer.client_id, "company_id": bearer.company_id, "token": text}
+
 
 def _of(key: AgencyKey) -> ColumnElement[bool]:
     return and_(bearers.c.client_id == key.client_id, bearers.c.company_id == key.company_id)
 
 
-def _row(client_id: str, company_id: str, token: Secret) -> dict[str, str]:
-    return {"client_id": client_id, "company_id": company_id, "token": token.reveal()}
+def _mark(token: Secret) -> str:
+    """What stands for a token that is in memory alone."""
+    return fingerprint(token.reveal(), "")
 
 
 def _first(connection: Connection, query: Select[tuple[int, str]]) -> Row[tuple[int, str]] | None:

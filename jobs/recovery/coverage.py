@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, inspect, select
 
@@ -16,6 +16,7 @@ from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.refresh_log import fingerprint, newest
 from jobs.ledger.scratch import agency_tokens, has_old_token, old_tokens
 from jobs.ledger.tables import HAS_PAIR, SAME_INSTALL, installs, listed, spends, todo
+from jobs.recovery.agency_tokens import Bearer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from jobs.ledger.scratch import Scratch
 
 _AT_ONCE = 500
-
-
-class Bearer(NamedTuple):
-    """A valid access token of an agency."""
-
-    client_id: str
-    company_id: str
-    token: Secret
 
 
 def known_bearers(connection: Connection, scratch: Scratch, now: datetime) -> Iterator[Bearer]:

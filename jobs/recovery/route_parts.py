@@ -14,7 +14,7 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.tables import installs
 from jobs.recovery.agency_answers import AgencyAnswers
 from jobs.recovery.agency_route import AgencyRoute
-from jobs.recovery.agency_tokens import AgencyTokens
+from jobs.recovery.agency_tokens import AgencyTokens, Bearer
 from jobs.recovery.breaker import Breaker
 from jobs.recovery.closed_routes import ClosedRoutes
 from jobs.recovery.coverage import known_bearers, may_serve
@@ -46,7 +46,9 @@ def keep_bearers(bearers: AgencyTokens, recorded: Iterable[tuple[Install, Outcom
     """Let new pairs of agencies serve as bearers at once. They are on disk already."""
     for install, outcome in recorded:
         if Route.AGENCY in routes and install.key.level is Level.AGENCY and isinstance(outcome, Recovered):
-            bearers.add(install.key.client_id, install.key.account_id, outcome.tokens.access_token)
+            client_id, _, account_id = install.key
+            tokens = outcome.tokens
+            bearers.add(Bearer(client_id, account_id, tokens.access_token, sealed=tokens.sealed is not None))
 
 
 @dataclass(frozen=True, slots=True)

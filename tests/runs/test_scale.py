@@ -11,7 +11,7 @@ import pytest
 from jobs.core.model import Answer, Broken, Install, InstallKey, Level, Row, Stage, Tokens
 from jobs.core.secret import Secret
 from jobs.ledger.opening import open_ledger
-from jobs.recovery.agency_tokens import AgencyTokens
+from jobs.recovery.agency_tokens import AgencyTokens, Bearer
 from jobs.recovery.attempt import RetryPolicy
 from jobs.recovery.breaker import Breaker
 from jobs.recovery.connectivity import Connectivity
@@ -63,7 +63,7 @@ def test_lines_that_cannot_be_used_are_not_held_in_memory(ledger):
 def test_tokens_of_agencies_and_what_they_list_are_not_held_in_memory(ledger):
     tracemalloc.start()
     bearers = AgencyTokens(ledger.scratch)
-    bearers.add_all(("app-1", f"Co{n}", Secret(f"{n:2000}")) for n in range(2_000))
+    bearers.add_all(Bearer("app-1", f"Co{n}", Secret(f"{n:2000}")) for n in range(2_000))
     before, _ = tracemalloc.get_traced_memory()
     for n in range(2_000):
         agency = bearers.of("app-1", f"Co{n}")
@@ -76,10 +76,11 @@ def test_tokens_of_agencies_and_what_they_list_are_not_held_in_memory(ledger):
     assert bearers.unlisted("app-1") is None
 
 
-def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger):
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger, sealed):
     bearers, refusal = AgencyTokens(ledger.scratch), Answer(Stage.LOCATION_TOKEN, 401, "Invalid JWT")
     for token in ("old", "new", "new"):
-        bearers.add("app-1", "CoA", Secret(token))
+        bearers.add(Bearer("app-1", "CoA", Secret(token), sealed=sealed))
     agency = bearers.of("app-1", "CoA")
     assert (agency.tokens, bearers.token_of(agency)) == (2, Secret("new"))
     assert not bearers.refused(agency, Secret("new"), refusal)
@@ -88,9 +89,19 @@ def test_a_new_token_opens_an_agency_and_the_best_one_is_used_first(ledger):
     assert bearers.unlisted("app-1") is None
     assert bearers.refused(agency, Secret("old"), refusal)
     assert (agency.closed, bearers.token_of(agency), bearers.companies("app-1")) == (refusal, None, [])
-    bearers.add("app-1", "CoA", Secret("newest"))
+    bearers.add(Bearer("app-1", "CoA", Secret("newest"), sealed=sealed))
     assert (agency.closed, bearers.companies("app-1")) == (None, ["CoA"])
     assert bearers.unlisted("app-1") is agency
+
+
+def test_the_token_of_a_sealed_pair_is_in_no_file(ledger):
+    bearers = AgencyTokens(ledger.scratch)
+    bearers.add_all([Bearer("app-1", "CoA", Secret("opened-token"), sealed=True)])
+    bearers.add(Bearer("app-1", "CoB", Secret("new-token"), sealed=True))
+    assert [bearers.token_of(bearers.of("app-1", f"Co{x}")).reveal() for x in "AB"] == ["opened-token", "new-token"]
+    kept = ledger.scratch.ask(lambda connection: connection.connection.driver_connection.serialize())
+    assert b"app-1" in kept
+    assert b"-token" not in kept
 
 
 class Never:
