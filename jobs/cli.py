@@ -234,6 +234,18 @@ def purge(terminal: Terminal, folder: Path, everything: bool, yes: bool) -> int:
 
 
 @cli.command()
+@click.argument("folder", metavar="DIR", type=PATH)
+@IDENTITY
+@click.pass_obj
+def seal(terminal: Terminal, folder: Path, identity: Path | None) -> int:
+    """Seal the open pairs in DIR for seal.recipients. With --identity, also those that are sealed for others."""
+    from jobs.seal import seal as seal_pairs
+    from jobs.start import PROJECT
+
+    return seal_pairs(folder, PROJECT, os.environ, identity, ask_passphrase, terminal.waits, click.echo)
+
+
+@cli.command()
 @INPUT
 @click.option("--output", type=PATH, help="A list for `recover run` of what is not known to work.")
 @click.option("--with-tokens", is_flag=True, help="Keep the tokens in that list, for the routes that need them.")

@@ -173,11 +173,16 @@ def opener_of(
     return Opener(read_identities(identity, ask), base_url)
 
 
-def open_held(held: ExitStack, place: Place, command: str, say: Callable[[str], None]) -> Ledger:
-    """The ledger of a folder, which a command holds until `held` is closed. Raises UserError, with exit 11 if it is in use."""
+def open_held(
+    held: ExitStack, place: Place, command: str, say: Callable[[str], None], *, takes_in: bool = True
+) -> Ledger:
+    """The ledger of a folder, which a command holds until `held` is closed. `takes_in` the pairs that were set aside.
+
+    Raises UserError, with exit 11 if it is in use.
+    """
     place.must_exist()
     hold_folder(held, place.folder, command)
-    ledger = place.open(usual_wait(say), f"`{command}`")
+    ledger = place.open(usual_wait(say), f"`{command}`", takes_in=takes_in)
     held.callback(ledger.close)
     return ledger
 

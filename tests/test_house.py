@@ -38,7 +38,7 @@ READMES = {
 }
 # From the top of the house to the bottom: a room imports only from the rooms after it. `sandbox` is separate.
 ORDER = [
-    "__main__", "cli", "options", "discover", "check", "recover", "deliver", "purge", "open_pairs", "ledger_copy", "report", "plan", "leases", "terminal", "recovery", "start", "reports", "outgoing",
+    "__main__", "cli", "options", "discover", "check", "recover", "deliver", "purge", "open_pairs", "seal", "ledger_copy", "report", "plan", "leases", "terminal", "recovery", "start", "reports", "outgoing",
     "ledger", "sealing", "highlevel", "system", "manifest", "config", "pace", "core", "sandbox", "__init__",
 ]  # fmt: skip
 

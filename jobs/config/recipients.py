@@ -7,6 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeAlias
 
     from pyrage import ssh, x25519
@@ -27,6 +28,11 @@ def recipient_of(text: str) -> Recipient:
         return ssh.Recipient.from_str(text) if text.startswith("ssh-") else x25519.Recipient.from_str(text)
     except RecipientError:
         raise ValueError(f"it is not {_FORMS}") from None
+
+
+def fingerprints_of(recipients: Sequence[str]) -> str:
+    """The fingerprints of all these public keys, in a fixed order."""
+    return " ".join(sorted(map(fingerprint_of, recipients)))
 
 
 def fingerprint_of(text: str) -> str:

@@ -185,10 +185,14 @@ class RouteResult(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """A pair that only its recipients can open: the armored `text` of age, and the `fingerprint` of the pair in it."""
+    """A pair that only its `recipients` can open: the armored `text` of age, and the `fingerprint` of the pair in it.
+
+    `recipients` are all of their fingerprints, in a fixed order.
+    """
 
     text: str
     fingerprint: str
+    recipients: str = ""
 
 
 @dataclass(frozen=True, slots=True)

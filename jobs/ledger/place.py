@@ -63,14 +63,15 @@ class Place:
         *,
         even_moved: bool = False,
         sealed_for: Sequence[str] | None = None,
+        takes_in: bool = True,
         enrols: bool = False,
     ) -> Ledger:
         """The ledger, made if it is missing, with the pairs that an earlier run had to set aside. In a database, `holder` has
         the leases of it and of these apps until it is closed.
 
         `wait` says how to wait if another program holds it. `even_moved`: also one that was moved. `sealed_for` are the
-        fingerprints of those for whom new pairs will be sealed (None: no new pairs come). `enrols`: its holder enrols a list
-        next, and warns of the pairs whose installs are unknown after that. Raises UserError, with exit 11 if another run has a
+        fingerprints of those for whom new pairs will be sealed (None: no new pairs come). `takes_in`: the pairs that were set
+        aside are taken in. `enrols`: its holder enrols a list next, and warns of those whose installs are unknown after that. Raises UserError, with exit 11 if another run has a
         lease.
         """
         self._refuse_both()
@@ -78,16 +79,25 @@ class Place:
         try:
             if sealed_for is not None:
                 ledger.write(partial(begin, recipients=sealed_for, folder=self.folder), Purpose.BULK)
-            taken = take_in(ledger, self.folder, self.base_url)
-            if taken.how_many:
-                which = counted(taken.how_many, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
-                wait.patience.say(f"{which} in the ledger now")
-            for warning in () if enrols else still_unknown(self.folder, taken.unknown):
-                wait.patience.say(warning)
+            if takes_in:
+                self.take_in(ledger, warns=not enrols)
         except BaseException:
             ledger.close()
             raise
         return ledger
+
+    def take_in(self, ledger: Ledger, *, warns: bool = True) -> None:
+        """Write into the ledger the pairs that an earlier run had to set aside. `warns` about those that it does not know.
+
+        Raises UserError.
+        """
+        say = ledger.wait.patience.say
+        taken = take_in(ledger, self.folder, self.base_url)
+        if taken.how_many:
+            which = counted(taken.how_many, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
+            say(f"{which} in the ledger now")
+        for warning in still_unknown(self.folder, taken.unknown) if warns else ():
+            say(warning)
 
     def _opened(self, wait: Wait, holder: str, client_ids: Iterable[str], *, even_moved: bool) -> Ledger:
         if not self.in_database:

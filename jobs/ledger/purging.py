@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jobs.ledger.ledger import Ledger
 
-_NO_TOKENS = '{"access_token": "", "refresh_token": "", "sealed": null, "fingerprint": null}'
+_NO_TOKENS = '{"access_token": "", "refresh_token": "", "sealed": null, "fingerprint": null, "sealed_for": null}'
 
 
 def forget(connection: Connection, *, everything: bool, at: str) -> int:

@@ -50,19 +50,20 @@ def tokens_to_text(tokens: Tokens) -> str:
     """A pair as the ledger stores it, in one value. Of a sealed pair, neither token is in it."""
     values = {field.name: getattr(tokens, field.name) for field in fields(tokens) if field.name != "sealed"}
     if tokens.sealed is not None:
-        values |= {"access_token": "", "refresh_token": "", "sealed": tokens.sealed.text}
-        values["fingerprint"] = tokens.sealed.fingerprint
+        text, mark, recipients = tokens.sealed
+        values |= {"access_token": "", "refresh_token": "", "sealed": text}
+        values |= {"fingerprint": mark, "sealed_for": recipients}
     return json.dumps({name: v.reveal() if isinstance(v, Secret) else v for name, v in values.items()})
 
 
 def tokens_from_text(text: str) -> Tokens:
     """The pair that `tokens_to_text` wrote."""
     values = json.loads(text)
-    sealed, mark = values.pop("sealed", None), values.pop("fingerprint", None)
+    sealed, mark, recipients = (values.pop(name, None) for name in ("sealed", "fingerprint", "sealed_for"))
     return Tokens(
         **{
             **values,
-            "sealed": Sealed(sealed, mark) if sealed else None,
+            "sealed": Sealed(sealed, mark, recipients or "") if sealed else None,
             "access_token": Secret(values["access_token"]),
             "refresh_token": Secret(values["refresh_token"]),
         }

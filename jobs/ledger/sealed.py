@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from jobs.core.errors import refuse
-from jobs.ledger.tables import HAS_OPEN_PAIR, installs, remember, remembered
+from jobs.ledger.tables import HAS_OPEN_PAIR, installs, meta, remember, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +42,34 @@ def begin(connection: Connection, recipients: Sequence[str], folder: Path) -> No
 
 def refuse_mixed(connection: Connection, recipients: Sequence[str], folder: Path) -> None:
     """Raise UserError if new pairs would not be sealed as the old ones are. `folder` is that of the ledger."""
-    where, todo = str(folder), f"run `recover seal {folder}`"
-    if remembered(connection, SEALING) is not None:
-        raise refuse("holds pairs that `recover seal` began to seal and did not finish", where, f"{todo} again")
+    refuse_half_sealed(connection, folder, seals=bool(recipients))
     if not recipients and is_sealed(connection):
         what = "holds sealed pairs, but seal.recipients is empty, so new pairs would be open"
-        raise refuse(what, where, "set seal.recipients as it was, or use a different --output")
-    if recipients and connection.execute(select(installs.c.id).where(HAS_OPEN_PAIR).limit(1)).first():
+        raise refuse(what, str(folder), "set seal.recipients as it was, or use a different --output")
+
+
+def refuse_half_sealed(connection: Connection, folder: Path, *, seals: bool) -> None:
+    """Raise UserError if `recover seal` has begun and not ended, or it must come first because the settings have recipients
+    (`seals`).
+    """
+    where, todo = str(folder), f"run `recover seal {folder}`"
+    if is_half_sealed(connection):
+        raise refuse("holds pairs that `recover seal` began to seal and did not finish", where, f"{todo} again")
+    if seals and connection.execute(select(installs.c.id).where(HAS_OPEN_PAIR).limit(1)).first():
         raise refuse("holds pairs that are not sealed, but seal.recipients is set", where, f"{todo} first")
+
+
+def is_half_sealed(connection: Connection) -> bool:
+    """Whether `recover seal` has begun and not ended."""
+    return remembered(connection, SEALING) is not None
+
+
+def begin_sealing(connection: Connection, recipients: Sequence[str]) -> None:
+    """Remember that `recover seal` has begun, and for whom."""
+    seal_from_now_on(connection, recipients)
+    remember(connection, SEALING, "begun")
+
+
+def end_sealing(connection: Connection) -> None:
+    """Remember that no open pair is left."""
+    connection.execute(delete(meta).where(meta.c.name == SEALING))

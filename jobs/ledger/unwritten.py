@@ -7,6 +7,7 @@ install the ledger does not know, since the database went back to before that ru
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,11 +26,12 @@ from jobs.ledger.tables import installs
 from jobs.system.files import replacing, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
 
+    from jobs.core.model import Tokens
     from jobs.ledger.ledger import Ledger
 
 UNWRITTEN = "unwritten.jsonl"
@@ -110,6 +112,36 @@ def leave(folder: Path, found: list[Aside], left: list[Aside]) -> None:
     sync(folder)
 
 
+def seal_lines(folder: Path, base_url: str, seal: Callable[[InstallKey, Tokens, str], Tokens]) -> int:
+    """How many open pairs of the file are sealed now. `seal` gives an install's pair, which came at that moment, in its sealed
+    form.
+
+    Raises UserError as `pairs_in`, and FileError.
+    """
+    found = pairs_in(folder, base_url)
+    count = sum(_is_open(one) for one in found)
+    if count:
+        with replacing(folder / UNWRITTEN) as file:
+            file.writelines(_sealed_line(one, seal).encode() + b"\n" for one in found)
+    return count
+
+
+def _sealed_line(one: Aside, seal: Callable[[InstallKey, Tokens, str], Tokens]) -> str:
+    if not _is_open(one):
+        return one.line.rstrip("\n")
+    sealed = replace(one.outcome, tokens=seal(one.install.key, one.outcome.tokens, one.outcome.at))
+    return _line(one.base_url, one.install, sealed)
+
+
+def has_open_lines(folder: Path) -> bool:
+    """Whether the file holds a pair that is not sealed. Raises UserError as `pairs_in`."""
+    return any(map(_is_open, pairs_in(folder, "")))
+
+
+def _is_open(one: Aside) -> bool:
+    return one.outcome.tokens.sealed is None
+
+
 def still_unknown(folder: Path, unknown: list[Aside]) -> tuple[str, ...]:
     """The warning that the ledger does not know these installs, or nothing if there are none."""
     what = counted(len(unknown), "pair of an install", "pairs of installs")
@@ -139,7 +171,7 @@ def record(connection: Connection, found: list[Aside], *, delivers: bool, folder
 
 
 def _refuse_open(connection: Connection, found: list[Aside], folder: Path) -> None:
-    is_open = [one.outcome.tokens.sealed is None for one in found]
+    is_open = [*map(_is_open, found)]
     if is_sealed(connection):
         if any(is_open):
             todo = f"run `recover seal {folder}` first"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyrage
 
-from jobs.config.recipients import recipient_of
+from jobs.config.recipients import fingerprints_of, recipient_of
 from jobs.core.fingerprints import fingerprint_of
 from jobs.core.model import Sealed
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 
 class Sealer:
-    """Seals pairs of the API at `base_url` for `recipients`, which are public keys. Raises ValueError for any other text."""
+    """Seals pairs of the API at `base_url` for `recipients`, which are public keys and are `named` by their fingerprints.
+
+    Raises ValueError for any other text.
+    """
 
     def __init__(self, recipients: Sequence[str], base_url: str) -> None:
         self._recipients = [recipient_of(text) for text in recipients]
         self._base_url = base_url
+        self.named = fingerprints_of(recipients)
 
     def seal(self, key: InstallKey, tokens: Tokens, issued_at: str) -> Tokens:
         """The pair of an install with its sealed form, which is all that is ever written of it.
@@ -42,4 +46,4 @@ class Sealer:
             "issued_at": issued_at,
         }
         text = pyrage.encrypt(json.dumps(values).encode(), self._recipients, armored=True)
-        return replace(tokens, sealed=Sealed(text.decode("ascii"), fingerprint_of(tokens)))
+        return replace(tokens, sealed=Sealed(text.decode("ascii"), fingerprint_of(tokens), self.named))

@@ -95,7 +95,7 @@ def test_another_pair_of_the_same_install_is_refused(identity):
 
 
 def test_a_damaged_text_is_refused(identity):
-    text, mark = sealed(identity).sealed
+    text, mark, _ = sealed(identity).sealed
     for damaged in (text.replace("A", "B", 7), text[:-60], "", text[:200] + "-----END AGE ENCRYPTED FILE-----"):
         assert why_not(identity, replace(pair("", ""), sealed=Sealed(damaged, mark)))
 

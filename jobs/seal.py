@@ -1,0 +1,164 @@
+"""The story of `seal`: the open pairs of a folder are sealed in every file of it, and old sealed ones for today's recipients.
+
+Until it has ended, runs on that folder are refused. If it is killed, the next one goes through what is left.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs.config.recipients import fingerprint_of
+from jobs.config.settings import load_settings
+from jobs.core.errors import Exit, refuse
+from jobs.core.plurals import counted
+from jobs.ledger import resealing, scrubbing
+from jobs.ledger.engines import Purpose
+from jobs.ledger.sealed import begin_sealing, end_sealing, is_half_sealed
+from jobs.ledger.unwritten import UNWRITTEN, has_open_lines, seal_lines
+from jobs.report import render_with
+from jobs.reports.earlier import refuse_unknown_tokens
+from jobs.reports.files import OPENED
+from jobs.sealing.opener import NotOpenedError
+from jobs.sealing.sealer import Sealer
+from jobs.start import SETTINGS, environment_of, open_held, opener_of, place_by
+from jobs.system.files import clear_left_behind
+from jobs.system.locks import alone, patience_for_reports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from jobs.core.model import Tokens
+    from jobs.ledger.ledger import Ledger
+    from jobs.ledger.place import Place
+    from jobs.ledger.resealing import Pair
+    from jobs.sealing.opener import Opener
+
+
+@dataclass(slots=True)
+class _Sealing:
+    """Seals pairs, names those that cannot be opened for that, and counts. `opener` is None if sealed pairs are left alone."""
+
+    sealer: Sealer
+    opener: Opener | None
+    say: Callable[[str], None]
+    for_others: int = 0
+    were_open: int = 0
+    again: int = 0
+    refused: int = 0
+
+    def seal(self, pair: Pair) -> Tokens | None:
+        """The pair, sealed, or None if it cannot be opened."""
+        key, tokens = pair.key, pair.tokens
+        was_open = tokens.sealed is None
+        try:
+            opened = self.opener.open(key, tokens) if self.opener else tokens
+        except NotOpenedError as error:
+            self.refused += 1
+            self.say(f"{key.account_id} (client id {key.client_id}): its pair stays as it was: {error}")
+            return None
+        self.were_open += was_open
+        self.again += not was_open
+        return self.sealer.seal(key, opened, pair.recovered_at)
+
+
+def seal(
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    identity: Path | None,
+    ask: Callable[[str], str],
+    say: Callable[[str], None],
+    tell: Callable[[str], None],
+) -> Exit:
+    """Seal the pairs in `folder`: the open ones, and with `identity` also those that are sealed for others. Returns the code.
+
+    `ask` gives the passphrase for what is asked about. A person is told what was done by `tell`, and the rest by `say`.
+    Raises UserError and FileError.
+    """
+    known = environment_of(project, environment)
+    settings = load_settings(project / SETTINGS, known, {})
+    recipients = settings.seal.recipients
+    if not recipients:
+        raise refuse("is empty, so there is nobody to seal for", "seal.recipients", "set it to one or more public keys")
+    place = place_by(settings.ledger, known, folder)
+    with ExitStack() as held:
+        ledger = open_held(held, place, "recover seal", say, takes_in=False)
+        base_url = ledger.ask(place.bound_to)
+        sealing = _Sealing(Sealer(recipients, base_url), opener_of(identity, base_url, ask, say), say)
+        works = _is_needed(ledger, folder, sealing)
+        if works:
+            ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
+            ledger.write(partial(begin_sealing, recipients=[*map(fingerprint_of, recipients)]))
+            sealing.were_open += seal_lines(folder, base_url, sealing.sealer.seal)
+            place.take_in(ledger)
+            _seal_pairs(ledger, sealing)
+            _leave_nothing_open(ledger, folder, project, known, say)
+            ledger.write(end_sealing)
+    for line in (*_done(sealing, folder, works=works), *_not_done(sealing, place, works=works)):
+        tell(line)
+    return Exit.SOME_FAILED if sealing.refused else Exit.OK
+
+
+def _is_needed(ledger: Ledger, folder: Path, sealing: _Sealing) -> bool:
+    """Whether there is something to seal, or an earlier seal did not end."""
+    count = partial(resealing.how_many, recipients=sealing.sealer.named)
+    open_pairs, sealing.for_others = ledger.ask(count, Purpose.ONE_MOMENT)
+    again = sealing.for_others if sealing.opener else 0
+    return bool(open_pairs or again or ledger.ask(is_half_sealed) or has_open_lines(folder))
+
+
+def _seal_pairs(ledger: Ledger, sealing: _Sealing) -> None:
+    """Seal the ledger's pairs, a page at a time."""
+    after = partial(resealing.pairs_after, recipients=sealing.sealer.named, sealed_too=sealing.opener is not None)
+    last = 0
+    while pairs := ledger.ask(partial(after, last=last), Purpose.ONE_MOMENT):
+        sealed = [(pair.number, tokens) for pair in pairs if (tokens := sealing.seal(pair)) is not None]
+        ledger.write(partial(resealing.replace_tokens, sealed=sealed))
+        last = pairs[-1].number
+
+
+def _leave_nothing_open(
+    ledger: Ledger, folder: Path, project: Path, known: Mapping[str, str], say: Callable[[str], None]
+) -> None:
+    """Replace the reports, and leave no trace of what the ledger held before."""
+    with alone(folder, patience_for_reports(say)):
+        clear_left_behind(folder)
+    if ledger.last_run() is not None:  # Pairs may have been set aside for a ledger that has none yet.
+        render_with(ledger, folder, project, known, say, None)
+    scrubbing.scrub(ledger, scrubbing.SEAL)
+
+
+def _done(sealing: _Sealing, folder: Path, *, works: bool) -> Iterator[str]:
+    """What was done, for a person."""
+    names = " and ".join(sealing.sealer.named.split())
+    if not works:
+        yield f"nothing to seal in {folder}: it holds no open pair"
+        return
+    if sealing.were_open:
+        yield f"{counted(sealing.were_open, 'open pair is', 'open pairs are')} sealed for {names}"
+    if sealing.again:
+        which = counted(sealing.again, "pair that was sealed for others is", "pairs that were sealed for others are")
+        yield f"{which} sealed again for {names}"
+    yield f"no open pair is left in the ledger of {folder}, in its results.csv and in its {UNWRITTEN}"
+
+
+def _not_done(sealing: _Sealing, place: Place, *, works: bool) -> Iterator[str]:
+    """What is left for a person to do."""
+    folder = place.folder
+    if sealing.refused:
+        yield f"{counted(sealing.refused, 'pair', 'pairs')} could not be opened: see above"
+    elif sealing.for_others and not sealing.opener:
+        which = counted(sealing.for_others, "pair stays", "pairs stay")
+        yield f"{which} sealed for other recipients: `recover seal {folder} --identity FILE` seals them again"
+    if (folder / OPENED).exists():
+        yield f"{folder / OPENED} holds open pairs: remove it once you have used it"
+    if place.left_behind:
+        yield f"{place.left_behind} was moved into the database, and still holds the pairs it had: remove it"
+    if works:
+        yield "lists with old pairs, backups and earlier copies are yours to find and remove; they stay as they are"
+        if place.in_database:
+            yield "so are the database's own log (WAL), its replicas and its backups, which keep what they had"
