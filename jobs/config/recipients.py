@@ -18,10 +18,19 @@ _FORMS = 'a public key of age ("age1...") or of SSH ("ssh-ed25519 ..." or "ssh-r
 _SHOWN = 16
 
 
+def public_key(text: str) -> str:
+    """The public key without its comment, written so that two texts of one key are equal. Raises ValueError as `recipient_of`."""
+    key = " ".join(text.split()[:2]) if text.startswith("ssh-") else text.lower()
+    recipient_of(key)
+    return key
+
+
 def recipient_of(text: str) -> Recipient:
     """The recipient that a public key names. Raises ValueError with words that never hold the text, which may be a secret."""
     from pyrage import RecipientError, ssh, x25519  # slow to import, and needed only where pairs are sealed
 
+    if not text:
+        raise ValueError(f"it is empty: use {_FORMS}, or an empty list to leave pairs open")
     if "AGE-SECRET-KEY-" in text.upper() or "PRIVATE KEY" in text.upper():
         raise ValueError(f"it is a secret key, which belongs on another machine: use {_FORMS}")
     try:

@@ -12,7 +12,7 @@ from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
 from msgspec.structs import fields
 
 from jobs.config.apps import is_loopback
-from jobs.config.recipients import recipient_of
+from jobs.config.recipients import public_key
 from jobs.core.errors import Problem, UserError
 from jobs.core.file_errors import what_to_do
 from jobs.core.secret import Secret
@@ -297,19 +297,20 @@ def _statements(value: object) -> Statements:
 
 
 def _recipients(value: object) -> Recipients:
-    """A JSON list in a text is public keys, and in any other text each line is one."""
+    """A JSON list in a text is public keys, and in any other text each line is one. An empty text is refused, since somebody meant to seal."""
     found = value
     if isinstance(value, str):
-        found = _json_list(value) if value.lstrip().startswith("[") else value.splitlines()
+        lines = [line for line in value.splitlines() if line.strip()] or [""]
+        found = _json_list(value) if value.lstrip().startswith("[") else lines
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise ValueError("it is neither a public key nor a list of public keys")
-    keys = [key for one in found if (key := one.strip())]
-    for number, key in enumerate(keys, 1):
+    keys: dict[str, None] = {}
+    for number, one in enumerate(found, 1):
         try:
-            recipient_of(key)
+            keys[public_key(one.strip())] = None
         except ValueError as error:
-            raise ValueError(f"of its key {number}: {error}" if len(keys) > 1 else str(error)) from None
-    return Recipients(dict.fromkeys(keys))
+            raise ValueError(f"key {number}: {error}" if len(found) > 1 else str(error)) from None
+    return Recipients(keys)
 
 
 def _signing_secret(word: str) -> Secret:

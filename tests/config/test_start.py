@@ -106,6 +106,13 @@ def test_a_secret_in_the_file_is_refused_without_it_being_shown(start, section, 
     assert said == f"recovery.toml, {section}.{key}: is a secret: set {name} in .env instead"
 
 
+def test_a_secret_key_in_dotenv_is_refused_by_the_name_of_its_variable_without_it_being_shown(start):
+    secret = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQ"
+    (said,) = problems(start, dotenv=f"RECOVERY_SEAL__RECIPIENTS={secret}\n")
+    assert said.startswith("RECOVERY_SEAL__RECIPIENTS: has an invalid value (it is a secret key")
+    assert secret not in said
+
+
 def test_where_the_ledger_is_may_be_said_in_dotenv_for_every_command(tmp_path):
     (tmp_path / ".env").write_text("RECOVERY_LEDGER__URL=postgresql:///main\nHIGHLEVEL_BASE_URL=http://localhost:1\n")
     place = place_of(tmp_path, {}, tmp_path / "out")

@@ -7,6 +7,7 @@ import json
 import pyrage
 import pytest
 
+from jobs.config.recipients import fingerprint_of
 from jobs.sandbox.world import Place
 from tests.helpers.lists import listing
 from tests.helpers.postgres import PASSWORD
@@ -54,7 +55,7 @@ def test_a_sealed_ledger_takes_no_open_pair(job):
     manifest = job.manifest(listing(3))
     job.run(manifest)
     sent = job.arrived()
-    job.environment["RECOVERY_SEAL__RECIPIENTS"] = ""
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = "[]"
     for command in ("run", "plan"):
         done = job(command, manifest, "--output", job.output)
         assert done.returncode == 2
@@ -82,3 +83,31 @@ def test_a_ledger_without_pairs_is_sealed_from_its_next_run_on(job):
     job.environment["RECOVERY_SEAL__RECIPIENTS"] = recipient
     assert job.run(job.manifest(listing(3))).returncode == 1
     assert job.results()["Loc1"]["sealed"]
+
+
+def test_a_secret_key_among_the_recipients_ends_the_run_in_one_line_before_anything_is_sent(job, identity):
+    recipient = job.environment["RECOVERY_SEAL__RECIPIENTS"]
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = f"{recipient}\n{identity}"
+    for command in ("run", "plan"):
+        done = job(command, job.manifest(listing(3)), "--output", job.output)
+        said = [line for line in done.stderr.splitlines() if "RECIPIENTS" in line]
+        assert done.returncode == 2
+        assert len(said) == 1
+        assert "RECOVERY_SEAL__RECIPIENTS: has an invalid value (key 2: it is a secret key" in said[0]
+        assert str(identity) not in done.stdout + done.stderr
+    assert job.arrived() == 0
+    assert not job.output.exists()
+
+
+def test_a_plan_says_for_whom_pairs_are_sealed_and_a_run_warns_of_one_alone_too(job):
+    alone = "new pairs are sealed for one recipient alone: if its identity is lost, so are they"
+    mine = job.environment["RECOVERY_SEAL__RECIPIENTS"]
+    another = str(pyrage.x25519.Identity.generate().to_public())
+    for keys in ([mine, mine.upper()], [mine, another]):
+        job.environment["RECOVERY_SEAL__RECIPIENTS"] = "\n".join(keys)
+        named = dict.fromkeys(fingerprint_of(key.lower()) for key in keys)
+        for command in ("plan", "run"):
+            done = job(command, job.manifest(listing(3)), "--output", job.output)
+            said = done.stdout + done.stderr
+            assert command == "run" or f"new pairs are sealed for {' and '.join(named)}\n" in said
+            assert (alone in said) == (len(named) == 1)

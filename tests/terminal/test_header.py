@@ -42,3 +42,9 @@ def test_one_is_told_as_one_and_several_as_several(count, to_do, left_alone):
     )  # fmt: skip
     lines = header(Opening(Path("list.csv"), Path("data/list"), plan, count, count, (AGO, AGO), 10), NOW)
     assert lines[:2] == [to_do, left_alone]
+
+
+def test_for_whom_new_pairs_are_sealed_is_said_in_a_line_of_its_own():
+    plan = Plan(1, 1, 1, [], to_do=1, sealed_for=("SHA256:2HcI21NUOSqOSVbL", "SHA256:eiDMwDXlPo2R8Gig"))
+    lines = header(Opening(Path("list.csv"), Path("data/list"), plan, 1, 0, None, 10), NOW)
+    assert lines[-2] == "new pairs are sealed for SHA256:2HcI21NUOSqOSVbL and SHA256:eiDMwDXlPo2R8Gig"
