@@ -12,21 +12,26 @@ import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs.config.apps import too_open
 from jobs.core.checks import GOOD, Check, verdict
 from jobs.core.clock import utc_now
-from jobs.core.errors import Exit, Gathered, refuse
+from jobs.core.errors import Exit, Gathered, UserError, refuse
 from jobs.core.file_errors import FileError
 from jobs.core.model import Broken, Counts, InstallKey, Row, Run
+from jobs.core.plurals import counted
 from jobs.highlevel.jwt_claims import EXPIRED, read_claims, why_useless
 from jobs.manifest.distinct import Distinct
+from jobs.manifest.piped import NAMED, STANDARD_INPUT, piped
 from jobs.manifest.reader import open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.recovery.inquiry import inquire
 from jobs.recovery.stop import Left, Stop, end_at_once, end_of
 from jobs.reports.affected import AffectedList, Shape
+from jobs.reports.files import SUMMARY
+from jobs.reports.summary import is_summary
 from jobs.start import Basis, read_basis, take_apps, with_apps
 from jobs.system.files import clear_left_behind, replacing
 from jobs.system.signals import on_signals
@@ -84,7 +89,8 @@ class Question(Basis):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know before the first request. None of it stops the check."""
-        return (*self.apps.warnings, *too_open(self.manifest.path), *self.listed.warnings)
+        readable = too_open(self.manifest.path) if self.manifest.data is None else ()
+        return (*self.apps.warnings, *readable, *self.listed.warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,8 @@ def prepare(
     """All that a check needs, with the whole list read. Raises UserError with every problem found."""
     gathered, left = Gathered(), Distinct()
     settings, apps, url, known = read_basis(project, environment, options, gathered)
-    manifest = gathered.take(lambda: open_manifest(source, chosen))
+    data, path = piped(source), NAMED if source == STANDARD_INPUT else source
+    manifest = gathered.take(lambda: open_manifest(path, chosen, data))
     listed: Any = gathered.take(lambda: _listed(manifest, apps, left)) if manifest else None
     gathered.raise_all()
     return Question(settings, apps, url, known, manifest, listed, left)
@@ -130,7 +137,15 @@ def _listed(manifest: Manifest, apps: Apps, left: Distinct) -> Listed:
         else:
             broken += 1
             torn = torn or len(row.cells) > len(manifest.columns)
+    if noticed.sealed.count:
+        raise _needs_open(manifest.path, noticed.sealed.count)
     return Listed(lines, installs, broken, frozenset(clients), torn, tuple(noticed.warnings()))
+
+
+def _needs_open(path: Path, count: int) -> UserError:
+    folder = quote(str(path.parent)) if is_summary(path.parent / SUMMARY) else "DIR"
+    todo = f"run `recover open {folder} --identity FILE --output - | recover check -`"
+    return refuse(f"holds {counted(count, 'sealed pair', 'sealed pairs')}, which a check cannot read", str(path), todo)
 
 
 def _key(row: Row) -> InstallKey:

@@ -5,4 +5,4 @@
 
 from __future__ import annotations
 
-__all__ = ["distinct", "layout", "reader", "redaction", "warnings"]
+__all__ = ["distinct", "layout", "piped", "reader", "redaction", "warnings"]

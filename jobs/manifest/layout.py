@@ -69,7 +69,7 @@ class Layout:
     """Which cell of a line is which: the place of each role (-1: no such column), and the places of the user's columns.
 
     `columns` are the names of the user's columns. `left_out` are user columns with a name that the reports use. `scope` is
-    the place of what the access token may do.
+    the place of what the access token may do, and `sealed` that of a sealed pair.
     """
 
     header: tuple[str, ...]
@@ -85,6 +85,7 @@ class Layout:
     from_report: bool
     ours: bool
     scope: int = -1
+    sealed: int = -1
 
     @property
     def width(self) -> int:
@@ -129,6 +130,7 @@ def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen 
         from_report=from_report,
         ours=ours,
         scope=next((index for index, name in enumerate(header) if _normal(name) in _SCOPES), -1),
+        sealed=next((index for index, name in enumerate(header) if as_seen(name) == "sealed"), -1),
     )
 
 

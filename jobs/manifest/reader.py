@@ -7,6 +7,7 @@ of the file is a row, a broken line, a blank line, or a repeated header.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import sys
@@ -33,11 +34,12 @@ from jobs.manifest.layout import (
     speaks_of_locations,
     unknown_locations,
 )
+from jobs.manifest.piped import STANDARD_INPUT
 from jobs.manifest.warnings import ListWarnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import TextIO
+    from typing import BinaryIO, TextIO
 
     from jobs.manifest.csv_records import Record
     from jobs.manifest.layout import Chosen
@@ -54,15 +56,28 @@ _NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b
 _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
 _LONGEST_ROLE = 20
+_SEALED = "-----BEGIN AGE ENCRYPTED FILE-----"
 _AS_FORMULA = re.compile(r'="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
+class _Source:
+    """A list: the file at `path`, or `data` if it came by that pipe."""
+
+    path: Path
+    data: bytes | None = None
+
+    def open(self) -> BinaryIO:
+        return self.path.open("rb") if self.data is None else io.BytesIO(self.data)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """A readable manifest."""
+    """A readable manifest. `data` is all of it if it came by a pipe."""
 
     path: Path
     layout: Layout
+    data: bytes | None = None
 
     @property
     def path_in_reports(self) -> str:
@@ -95,8 +110,9 @@ class Manifest:
         Raises UserError if the rest of the file cannot be read.
         """
         seen, lines = ListWarnings() if noticed is None else noticed, _Lines(self.layout)
+        source = _Source(self.path, self.data)
         try:
-            with _opened(self.path) as file:
+            with _opened(source) as file:
                 found = records(file, self.layout.separator)
                 _header_of(found)
                 for record in found:
@@ -104,7 +120,7 @@ class Manifest:
                     if read is not None:
                         yield read
         except UnicodeDecodeError:
-            _not_utf8(self.path)
+            _not_utf8(source)
 
 
 class _Lines:
@@ -178,6 +194,8 @@ class _Lines:
             noticed.companies.add(company, line)
         level = Level.SUB_ACCOUNT if location else Level.AGENCY
         access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))
+        if access is None and layout.sealed >= 0 and cells[layout.sealed].startswith(_SEALED):
+            noticed.sealed.add(line)
         scope = _said(cells[layout.scope]) if layout.scope >= 0 else ""
         return Row(line, client, level, location or company, company, own, access, refresh, scope)
 
@@ -279,14 +297,15 @@ def _why_not_an_id(name: str, value: str) -> str:
     return f"the {name} is not a valid id (1 to 64 characters of A-Z a-z 0-9 _ . -)"
 
 
-def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
-    """The manifest at `path`. Raises UserError if it cannot be used at all.
+def open_manifest(path: Path, chosen: Chosen | None = None, data: bytes | None = None) -> Manifest:
+    """The manifest at `path`, or in `data` that came by that pipe. Raises UserError if it cannot be used at all.
 
     `chosen` says which column is which, whatever its header is. If it is given, even empty, a list in which the job could
     take sub-accounts for agencies is refused too.
     """
     csv.field_size_limit(sys.maxsize)
-    found = [(header, separator) for separator in SEPARATORS if (header := _header(path, separator)) is not None]
+    source = _Source(path, data)
+    found = [(header, separator) for separator in SEPARATORS if (header := _header(source, separator)) is not None]
     if not found:
         raise refuse("has a first line that is not valid CSV", str(path), "fix its quotes")
     # The right separator is the one with which the header names an id, and the most columns.
@@ -297,12 +316,12 @@ def open_manifest(path: Path, chosen: Chosen | None = None) -> Manifest:
         _refuse_no_header(path, header)
     layout = layout_of(path, header, separator, chosen)
     if chosen is not None and "location_id" not in chosen and not layout.ours:
-        _refuse_unknown_locations(path, layout)
+        _refuse_unknown_locations(source, layout)
     if layout.location_id < 0 and layout.company_id < 0:
         todo = "rename one of its columns in line 1"
         more = ", or choose one with --column location_id=NAME" if chosen is not None else ""
         raise refuse("has no column location_id or company_id", str(path), todo + more)
-    return Manifest(path, layout)
+    return Manifest(path, layout, data)
 
 
 def _refuse_no_header(path: Path, header: Sequence[str]) -> None:
@@ -320,9 +339,9 @@ def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
     return any(role_of(name) in IDS or as_seen(name) in named for name in header)
 
 
-def _refuse_unknown_locations(path: Path, layout: Layout) -> None:
+def _refuse_unknown_locations(source: _Source, layout: Layout) -> None:
     """Refuse a list with an unused column that may hold the location ids."""
-    rows = _first_rows(path, layout)
+    rows, path = _first_rows(source, layout), source.path
     if layout.location_id < 0 and (column := speaks_of_locations(layout)):
         raise unknown_locations(path, layout, column, rows)
     place = layout.location_id
@@ -331,10 +350,10 @@ def _refuse_unknown_locations(path: Path, layout: Layout) -> None:
         raise unknown_locations(path, layout, column, rows)
 
 
-def _first_rows(path: Path, layout: Layout) -> list[list[str]]:
+def _first_rows(source: _Source, layout: Layout) -> list[list[str]]:
     """The cells of the first lines after the header. Empty if a line is not UTF-8: reading the whole list reports that."""
     try:
-        with _opened(path) as file:
+        with _opened(source) as file:
             found = records(file, layout.separator)
             _header_of(found)
             return [record.cells for record in islice(found, _LOOKED_AT)]
@@ -342,16 +361,16 @@ def _first_rows(path: Path, layout: Layout) -> list[list[str]]:
         return []
 
 
-def _header(path: Path, separator: str) -> list[str] | None:
+def _header(source: _Source, separator: str) -> list[str] | None:
     """The first line that is not blank, cut at `separator`. None if its quotes show that this separator is wrong."""
     try:
-        with _opened(path) as file:
+        with _opened(source) as file:
             if len(file.readline(_LONGEST_HEADER)) >= _LONGEST_HEADER:
-                raise refuse("has a first line that never ends", str(path), "check that it is a CSV")
+                raise refuse("has a first line that never ends", str(source.path), "check that it is a CSV")
             file.seek(0)
             return _header_of(records(file, separator))
     except UnicodeDecodeError:
-        _not_utf8(path)
+        _not_utf8(source)
 
 
 def _header_of(found: Iterator[Record]) -> list[str] | None:
@@ -369,17 +388,20 @@ def _names_separator(cells: Sequence[str]) -> bool:
     return "".join(cells).strip().casefold() in {"sep=", "sep=,", "sep=;", "sep=\t"} or [*cells] == ["sep=", ""]
 
 
-def _opened(path: Path) -> TextIO:
+def _opened(source: _Source) -> TextIO:
+    path = source.path
     try:
-        if not path.is_file():
+        if source.data is None and not path.is_file():
+            if path == STANDARD_INPUT:
+                raise refuse("is standard input, which only `recover check` reads", str(path), "use the path of a CSV")
             missing = "does not exist" if path.is_absolute() else f"does not exist in {Path.cwd()}"
             raise refuse("is not a file" if path.exists() else missing, str(path), "use the path of a CSV")
-        with path.open("rb") as raw:
+        with source.open() as raw:
             begins = raw.read(4)
         for what, signs in _NO_CSV.items():
             if begins.startswith(signs):
                 raise refuse(f"is {what}", str(path), "save it as CSV UTF-8")
-        return path.open(encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(source.open(), encoding="utf-8-sig", newline="")
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -388,12 +410,12 @@ def _opened(path: Path) -> TextIO:
         raise refuse(f"cannot be read ({reason})", str(path), todo) from None
 
 
-def _not_utf8(path: Path) -> NoReturn:
+def _not_utf8(source: _Source) -> NoReturn:
     line = 1
-    with path.open("rb") as raw:
+    with source.open() as raw:
         for line, text in enumerate(raw, start=1):  # noqa: B007 - the line at fault
             try:
                 text.decode()
             except UnicodeDecodeError:
                 break
-    raise refuse(f"is not UTF-8 (line {line})", str(path), "save it as CSV UTF-8") from None
+    raise refuse(f"is not UTF-8 (line {line})", str(source.path), "save it as CSV UTF-8") from None

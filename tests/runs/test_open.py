@@ -274,6 +274,37 @@ def test_the_table_is_a_list_for_a_check_and_for_a_later_run(job, key):
     assert "only new pairs are sealed" in done.stderr
 
 
+def in_shell(job, words):
+    """How a pipeline ended. In it, `recover` is the job."""
+    script = f'recover() {{ "{sys.executable}" -m jobs "$@"; }}; {words}'
+    command = ["bash", "-o", "pipefail", "-c", script]
+    return subprocess.run(command, cwd=PROJECT, env=job.environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("how", ["{} | recover check -", "{} | recover check /dev/stdin", "recover check <({})"])
+def test_opened_pairs_are_checked_by_a_pipe_and_never_touch_the_disk(job, key, how):
+    temporary = job.folder / "temporary"
+    temporary.mkdir()
+    job.environment["TMPDIR"] = str(temporary)
+    before = {*job.folder.rglob("*")}
+    opens = f"recover open {job.output} --identity {key} --output -"
+    done = in_shell(job, f"{how.format(opens)} --output {job.folder}/affected.csv")
+    assert done.returncode == 1, done.stderr
+    assert [*rows((job.folder / "affected.csv").read_text("utf-8"))] == ["Loc2"]
+    assert not any(token in done.stdout + done.stderr for token in job.issued().values())
+    assert {file.name for file in {*job.folder.rglob("*")} - before} <= {"affected.csv", "state"}
+
+
+def test_a_check_of_sealed_pairs_says_to_open_them_first(job, key):
+    sent = job.arrived()
+    done = job("check", job.output / "results.csv")
+    assert (done.returncode, job.arrived()) == (2, sent)
+    assert "results.csv: holds 2 sealed pairs, which a check cannot read: run" in done.stderr
+    words = done.stderr.split("run `")[1].split("`")[0]
+    assert words == f"recover open {job.output} --identity FILE --output - | recover check -"
+    assert in_shell(job, words.replace("FILE", str(key))).returncode == 1
+
+
 @pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
 def test_age_opens_a_cell(job, key):
     cell = job.results()["Loc0"]["sealed"]
