@@ -184,8 +184,17 @@ def report(terminal: Terminal, folder: Path, code: int | None, requests: int, co
 @click.option("--all", "everything", is_flag=True, help="Every pair, even if it was taken.")
 @click.option("--test", is_flag=True, help="Hand over one made-up pair, which leaves nothing behind.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@IDENTITY
 @click.pass_obj
-def deliver(terminal: Terminal, folder: Path, ids: tuple[str, ...], everything: bool, test: bool, yes: bool) -> int:
+def deliver(
+    terminal: Terminal,
+    folder: Path,
+    ids: tuple[str, ...],
+    everything: bool,
+    test: bool,
+    yes: bool,
+    identity: Path | None,
+) -> int:
     """Hand over to your app the pairs that wait in DIR. HighLevel is not asked for anything."""
     from jobs.deliver import deliver as hand_over
     from jobs.deliver import test as try_out
@@ -197,7 +206,8 @@ def deliver(terminal: Terminal, folder: Path, ids: tuple[str, ...], everything: 
         raise click.UsageError("--all means every install, and --id means some of them: give only one of them")
     if everything:
         sure("a pair that your app has refreshed since would break that connection again", yes=yes)
-    return hand_over(folder, PROJECT, os.environ, None if everything else ids, terminal)
+    again = None if everything else ids
+    return hand_over(folder, PROJECT, os.environ, again, terminal, identity, ask_passphrase)
 
 
 @cli.command("open")

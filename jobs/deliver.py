@@ -18,35 +18,49 @@ from jobs.core.file_errors import problem_of
 from jobs.ledger import deliveries
 from jobs.ledger.engines import Purpose
 from jobs.ledger.reads import user_columns
+from jobs.ledger.sealed import is_sealed
 from jobs.recovery.stop import Stop, end_at_once, heed_leases
 from jobs.report import render_with
-from jobs.start import SETTINGS, environment_of, open_held, place_by
+from jobs.start import SETTINGS, environment_of, open_held, opener_of, place_by
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
     from jobs.config.settings import Settings
     from jobs.ledger.ledger import Ledger
+    from jobs.ledger.place import Place
     from jobs.outgoing.deliver.courier import Courier
+    from jobs.sealing.opener import Opener
     from jobs.terminal.terminal import Terminal
 
 _TICK_SECONDS = 0.5
 
 
 def deliver(
-    folder: Path, project: Path, environment: Mapping[str, str], again: Sequence[str] | None, terminal: Terminal
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    again: Sequence[str] | None,
+    terminal: Terminal,
+    identity: Path | None,
+    ask: Callable[[str], str],
 ) -> Exit:
     """Hand over the pairs that wait in `folder`. `again` names accounts (None: all) whose pairs are sent even if they
-    were taken before. Raises UserError.
+    were taken before. The file `identity` opens sealed pairs; `ask` gives its passphrase. Raises UserError.
     """
     settings, known = _settings(project, environment)
     place, stop = place_by(settings.ledger, known, folder), Stop(time.monotonic)
+    opener = _opener(place, identity, ask, terminal.waits)
     with ExitStack() as held:
         ledger = open_held(held, place, "recover deliver", terminal.waits)
+        if opener is None:
+            ledger.ask(partial(_refuse_sealed, again=again, folder=folder), Purpose.ONE_MOMENT)
         columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)
-        courier = courier_for(settings, ledger, known, columns)
+        courier = courier_for(settings, ledger, known, columns, opener)
         assert courier is not None
         _line_up(ledger, again, folder)
         terminal.configured(settings.log.level, (*settings.deliver.secrets, *settings.ledger.url.secrets))
@@ -100,6 +114,24 @@ def _settings(project: Path, environment: Mapping[str, str]) -> tuple[Settings, 
     return settings, known
 
 
+def _opener(
+    place: Place, identity: Path | None, ask: Callable[[str], str], say: Callable[[str], None]
+) -> Opener | None:
+    """What opens the sealed pairs of a place. None without an identity. Raises UserError."""
+    if identity is None:
+        return None
+    place.must_exist()
+    with place.reading() as ledger:
+        return opener_of(identity, ledger.ask(place.bound_to), ask, say)
+
+
+def _refuse_sealed(connection: Connection, again: Sequence[str] | None, folder: Path) -> None:
+    """Raise UserError if pairs that would be handed over are sealed."""
+    if is_sealed(connection) and deliveries.how_many_wait(connection, even_taken=again is None or bool(again)):
+        todo = "give --identity FILE, the file of an identity that opens them"
+        raise refuse("holds sealed pairs, which an identity must open before they are delivered", str(folder), todo)
+
+
 def _line_up(ledger: Ledger, again: Sequence[str] | None, folder: Path) -> None:
     """Line up the pairs to hand over now: those of the named accounts only, or all that wait."""
     if again is not None and not again:
@@ -112,15 +144,18 @@ def _line_up(ledger: Ledger, again: Sequence[str] | None, folder: Path) -> None:
 
 
 def courier_for(
-    settings: Settings, ledger: Ledger, environment: Mapping[str, str], columns: Sequence[str]
+    settings: Settings, ledger: Ledger, environment: Mapping[str, str], columns: Sequence[str], opener: Opener | None
 ) -> Courier | None:
-    """The courier for `ledger`, not started yet, or None without a target. Raises UserError if the target can never work."""
+    """The courier for `ledger`, not started yet, or None without a target. Sealed pairs rest if there is no `opener`, except
+    new ones. Raises UserError if the target can never work.
+    """
     if settings.deliver.target is None:
         return None
     # Slow to import, and needed only with a target.
     from jobs.outgoing.deliver.courier import Policy
     from jobs.outgoing.deliver.opening import open_courier
     from jobs.outgoing.deliver.store import Store
+    from jobs.sealing.open_pairs import OpenPairs
 
     own = ledger.write(partial(deliveries.ledger_id, fresh=secrets.token_hex(4)))
     wanted, retry = settings.deliver, settings.retry
@@ -132,9 +167,11 @@ def courier_for(
         wanted.give_up_after,
         settings.pace.patience_seconds,
     )
-    courier = open_courier(wanted, policy, Store(ledger, own, utc), environment, columns)
-    ledger.write(deliveries.take_over, Purpose.BULK)
-    ledger.delivers = True
+    open_pairs = OpenPairs(opener)
+    courier = open_courier(wanted, policy, Store(ledger, own, utc, open_pairs), environment, columns)
+    turn = deliveries.REST if opener is None and ledger.ask(is_sealed) else ""
+    ledger.write(partial(deliveries.take_over, turn=turn), Purpose.BULK)
+    ledger.delivers = open_pairs
     return courier
 
 

@@ -101,7 +101,7 @@ def _look_after(stop: Stop, progress: Progress, beside: ReportBeside, in_place: 
 
 def _open_courier(start: Start, ledger: Ledger) -> Courier | None:
     """What hands pairs over beside the run, under way; None without a target."""
-    courier = courier_for(start.settings, ledger, start.environment, start.manifest.columns)
+    courier = courier_for(start.settings, ledger, start.environment, start.manifest.columns, None)
     if courier is not None:
         ledger.write(let_tries_go_first, Purpose.BULK)
         courier.start()

@@ -35,9 +35,9 @@ def as_it_stands(connection: Connection, run: Run, rows: int) -> Run:
     return replace(
         run,
         counts=with_deliveries(connection, counts, has_target=bool(run.delivery.target)),
+        sealed=is_sealed(connection),
         retryable=retryable,
         kept=kept,
-        sealed=is_sealed(connection),
         failures_by_cause=by_cause,
         failures_by_owner=owners(by_cause),
         this_run=replace(run.this_run, new_failures=new_failures(connection, run.started_at)),

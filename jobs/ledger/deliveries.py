@@ -7,12 +7,12 @@ says why a waiting pair is left alone for now: the run tries its install first (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, inspect, literal, literal_column, select, tuple_, update
 
-from jobs.core.model import Delivery, Record
+from jobs.core.model import Delivery, InstallKey, Record, Tokens
 from jobs.ledger.engines import key_of, upsert
 from jobs.ledger.reads import as_record, layout_names
 from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, deliveries, installs, remember, remembered, todo
@@ -45,6 +45,22 @@ class WaitingPair:
     key: PairKey
     record: Record
 
+    @property
+    def install(self) -> InstallKey:
+        """What identifies its install."""
+        assert self.record.level is not None
+        return InstallKey(self.record.client_id, self.record.level, self.record.location_id or self.record.company_id)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Its tokens, which may be sealed."""
+        assert self.record.tokens is not None
+        return self.record.tokens
+
+    def opened(self, tokens: Tokens) -> WaitingPair:
+        """The same pair with its open tokens."""
+        return replace(self, record=replace(self.record, tokens=tokens))
+
 
 class Settled(NamedTuple):
     """What happened to a pair at `at` (UTC, ISO 8601). A pair that is still `WAITING` rests for this run."""
@@ -63,12 +79,15 @@ def ledger_id(connection: Connection, fresh: str) -> str:
     return known or fresh
 
 
-def take_over(connection: Connection) -> None:
-    """Let every kept pair wait that no store has taken: new ones, those that rested, and those that were refused before."""
-    connection.execute(update(deliveries).where(deliveries.c.turn != "").values(turn=""))
+def take_over(connection: Connection, turn: str = "") -> None:
+    """Let every kept pair wait that no store has taken: new ones, those that rested, and those that were refused before.
+
+    With the turn `REST` all of them rest.
+    """
     refused = deliveries.c.state == Delivery.REFUSED.value
     connection.execute(update(deliveries).where(refused).values(state=Delivery.WAITING.value))
     let_new_ones_wait(connection)
+    connection.execute(update(deliveries).where(_WAITS, deliveries.c.turn != turn).values(turn=turn))
 
 
 def let_new_ones_wait(connection: Connection) -> None:
@@ -85,9 +104,9 @@ def let_new_ones_wait(connection: Connection) -> None:
 
 
 def let_tries_go_first(connection: Connection) -> None:
-    """Leave the pairs of installs alone that the run will try."""
+    """Leave the pairs of installs alone that the run will try. Those that rest go on resting."""
     lined_up = deliveries.c.install.in_(select(todo.c.install))
-    connection.execute(update(deliveries).where(lined_up, _WAITS).values(turn=TRY))
+    connection.execute(update(deliveries).where(lined_up, _WAITS, deliveries.c.turn == "").values(turn=TRY))
 
 
 def free(connection: Connection) -> None:
@@ -167,9 +186,9 @@ def leave_others(connection: Connection, account_ids: Sequence[str]) -> None:
     connection.execute(update(deliveries).where(others).values(turn=REST))
 
 
-def how_many_wait(connection: Connection) -> int:
-    """How many kept pairs no store has taken. In a ledger without deliveries these are all of them."""
+def how_many_wait(connection: Connection, *, even_taken: bool = False) -> int:
+    """How many kept pairs no store has taken (`even_taken`: all kept pairs). Without deliveries these are all of them."""
     kept = select(func.count()).select_from(installs).where(HAS_PAIR)
-    if inspect(connection).has_table(deliveries.name):
+    if not even_taken and inspect(connection).has_table(deliveries.name):
         kept = kept.where(~IS_DELIVERED)
     return connection.scalar(kept) or 0

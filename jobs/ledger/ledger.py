@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from jobs.core.model import Recovered
 from jobs.ledger import refresh_log, tables
 from jobs.ledger.engines import Purpose, key_of, transaction, upsert
 from jobs.ledger.enrolment import Enrolment
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from jobs.ledger.recent import Recent
     from jobs.ledger.refusals import Wait
     from jobs.ledger.scratch import Scratch
+    from jobs.sealing.open_pairs import OpenPairs
 
 _T = TypeVar("_T")
 
@@ -58,7 +60,7 @@ class Ledger:
         self.wait = wait
         self.last_use: LastUse | None = None  # Only a ledger in a database knows it.
         self._writing = threading.Lock()
-        self.delivers = False
+        self.delivers: OpenPairs | None = None  # Set where pairs are delivered.
 
     def close(self) -> None:
         """Close the file or the connection, and give back the leases."""
@@ -169,6 +171,7 @@ class Ledger:
 
     def record(self, ended: Sequence[tuple[Install, Outcome]]) -> None:
         """Write outcomes in one synced transaction. What an earlier try has written is not written twice."""
+        self._keep_open(ended)
 
         def act(connection: Connection) -> None:
             doubtful = [one for one in ended if id(one[1]) in self._begun]
@@ -180,6 +183,12 @@ class Ledger:
         self.write(act, wrote=ended)
         for _, outcome in ended:
             self._begun.pop(id(outcome), None)
+
+    def _keep_open(self, ended: Sequence[tuple[Install, Outcome]]) -> None:
+        """Keep new pairs open for their delivery. It may begin the moment they are written."""
+        for install, outcome in ended:
+            if self.delivers is not None and isinstance(outcome, Recovered):
+                self.delivers.keep(install.key, outcome.at, outcome.tokens)
 
     # -- runs --------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Tokens
     from jobs.ledger.ledger import Ledger
+    from jobs.sealing.open_pairs import OpenPairs
 
 UNWRITTEN = "unwritten.jsonl"
 
@@ -149,7 +150,7 @@ def still_unknown(folder: Path, unknown: list[Aside]) -> tuple[str, ...]:
     return (f"{folder / UNWRITTEN} holds {what} that this ledger does not know: {todo}",) if unknown else ()
 
 
-def record(connection: Connection, found: list[Aside], *, delivers: bool, folder: Path) -> Taken:
+def record(connection: Connection, found: list[Aside], *, delivers: OpenPairs | None, folder: Path) -> Taken:
     """Write the newest pair of each install, unless the ledger knows it or has a newer one.
 
     Raises UserError if the pairs of the ledger are sealed, and one of these is not.

@@ -12,6 +12,7 @@ from sqlalchemy import bindparam, case, literal, select, update
 
 from jobs.core.fingerprints import fingerprint_of, sealed_mark
 from jobs.core.model import Failed, Install, Recovered, Status, Unfinished
+from jobs.ledger.deliveries import REST
 from jobs.ledger.engines import key_of, upsert, with_names
 from jobs.ledger.reads import tokens_to_text
 from jobs.ledger.tables import deliveries, installs, pairs
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection, Insert, Update
+
+    from jobs.sealing.open_pairs import OpenPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +137,23 @@ FAIL = _statement(
 
 def _await_delivery(connection: Connection) -> Insert:
     columns = ["install", "recovered_at", "state", "turn", "at", "why"]
-    values = (installs.c.id, bindparam("at"), *map(literal, ("waiting", "", "", "")))
+    values: tuple[Any, ...] = (
+        installs.c.id,
+        bindparam("at"),
+        literal("waiting"),
+        bindparam("turn"),
+        literal(""),
+        literal(""),
+    )
     new = upsert(connection, deliveries).from_select(columns, select(*values).where(*_THE_ONE))
     taken = {name: new.excluded[name] for name in columns[1:]}
     return new.on_conflict_do_update(index_elements=key_of(connection, "install"), set_=taken)
+
+
+def _waits(install: Install, outcome: Recovered, delivers: OpenPairs) -> dict[str, object]:
+    """The values of `AWAIT_DELIVERY`."""
+    is_open = delivers.can_open(install.key, outcome.at, outcome.tokens)
+    return _where(install) | {"at": outcome.at, "turn": "" if is_open else REST}
 
 
 AWAIT_DELIVERY = Statement(_await_delivery)
@@ -148,20 +164,22 @@ FREE_DELIVERY = _statement(
 )
 
 
-def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], *, delivers: bool) -> bool:
+def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], *, delivers: OpenPairs | None) -> bool:
     """Whether the ledger knows all these installs. Writes new pairs, and lets them wait for their delivery if pairs are
-    delivered.
+    delivered. A pair that cannot be opened now rests.
     """
     back = [_back(install, outcome) for install, outcome in ended]
     known = RECOVER.execute(connection, back)
     sealed = [outcome.tokens.sealed for _, outcome in ended if outcome.tokens.sealed is not None]
     MARK.execute(connection, [*back, *({"mark": sealed_mark(one.text)} for one in sealed)])
-    if delivers:
-        AWAIT_DELIVERY.execute(connection, back)
+    if delivers is not None:
+        AWAIT_DELIVERY.execute(connection, [_waits(install, outcome, delivers) for install, outcome in ended])
     return known == len(back)
 
 
-def leave(connection: Connection, ended: Sequence[tuple[Install, Failed | Unfinished]], *, delivers: bool) -> None:
+def leave(
+    connection: Connection, ended: Sequence[tuple[Install, Failed | Unfinished]], *, delivers: OpenPairs | None
+) -> None:
     """Write tries without a new pair. A pair that was kept back for such a try may be delivered now."""
     failed = [_failed(install, outcome) for install, outcome in ended if isinstance(outcome, Failed)]
     tried = [
@@ -171,5 +189,5 @@ def leave(connection: Connection, ended: Sequence[tuple[Install, Failed | Unfini
     ]
     FAIL.execute(connection, failed)
     COUNT.execute(connection, tried)
-    if delivers:
+    if delivers is not None:
         FREE_DELIVERY.execute(connection, [*failed, *tried])

@@ -4,4 +4,4 @@
 format is that of age (https://age-encryption.org/v1), by pyrage; it is imported only where pairs are sealed.
 """
 
-__all__ = ["identities", "opener", "sealer"]
+__all__ = ["identities", "open_pairs", "opener", "sealer"]

@@ -60,5 +60,6 @@ def closing(run: Run, folder: Path) -> Iterator[str]:
     if report.rested_because:
         yield f"delivery rests for now: {report.rested_because}"
     if counts.undelivered:
-        yield "the next run hands over what waits, and so does this command (results.csv says why each waits):"
-        yield f"  {deliver_command(folder)}"
+        run_again = "a run with --identity FILE" if run.sealed else "the next run"
+        yield f"{run_again} hands over what waits, and so does this command (results.csv says why each waits):"
+        yield f"  {deliver_command(folder, sealed=run.sealed)}"

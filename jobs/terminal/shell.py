@@ -53,9 +53,9 @@ def run_command(manifest: Path) -> str:
     return _command("run", str(manifest.absolute()))
 
 
-def deliver_command(folder: Path) -> str:
-    """The command that hands over what waits in `folder`, from wherever it is typed."""
-    return _command("deliver", str(folder.absolute()))
+def deliver_command(folder: Path, *, sealed: bool) -> str:
+    """The command that hands over what waits in `folder`, from wherever it is typed. FILE opens `sealed` pairs."""
+    return _command("deliver", str(folder.absolute()), *(("--identity", "FILE") if sealed else ()))
 
 
 def open_command(folder: Path) -> str:

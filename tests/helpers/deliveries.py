@@ -16,6 +16,7 @@ from jobs.ledger.deliveries import take_over
 from jobs.outgoing.deliver.courier import Policy
 from jobs.outgoing.deliver.pair import Pair, made_up_pair
 from jobs.outgoing.deliver.store import Store
+from jobs.sealing.open_pairs import OpenPairs
 from tests.helpers.made import CLIENT_ID, as_place, enrol, opened, place
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from jobs.ledger.ledger import Ledger
     from jobs.ledger.place import Place
     from jobs.outgoing.deliver.courier import Courier
+    from jobs.sealing.sealer import Sealer
 
 FAST = Policy(min_wait=0, max_wait=0.01)
 LEDGER_ID = "led-ger"
@@ -43,12 +45,11 @@ class Waiting:
 
     ledger: Ledger
     store: Store
+    sealer: Sealer | None = None
 
     def recover(self, number, round_=1, at=None):
         """A newer pair of an install."""
-        install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, f"Loc{number:017}"), "")
-        outcome = Recovered(tokens_of(number, round_), Route.RECONNECT, 1, at or as_written(utc()))
-        self.ledger.record([(install, outcome)])
+        self.ledger.record([recovered(number, round_, at or as_written(utc()), self.sealer)])
 
     def states(self):
         """How each install's kept pair stands."""
@@ -65,24 +66,29 @@ class Waiting:
         self.ledger.write(lambda connection: connection.execute(text(statement)))
 
 
+def recovered(number, round_, at, sealer=None):
+    """An install and its new pair, which `sealer` seals."""
+    install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, f"Loc{number:017}"), "")
+    tokens = tokens_of(number, round_)
+    tokens = sealer.seal(install.key, tokens, at) if sealer else tokens
+    return install, Recovered(tokens, Route.RECONNECT, 1, at)
+
+
 @contextmanager
-def waiting(where: Path | Place, count: int, columns=("plan",), cells=("gold",)):
-    """A ledger with so many pairs that wait."""
+def waiting(where: Path | Place, count: int, columns=("plan",), cells=("gold",), open_pairs=None, sealer=None):
+    """A ledger with so many pairs that wait. With a `sealer` they are sealed, and `open_pairs` knows some of them."""
     home = as_place(where)
     home.folder.mkdir(exist_ok=True)
     ledger = opened(home)
-    ledger.delivers = True
+    ledger.delivers = open_pairs or OpenPairs()
     try:
         rows = (place(number, "", *cells) for number in range(count))
         enrol(ledger, rows, columns, "2026-11-26T01:00:00.000Z")
-        made = Waiting(ledger, Store(ledger, LEDGER_ID, utc))
+        made = Waiting(ledger, Store(ledger, LEDGER_ID, utc, ledger.delivers), sealer)
         for start in range(0, count, 1000):
             ledger.record(
                 [
-                    (
-                        Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, f"Loc{number:017}"), ""),
-                        Recovered(tokens_of(number), Route.RECONNECT, 1, "2026-11-26T02:00:00.000Z"),
-                    )
+                    recovered(number, 0, "2026-11-26T02:00:00.000Z", sealer)
                     for number in range(start, min(count, start + 1000))
                 ]
             )

@@ -41,6 +41,7 @@ from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
 from jobs.outgoing.deliver.store import Store
 from jobs.report import render, report_again
+from jobs.sealing.open_pairs import OpenPairs
 from jobs.system.lock_holders import Patience
 from tests.helpers.made import CLIENT_ID, URL, enrol, messages
 from tests.helpers.made import pair as made_pair
@@ -416,7 +417,7 @@ def test_a_restart_while_the_reports_are_rendered_costs_them_nothing(own_postgre
 
 
 def test_pairs_whose_handing_out_got_through_without_an_answer_are_handed_out(way, behind, monkeypatch):
-    behind.delivers = True
+    behind.delivers = OpenPairs()
     behind.record([recovered(0), recovered(1)])
     act = deliveries.hand_out
 
@@ -425,10 +426,11 @@ def test_pairs_whose_handing_out_got_through_without_an_answer_are_handed_out(wa
         return act(connection, keys)
 
     monkeypatch.setattr(deliveries, "hand_out", unanswered)
-    handed = Store(behind, "ledger", utc).hand_out(10)
+    store = Store(behind, "ledger", utc, behind.delivers)
+    handed = store.hand_out(10).pairs
     assert way.cuts == 1
     assert [pair.record.location_id for pair in handed] == [install(0).key.account_id, install(1).key.account_id]
-    assert Store(behind, "ledger", utc).hand_out(10) == []
+    assert store.hand_out(10).pairs == []
 
 
 def test_a_change_whose_commit_got_through_without_an_answer_is_a_change(way, behind):

@@ -43,7 +43,7 @@ def test_the_id_of_a_pair_of_another_ledger_has_no_key(key):
 def test_absent_and_empty_values_are_null_and_seconds_are_counted_from_now(tmp_path):
     columns, cells = ("plan", "note", "plan"), ("gold", "", "silver")
     with waiting(tmp_path, 1, columns, cells) as waits:
-        (found,) = waits.store.waiting(1, ())
+        (found,) = waits.store.waiting(1, ()).pairs
     data = pair_of("id", found.record, NOW).data
     json.dumps(data)
     assert data["columns"] == {"plan": "gold", "note": None}  # The first of two with one name.

@@ -102,13 +102,9 @@ class CommandCourier(Courier):
         return []
 
     def _next(self) -> list[WaitingPair]:
-        try:
-            pairs = self._store.hand_out(_BATCH)
-        except UnwritableError as refused:
-            self._rest(str(refused))
-            return []
-        self._more = len(pairs) == _BATCH
-        return pairs
+        found = self._found(partial(self._store.hand_out, _BATCH))
+        self._more = found.full
+        return found.pairs
 
     def _give(self, program: Program, waiting: Iterable[WaitingPair]) -> None:
         pairs = [self._store.pair(one) for one in waiting]
@@ -214,9 +210,7 @@ def refusal(error: str, secrets: Iterable[Secret]) -> str:
 def _judged(waiting: WaitingPair, error: str | None) -> tuple[Delivery, str]:
     if error is None:
         return Delivery.DELIVERED, ""
-    tokens = waiting.record.tokens
-    assert tokens is not None
-    return Delivery.REFUSED, refusal(error, (tokens.access_token, tokens.refresh_token))
+    return Delivery.REFUSED, refusal(error, (waiting.tokens.access_token, waiting.tokens.refresh_token))
 
 
 def _answer_in(line: bytes) -> Answer | None:

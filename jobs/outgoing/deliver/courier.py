@@ -1,6 +1,6 @@
 """A courier hands waiting pairs over beside a run: how it is started, asked and ended, whatever its target.
 
-Waiting pairs are in the ledger, never in memory. A courier makes all its decisions in one thread of its own.
+Waiting pairs are in the ledger, never in memory, except sealed ones (see `OpenPairs`). A courier makes all its decisions in one thread of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jobs.core.model import Delivery, DeliveryReport
+from jobs.ledger.refusals import UnwritableError
+from jobs.outgoing.deliver.store import Found
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +114,20 @@ class Courier(ABC):
     @abstractmethod
     def _hand_over_all(self) -> None:
         """Hand over what waits, until all is done or it must stop."""
+
+    def _found(self, look: Callable[[], Found]) -> Found:
+        """What a look at the ledger finds. It looks again if none of the pairs that it found could be opened."""
+        while not self._stopping.is_set():
+            try:
+                found = look()
+            except UnwritableError as refused:
+                self._rest(str(refused))
+                break
+            for one in found.refused:
+                self._tell(*one)
+            if found.pairs or not found.full:
+                return found
+        return Found([], [], full=False)
 
     def _tell(self, pair: WaitingPair, state: Delivery, why: str) -> None:
         """Count a pair whose answer is on disk, and tell about it."""

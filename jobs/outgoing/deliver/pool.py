@@ -77,13 +77,8 @@ class PoolCourier(Courier):
 
     def _next(self, flying: Collection[WaitingPair]) -> Sequence[WaitingPair]:
         free = self._policy.workers - len(flying)
-        if free <= 0 or self._stopping.is_set():
-            return ()
-        try:
-            return self._store.waiting(free, [pair.key.install for pair in flying])
-        except UnwritableError as refused:
-            self._rest(str(refused))
-            return ()
+        without = [pair.key.install for pair in flying]
+        return self._found(partial(self._store.waiting, free, without)).pairs if free > 0 else ()
 
     def _settle(self, done: Sequence[tuple[WaitingPair, Verdict]]) -> None:
         """Write the answers down, then count and tell them."""
@@ -91,7 +86,7 @@ class PoolCourier(Courier):
             return
         states = [_state(verdict) for _, verdict in done]
         try:
-            self._store.settle([(pair.key, *state) for (pair, _), state in zip(done, states, strict=True)])
+            self._store.settle([(pair, *state) for (pair, _), state in zip(done, states, strict=True)])
         except UnwritableError as refused:
             self._rest(str(refused))
             return

@@ -1,14 +1,16 @@
-"""The waiting pairs of a ledger, as a courier reads and settles them."""
+"""The waiting pairs of a ledger, as a courier reads and settles them. A courier sees only open pairs."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.core.clock import as_written
+from jobs.core.model import Delivery, Tokens
 from jobs.ledger import deliveries
-from jobs.ledger.deliveries import Settled
+from jobs.ledger.deliveries import Settled, WaitingPair
 from jobs.outgoing.deliver.pair import Pair, key_of, pair_id_of, pair_of
+from jobs.sealing.open_pairs import NotOpened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,54 +18,91 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from jobs.core.model import Delivery
-    from jobs.ledger.deliveries import PairKey, WaitingPair
+    from jobs.ledger.deliveries import PairKey
     from jobs.ledger.ledger import Ledger
+    from jobs.sealing.open_pairs import OpenPairs
 
     Judge = Callable[[WaitingPair], tuple[Delivery, str]]
+    Judged = tuple[WaitingPair, Delivery, str]
+
+
+class Found(NamedTuple):
+    """Pairs that may be handed over now, and those that could not be opened and were settled. `full`: more may wait."""
+
+    pairs: list[WaitingPair]
+    refused: list[Judged]
+    full: bool
 
 
 class Store:
-    """The pairs of one ledger, known by `ledger_id`. `now` gives the time in UTC."""
+    """The pairs of one ledger, known by `ledger_id`. `open_pairs` opens sealed ones. `now` gives the time in UTC."""
 
-    def __init__(self, ledger: Ledger, ledger_id: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, ledger: Ledger, ledger_id: str, now: Callable[[], datetime], open_pairs: OpenPairs) -> None:
         self._ledger = ledger
         self._ledger_id = ledger_id
         self._now = now
+        self._open_pairs = open_pairs
 
-    def waiting(self, most: int, without: Iterable[int]) -> list[WaitingPair]:
-        """Up to so many pairs that may be handed over now. Raises UnwritableError."""
-        return self._ledger.ask_to_send(partial(deliveries.waiting, most=most, without=without))
+    def waiting(self, most: int, without: Iterable[int]) -> Found:
+        """Up to so many pairs that may be handed over now. A sealed pair that nothing here opens rests.
+
+        Raises UnwritableError.
+        """
+        found = self._ledger.ask_to_send(partial(deliveries.waiting, most=most, without=without))
+        pairs, others = [], []
+        for pair in found:
+            match self._opened(pair):
+                case Tokens() as tokens:
+                    pairs.append(pair.opened(tokens))
+                case NotOpened(why):
+                    others.append((pair, Delivery.REFUSED, f"its sealed pair cannot be opened: {why}"))
+                case None:
+                    others.append((pair, Delivery.WAITING, "it is sealed"))
+        self.settle(others)
+        return Found(pairs, [one for one in others if one[1] is Delivery.REFUSED], len(found) == most)
+
+    def _opened(self, pair: WaitingPair) -> Tokens | NotOpened | None:
+        return self._open_pairs.opened(pair.install, pair.key.recovered_at, pair.tokens)
 
     def may_send(self) -> bool:
         """Whether a pair may be handed over now (see `Ledger`)."""
         return self._ledger.may_send()
 
-    def hand_out(self, most: int) -> list[WaitingPair]:
-        """Up to so many pairs that may be handed over now, each only once in a run. Raises UnwritableError."""
-        keys = [pair.key for pair in self.waiting(most, ())]
-        return self._ledger.write(partial(deliveries.hand_out, keys=keys)) if keys else []
+    def hand_out(self, most: int) -> Found:
+        """The same, each pair only once in a run. Raises UnwritableError."""
+        found = self.waiting(most, ())
+        opened = {pair.key: pair for pair in found.pairs}
+        given = self._ledger.write(partial(deliveries.hand_out, keys=[*opened])) if opened else []
+        return found._replace(pairs=[opened[pair.key] for pair in given])
 
-    def answered(self, answers: Mapping[str, Judge]) -> list[tuple[WaitingPair, Delivery, str]]:
+    def answered(self, answers: Mapping[str, Judge]) -> list[Judged]:
         """The pairs that these answers settle, by their ids. Writes the answers down, synced. An answer about any
-        other pair is ignored. Raises UnwritableError.
+        other pair is ignored, also about one that is being overtaken. Raises UnwritableError.
         """
         keys = {key: judge for pair_id, judge in answers.items() if (key := key_of(self._ledger_id, pair_id))}
 
-        def settle(connection: Connection) -> list[tuple[WaitingPair, Delivery, str]]:
-            found = deliveries.handed_out(connection, keys)
-            judged = [(pair, *keys[pair.key](pair)) for pair in found]
+        def settle(connection: Connection) -> list[Judged]:
+            found = [(pair, self._opened(pair)) for pair in deliveries.handed_out(connection, keys)]
+            judged = [(pair, *keys[pair.key](pair.opened(one))) for pair, one in found if isinstance(one, Tokens)]
             at = as_written(self._now())
             deliveries.settle(connection, [Settled(pair.key, state, at, why) for pair, state, why in judged])
             return judged
 
-        return self._ledger.write(settle) if keys else []
+        settled = self._ledger.write(settle) if keys else []
+        self._forget(settled)
+        return settled
 
-    def settle(self, judged: Sequence[tuple[PairKey, Delivery, str]]) -> None:
+    def settle(self, judged: Sequence[Judged]) -> None:
         """Write down, synced, what happened to pairs. Raises UnwritableError."""
         at = as_written(self._now())
-        rows = [Settled(key, state, at, why) for key, state, why in judged]
-        self._ledger.write(partial(deliveries.settle, settled=rows))
+        rows = [Settled(pair.key, state, at, why) for pair, state, why in judged]
+        if rows:
+            self._ledger.write(partial(deliveries.settle, settled=rows))
+        self._forget(judged)
+
+    def _forget(self, settled: Iterable[Judged]) -> None:
+        for pair, *_ in settled:
+            self._open_pairs.forget(pair.install, pair.key.recovered_at)
 
     def id_of(self, key: PairKey) -> str:
         """The id of a pair."""

@@ -1,0 +1,144 @@
+"""Sealed pairs on their way out: open in memory up to a bound, opened by an identity, and never sent as empty tokens."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pyrage
+import pytest
+
+from jobs.outgoing.deliver.command import CommandCourier
+from jobs.outgoing.deliver.pool import PoolCourier
+from jobs.outgoing.deliver.verdict import Later, No, Yes
+from jobs.sealing.open_pairs import OpenPairs
+from jobs.sealing.opener import Opener
+from jobs.sealing.sealer import Sealer
+from tests.helpers.deliveries import FAST, played, recovered, waiting
+from tests.helpers.made import URL
+from tests.helpers.waiting import wait_until
+
+REFUSES = """
+import json, sys
+for line in sys.stdin:
+    pair = json.loads(line)
+    print(json.dumps({"pair_id": pair["pair_id"], "error": f"no row for {pair['refresh_token']}"}), flush=True)
+"""
+
+
+@pytest.fixture
+def identity():
+    return pyrage.x25519.Identity.generate()
+
+
+@pytest.fixture
+def sealed(home, identity):
+    """`sealed(count, open_pairs)` is a ledger with so many sealed pairs that were recorded beside `open_pairs`."""
+
+    @contextmanager
+    def made(count, open_pairs):
+        sealer = Sealer([str(identity.to_public())], URL)
+        with waiting(home, count, open_pairs=open_pairs, sealer=sealer) as waits:
+            yield waits
+
+    return made
+
+
+class Target:
+    """A target that keeps the refresh tokens that it was given, and says yes or what `judge` says."""
+
+    kind = where = "made"
+
+    def __init__(self, judge=lambda pair: Yes()):
+        self.judge, self.got = judge, []
+
+    def hand_over(self, pair):
+        self.got.append(pair.data["refresh_token"])
+        return self.judge(pair)
+
+    def close(self):
+        """Nothing is open."""
+
+
+def refresh_tokens(*numbers, round_=0):
+    return [f"refresh+{number}/{round_}" for number in numbers]
+
+
+def turns(waits):
+    return [(state, turn) for state, _, turn in waits.states().values()]
+
+
+def test_what_does_not_fit_into_memory_rests_and_is_never_sent(sealed):
+    with sealed(5, OpenPairs(most=2)) as waits:
+        assert turns(waits) == [("waiting", "")] * 2 + [("waiting", "rest")] * 3
+        courier = PoolCourier(waits.store, target := Target(), FAST)
+        played(courier)
+        assert sorted(target.got) == refresh_tokens(0, 1)
+        assert (waits.count("delivered"), waits.count("waiting")) == (2, 3)
+    assert (courier.report.attempted, courier.report.failed) == (2, 0)
+
+
+def test_without_room_every_pair_rests(sealed):
+    with sealed(3, OpenPairs(most=0)) as waits:
+        assert turns(waits) == [("waiting", "rest")] * 3
+        played(PoolCourier(waits.store, target := Target(), FAST))
+        assert target.got == []
+
+
+@pytest.mark.parametrize("verdict", [Yes(), No("not mine"), Later("busy")], ids=["taken", "refused", "left"])
+def test_a_pair_that_is_settled_makes_room_for_another(sealed, verdict):
+    with sealed(1, OpenPairs(most=1)) as waits:
+        courier = PoolCourier(waits.store, target := Target(lambda _: verdict), replace(FAST, attempts=1))
+        courier.start()
+        wait_until(lambda: courier.report.attempted == 1)
+        waits.recover(0, 1)
+        wait_until(lambda: courier.report.attempted == 2)
+        courier.finish()
+        assert courier.ended(20)
+    assert target.got == refresh_tokens(0) + refresh_tokens(0, round_=1)
+
+
+def test_a_newer_pair_takes_the_room_of_the_one_it_overtakes(sealed):
+    with sealed(2, OpenPairs(most=2)) as waits:
+        waits.recover(0, 1)
+        waits.recover(0, 2)
+        played(PoolCourier(waits.store, target := Target(), FAST))
+    assert sorted(target.got) == refresh_tokens(0, round_=2) + refresh_tokens(1)
+
+
+def test_a_sealed_pair_that_nothing_here_opens_rests_and_is_never_sent_as_empty_tokens(sealed):
+    with sealed(3, OpenPairs(most=1)) as waits:
+        waits.take_over()  # As after a database that went back: all of them seem to be ready.
+        assert turns(waits) == [("waiting", "")] * 3
+        played(PoolCourier(waits.store, target := Target(), replace(FAST, workers=1)))
+        assert target.got == refresh_tokens(0)
+        assert turns(waits) == [("delivered", ""), ("waiting", "rest"), ("waiting", "rest")]
+
+
+def test_an_identity_opens_what_is_not_in_memory_also_in_several_threads_at_once(sealed, identity):
+    with sealed(200, OpenPairs(Opener([identity], URL), most=0)) as waits:
+        played(PoolCourier(waits.store, target := Target(), replace(FAST, workers=8)))
+        assert waits.count("delivered") == 200
+    assert sorted(target.got) == sorted(refresh_tokens(*range(200)))
+
+
+def test_what_the_identity_does_not_open_is_refused_and_the_rest_is_handed_over(sealed):
+    another = pyrage.x25519.Identity.generate()
+    why = "its sealed pair cannot be opened: none of the identities opens it"
+    with sealed(9, OpenPairs(Opener([another], URL), most=0)) as waits:
+        waits.ledger.record([recovered(8, 1, "2026-11-26T03:00:00.000Z", Sealer([str(another.to_public())], URL))])
+        news = played(courier := PoolCourier(waits.store, target := Target(), replace(FAST, workers=2)))
+        assert [state[:2] for state in waits.states().values()] == [("refused", why)] * 8 + [("delivered", "")]
+    assert target.got == refresh_tokens(8, round_=1)
+    assert [one.why for one in news] == [why] * 8 + [""]
+    assert (courier.report.attempted, courier.report.delivered, courier.report.failed) == (9, 1, 8)
+
+
+@pytest.mark.parametrize("by", ["memory", "identity"])
+def test_why_a_command_refuses_a_sealed_pair_is_shown_without_its_tokens(sealed, identity, tmp_path, by):
+    known = OpenPairs() if by == "memory" else OpenPairs(Opener([identity], URL), most=0)
+    with sealed(3, known) as waits:
+        played(courier := CommandCourier(waits.store, [sys.executable, "-c", REFUSES], tmp_path, 20))
+        assert [state[:2] for state in waits.states().values()] == [("refused", "no row for ****")] * 3
+    assert courier.report.failed == 3
