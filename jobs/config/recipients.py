@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
     from pyrage import ssh, x25519
@@ -27,16 +28,31 @@ def public_key(text: str) -> str:
 
 def recipient_of(text: str) -> Recipient:
     """The recipient that a public key names. Raises ValueError with words that never hold the text, which may be a secret."""
-    from pyrage import RecipientError, ssh, x25519  # slow to import, and needed only where pairs are sealed
+    # Slow to import, and needed only where pairs are sealed.
+    from pyrage import EncryptError, RecipientError, encrypt, ssh, x25519
 
     if not text:
         raise ValueError(f"it is empty: use {_FORMS}, or an empty list to leave pairs open")
     if "AGE-SECRET-KEY-" in text.upper() or "PRIVATE KEY" in text.upper():
         raise ValueError(f"it is a secret key, which belongs on another machine: use {_FORMS}")
     try:
-        return ssh.Recipient.from_str(text) if text.startswith("ssh-") else x25519.Recipient.from_str(text)
-    except RecipientError:
+        with panics_as_errors():
+            recipient = ssh.Recipient.from_str(text) if text.startswith("ssh-") else x25519.Recipient.from_str(text)
+            encrypt(b"", [recipient])  # So that a key that nothing can be sealed for is found before any pair comes.
+            return recipient
+    except (RecipientError, EncryptError, RuntimeError):
         raise ValueError(f"it is not {_FORMS}") from None
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """A context that raises RuntimeError if pyrage panics, since a panic is not an Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(str(error)) from None
 
 
 def fingerprints_of(recipients: Sequence[str]) -> str:

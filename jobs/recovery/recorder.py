@@ -29,7 +29,7 @@ class Recorder:
     The disk space that was reserved is used then, and no outcome is given up before the end. `held`: another program
     holds the ledger. At the end, pairs in hand wait `last_wait` seconds for that program. `set_aside` keeps pairs that a
     database did not take; a ledger on this disk has nothing better. With a `sealer`, a pair is sealed before it is
-    written anywhere.
+    written anywhere. One that cannot be sealed is never written: it stays `unsealed` until the end, and is named then.
     """
 
     ledger: Ledger
@@ -39,12 +39,14 @@ class Recorder:
     set_aside: Callable[[list[tuple[Install, Recovered]]], Path] | None = None
     sealer: Sealer | None = None
     last_wait: float = _LAST_WAIT_SECONDS
+    unsealed: list[tuple[Install, Outcome]] = field(default_factory=list)
     unwritten: list[tuple[Install, Outcome]] = field(default_factory=list)
     held: bool = False
 
     def write(self, ended: list[tuple[Install, Outcome]]) -> list[tuple[Install, Outcome]]:
         """Record outcomes, also those that could not be recorded before. Returns those that are on disk now."""
-        self.unwritten += [(install, self._sealed(install, outcome)) for install, outcome in ended]
+        self.unsealed += ended
+        self._seal()
         if not self.unwritten:
             return []
         try:
@@ -60,6 +62,26 @@ class Recorder:
         except UnwritableError:
             return []
 
+    def _seal(self) -> None:
+        try:
+            while self.unsealed:
+                install, outcome = self.unsealed[0]
+                self.unwritten.append((install, self._sealed(install, outcome)))
+                del self.unsealed[0]
+        except Exception:
+            self.let_nothing_out()  # Not even codes in hand: their pairs could not be kept.
+            raise
+
+    def _seal_the_rest(self) -> None:
+        """Try to seal each outcome that is left, and name those that cannot be: their pairs are lost."""
+        left, self.unsealed = self.unsealed, []
+        for install, outcome in left:
+            try:
+                self.unwritten.append((install, self._sealed(install, outcome)))
+            except Exception as error:  # noqa: BLE001 - the run ends by it already
+                words = f"the new pair of {install.key.account_id} could not be sealed ({error}), so it was not written"
+                self.ledger.wait.patience.say(f"{words}: it is lost, and the next run tries this install again")
+
     def _sealed(self, install: Install, outcome: Outcome) -> Outcome:
         if self.sealer is None or not isinstance(outcome, Recovered):
             return outcome
@@ -72,6 +94,7 @@ class Recorder:
 
     def close(self) -> None:
         """Try the rest a last time, one by one, and wait for the program that holds the ledger. Say what is lost."""
+        self._seal_the_rest()
         pairs = len(self._pairs_in_hand())
         if pairs and self.held:  # Even if something else stopped the run first.
             words = f"new pairs not yet stored: {pairs}; end the program that holds the ledger within {self.last_wait:.0f} s"

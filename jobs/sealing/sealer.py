@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyrage
 
-from jobs.config.recipients import fingerprints_of, recipient_of
+from jobs.config.recipients import fingerprints_of, panics_as_errors, recipient_of
 from jobs.core.fingerprints import fingerprint_of
 from jobs.core.model import Sealed
 
@@ -45,5 +45,6 @@ class Sealer:
             "refresh_token": tokens.refresh_token.reveal(),
             "issued_at": issued_at,
         }
-        text = pyrage.encrypt(json.dumps(values).encode(), self._recipients, armored=True)
+        with panics_as_errors():
+            text = pyrage.encrypt(json.dumps(values).encode(), self._recipients, armored=True)
         return replace(tokens, sealed=Sealed(text.decode("ascii"), fingerprint_of(tokens), self.named))

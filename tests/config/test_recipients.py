@@ -72,7 +72,7 @@ UNUSABLE = [
     GOOD[:-1], GOOD[:30], GOOD + "q", "age1" + "q" * 58, f"{GOOD},{OTHER}", f"# mine {GOOD}", f'"{GOOD}"', "null",
     SSH[:60], "ssh-", "ssh-ed25519", "ssh-rsa " + SSH.split()[1], "ssh-dss AAAAB3NzaC1kc3M=", "ssh-ed25519 " + "A" * 99_999,
     "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTY=", "sk-ssh-ed25519@openssh.com AAAA",
-    "AGE-PLUGIN-YUBIKEY-1QQQ", "\ufeff" + GOOD, GOOD + "\0", "schlüssel", "1" * 5_000,
+    "AGE-PLUGIN-YUBIKEY-1QQQ", "\ufeff" + GOOD, GOOD + "\0", "schlüssel", "1" * 5_000, "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAQA=",
 ]  # fmt: skip
 
 

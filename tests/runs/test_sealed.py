@@ -9,6 +9,7 @@ import pytest
 
 from jobs.config.recipients import fingerprint_of
 from jobs.sandbox.world import Place
+from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing
 from tests.helpers.postgres import PASSWORD
 
@@ -111,3 +112,15 @@ def test_a_plan_says_for_whom_pairs_are_sealed_and_a_run_warns_of_one_alone_too(
             said = done.stdout + done.stderr
             assert command == "run" or f"new pairs are sealed for {' and '.join(named)}\n" in said
             assert (alone in said) == (len(named) == 1)
+
+
+def test_a_pair_that_sealing_failed_for_once_is_sealed_at_the_end_and_nothing_is_lost(stage, identity):
+    job = stage.job
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(identity.to_public())
+    bug = {"where": "jobs.sealing.sealer.Sealer.seal", "said": "a bug of ours", "at": 4}
+    assert stage.run(job.manifest(listing(30)), job.output, bug=bug)["code"] == 70
+    assert "a bug of ours" in stage.said()
+    assert 4 <= len(job.issued()) < 30
+    kept = {name: opened(row, identity)["refresh_token"] for name, row in job.results().items() if row["sealed"]}
+    assert kept == job.issued()
+    assert leaks(job.sandbox.tokens, job.output) == []
