@@ -248,7 +248,7 @@ def test_the_settings_file_has_every_key_with_its_default_and_says_what_it_is():
 
 def test_the_tables_of_settings_have_every_key_with_its_default():
     tables = re.findall(r"^\| key \| means \|\n.*\n((?:\|.*\n)+)", READMES["config"], re.MULTILINE)
-    sections = [Settings().deliver, Settings().ledger]
+    sections = [Settings().deliver, Settings().seal, Settings().ledger]
     assert [re.findall(r"^\| `(\w+)`", table, re.MULTILINE) for table in tables] == [
         [key.name for key in fields(section)] for section in sections
     ]
