@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from itertools import count
 
 import pyrage
 import pytest
 
+from jobs.core.clock import utc_now
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route
+from jobs.core.secret import Secret
 from jobs.ledger.opening import LEDGER
+from jobs.ledger.unwritten import UNWRITTEN, set_aside
 from jobs.sandbox.world import Place
 from tests.helpers.homes import home_in_database
+from tests.helpers.job import CLIENT_ID, Stage
 from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing, of
-from tests.helpers.made import opened
+from tests.helpers.made import opened, pair
+from tests.helpers.waiting import wait_until
 
 NUMBERS = count()
 INSTALLS = of(*(f"Loc{n}" for n in range(5))) | {"Loc2": Place("not_installed")}
@@ -47,7 +55,7 @@ def database(request):
 @pytest.fixture
 def job(play, database):
     """A run without recipients has recovered four of five installs."""
-    return ran(play(INSTALLS), database)
+    return ran(play(dict(INSTALLS)), database)
 
 
 def ran(job, server=None):
@@ -130,3 +138,180 @@ def test_a_run_goes_on_after_it_and_a_second_seal_has_nothing_to_do(job, identit
     assert done.returncode == 1, done.stderr
     assert job.summary()["this_run"]["already_recovered"] == 4
     assert job.results() == before | {"Loc2": job.results()["Loc2"]}
+
+
+def test_pairs_that_were_set_aside_are_sealed_before_the_ledger_takes_them_in(job, database, identity):
+    known, strange = pair(), replace(pair(), refresh_token=Secret("of-a-stranger"))
+    at = utc_now()
+    install = {name: Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, name), "") for name in ("Loc2", "Loc9")}
+    kept = [(install["Loc2"], known), (install["Loc9"], strange)]
+    set_aside(job.output, job.sandbox.url, [(one, Recovered(tokens, Route.RECONNECT, 1, at)) for one, tokens in kept])
+    done = seal(job, identity)
+    assert done.returncode == 0, done.stderr
+    assert "6 open pairs are sealed" in done.stdout
+    left = b"".join(file.read_bytes() for file in job.output.iterdir())
+    for tokens in (known, strange):
+        assert tokens.refresh_token.reveal().encode() not in left
+    assert in_cells(job, identity)["Loc2"] == known.refresh_token.reveal()
+    assert "Loc9" in (job.output / UNWRITTEN).read_text()
+    assert job.run(job.manifest(listing(["Loc9"]))).returncode == 0
+    assert in_cells(job, identity)["Loc9"] == strange.refresh_token.reveal()
+    assert not (job.output / UNWRITTEN).exists()
+
+
+def test_a_sealed_ledger_takes_open_pairs_that_were_set_aside_after_they_are_sealed(job, identity):
+    seal(job, identity)
+    install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, "Loc2"), "")
+    set_aside(job.output, job.sandbox.url, [(install, Recovered(pair(), Route.RECONNECT, 1, utc_now()))])
+    refused = job.run(job.folder / "installs.csv")
+    assert refused.returncode == 2
+    assert f"run `recover seal {job.output}` first" in refused.stderr
+    assert job("seal", job.output).returncode == 0
+    assert in_cells(job, identity)["Loc2"] == pair().refresh_token.reveal()
+
+
+class Killed:
+    """A seal that is begun again and killed, over and over."""
+
+    def __init__(self, job, server, identity):
+        self.stage, self.job, self.server, self.identity = Stage(job), job, server, identity
+        self.kept = self.job.folder / "kept"
+        shutil.copytree(self.job.output, self.kept)
+        if server:
+            ask(self.job, server, "create table kept as select id, tokens from installs")
+
+    def begin_again(self):
+        """The ledger and the reports are as the run left them."""
+        shutil.rmtree(self.job.output)
+        shutil.copytree(self.kept, self.job.output)
+        if self.server:
+            ask(self.job, self.server, "update installs set tokens = kept.tokens from kept where kept.id = installs.id")
+            ask(self.job, self.server, "delete from meta where name in ('sealed_to', 'sealing')")
+
+    def seal(self, **kill):
+        self.job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(self.identity.to_public())
+        self.stage.start("seal", self.job.output, **kill)
+        ended = self.stage.end()
+        if self.server:
+            self.server.execute(f"delete from {SCHEMA}.leases")  # It would have run out.
+        return ended
+
+    def run_goes_on(self):
+        """Whether a plan, which is refused as a run is, is made with recipients, and without."""
+        manifest, recipient = self.job.folder / "installs.csv", self.job.environment["RECOVERY_SEAL__RECIPIENTS"]
+        made = []
+        for one in (recipient, "[]"):
+            self.job.environment["RECOVERY_SEAL__RECIPIENTS"] = one
+            made.append(self.job("plan", manifest, "--output", self.job.output).returncode == 0)
+        return tuple(made)
+
+
+@pytest.fixture
+def killed(job, database, identity):
+    made = Killed(job, database, identity)
+    yield made
+    if database:
+        ask(job, database, "drop table kept")
+
+
+def test_killed_at_any_moment_it_is_finished_by_the_next_and_no_run_mixes_pairs_meanwhile(killed, database):
+    job = killed.job
+    killed.begin_again()
+    met = killed.seal()["moments"]
+    moments = [("a commit begins", n + 1) for n in range(met["a commit begins"])]
+    moments += [("a commit is done", met["a commit is done"])]
+    moments += [("a report is begun", 1), ("a report is moved into place", 1)]
+    seen = set()
+    for moment in moments:
+        killed.begin_again()
+        assert killed.seal(kill_at=moment)["code"] == -signal.SIGKILL, moment
+        goes_on = killed.run_goes_on()
+        assert goes_on != (True, True), moment
+        seen.add(goes_on)
+        assert killed.seal()["code"] == 0, (moment, killed.stage.said())
+        assert found(job, database) == [], moment
+        assert in_cells(job, killed.identity) == job.issued(), moment
+    assert seen == {(False, True), (False, False), (True, False)}
+
+
+def test_pairs_sealed_for_others_are_sealed_again_with_an_identity_that_opens_them(job, database, identity):
+    new, file = pyrage.x25519.Identity.generate(), job.folder / "identity.txt"
+    file.touch(0o600)
+    file.write_text(str(identity))
+    seal(job, identity)
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(new.to_public())
+    job.sandbox.world.installs["Loc2"] = Place()
+    assert job.run(job.folder / "installs.csv").returncode == 0  # It seals one pair for the new recipient.
+    was, issued = without_tokens(job), job.issued()
+    done = job("seal", job.output)
+    assert done.returncode == 0, done.stderr
+    assert f"4 pairs stay sealed for other recipients: `recover seal {job.output} --identity FILE`" in done.stdout
+    done = job("seal", job.output, "--identity", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 pairs that were sealed for others are sealed again for SHA256:" in done.stdout
+    assert (without_tokens(job), in_cells(job, new)) == (was, issued)
+    with pytest.raises(pyrage.DecryptError):
+        in_cells(job, identity)
+    assert found(job, database) == []
+    assert job("seal", job.output, "--identity", file).stdout.startswith("nothing to seal")
+
+
+def test_a_pair_that_cannot_be_opened_is_named_and_stays_and_the_others_are_sealed_again(job, database, identity):
+    new, file = pyrage.x25519.Identity.generate(), job.folder / "identity.txt"
+    file.touch(0o600)
+    file.write_text(str(identity))
+    seal(job, identity)
+    swapped = (
+        "update installs set tokens = (select tokens from installs where account_id = 'Loc1') where account_id = 'Loc0'"
+    )
+    ask(job, database, swapped)
+    was = ask(job, database, "select tokens from installs where account_id = 'Loc0'")
+    done = seal(job, new, more=("--identity", file))
+    assert done.returncode == 1
+    why = "its pair stays as it was: it was sealed for another install (resource_id is another one)"
+    assert f"Loc0 (client id {CLIENT_ID}): {why}" in done.stderr
+    assert "1 pair could not be opened" in done.stdout
+    assert ask(job, database, "select tokens from installs where account_id = 'Loc0'") == was
+    assert json.loads(pyrage.decrypt(job.results()["Loc3"]["sealed"].encode(), [new]))["resource_id"] == "Loc3"
+    assert job.run(job.folder / "installs.csv").returncode == 1
+
+
+def test_without_recipients_it_seals_nothing(job, database):
+    done = job("seal", job.output)
+    assert done.returncode == 2
+    assert "error: seal.recipients: is empty, so there is nobody to seal for" in done.stderr
+    assert found(job, database)
+
+
+def test_a_report_with_pairs_that_the_ledger_does_not_know_is_refused_before_anything_is_sealed(job, identity):
+    results = job.output / "results.csv"
+    kept = results.read_text().replace(job.results()["Loc0"]["refresh_token"], "of-somebody-else")
+    results.write_text(kept)
+    done = seal(job, identity)
+    assert done.returncode == 2
+    assert "holds tokens that the ledger beside it does not know" in done.stderr
+    assert results.read_text() == kept
+    results.unlink()
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = "[]"
+    assert job("plan", job.folder / "installs.csv", "--output", job.output).returncode == 0
+
+
+def test_while_a_run_has_the_folder_it_does_not_begin(play, database, identity):
+    job = play(latency_seconds=0.05)
+    if database:
+        job.environment |= {"RECOVERY_LEDGER__URL": database.url, "RECOVERY_LEDGER__NAME": f"open {next(NUMBERS)}"}
+    run = job.start("run", job.manifest(listing(40)), "--output", job.output, "--workers", 2)
+    wait_until(lambda: len(job.sandbox.codes.issued) > 2)
+    held = seal(job, identity)
+    run.send_signal(signal.SIGTERM)
+    run.communicate(60)
+    assert held.returncode == 11, held.stderr
+    assert seal(job, identity).returncode == 0
+
+
+def test_open_pairs_elsewhere_in_the_folder_are_named(job, database, identity):
+    (job.output / "opened.csv").write_text("whatever")
+    if database:
+        (job.output / LEDGER).touch()
+    done = seal(job, identity)
+    assert f"{job.output / 'opened.csv'} holds open pairs: remove it" in done.stdout
