@@ -7,11 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.core.clock import utc_now
+from jobs.core.file_errors import doing
 from jobs.core.plurals import counted
 from jobs.ledger import purging
 from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
+from jobs.ledger.sealed import is_sealed
 from jobs.report import render_with
+from jobs.reports.files import OPENED
 from jobs.start import open_held, place_of
 from jobs.system.files import clear_left_behind
 from jobs.system.locks import alone, patience_for_reports
@@ -45,12 +48,25 @@ def purge(
         count = ledger.write(partial(purging.forget, everything=everything, at=utc_now()), Purpose.BULK)
         with alone(folder, patience_for_reports(say)):
             clear_left_behind(folder)
+            removed = ledger.ask(is_sealed) and _remove(folder / OPENED)
         render_with(ledger, folder, project, environment, say, None)
         # Done every time, since an earlier purge may have been killed here.
         purging.scrub(ledger)
     yield f"{counted(count, 'pair is', 'pairs are')} forgotten in {folder}: in the ledger and in results.csv"
+    if removed:
+        yield f"{folder / OPENED} is removed, since it held open pairs"
     if place.left_behind:
         yield f"{place.left_behind} was moved into the database, and still holds the pairs it had: remove it"
     yield "backups and earlier copies of that folder are yours to find and remove; they may still hold them"
     if place.in_database:
         yield "so are the database's own log (WAL), its replicas and its backups"
+
+
+def _remove(path: Path) -> bool:
+    """Whether there was such a file, which is removed. Raises FileError."""
+    with doing("removed", path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+    return True

@@ -46,7 +46,7 @@ def test_a_wrong_call_is_named_and_the_last_line_has_the_code_in_words(play, arg
     assert done.stderr.splitlines()[-1] == "exit 2: could not start; nothing was sent"
 
 
-HEAVY = {"sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas"}
+HEAVY = {"pyrage", "sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas"}
 
 
 def imported(job, *arguments):

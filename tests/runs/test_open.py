@@ -305,6 +305,24 @@ def test_a_check_of_sealed_pairs_says_to_open_them_first(job, key):
     assert in_shell(job, words.replace("FILE", str(key))).returncode == 1
 
 
+def test_a_purge_removes_the_table_of_open_pairs(job, key):
+    opened(job, key)
+    done = job("purge", job.output, "--all", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert f"{job.output}/opened.csv is removed, since it held open pairs" in done.stdout
+    done, table = opened(job, key)
+    assert "0 pairs are open" in done.stderr
+    assert (done.returncode, [row["access_token"] for row in table.values()]) == (0, ["", "", ""])
+
+
+def test_a_purge_leaves_a_file_of_that_name_beside_a_ledger_that_was_never_sealed(play):
+    job = play()
+    job.run(job.manifest(listing(1)))
+    mine = private_file(job.output / "opened.csv", "mine")
+    assert "removed" not in job("purge", job.output, "--all", "--yes").stdout
+    assert mine.read_text() == "mine"
+
+
 @pytest.mark.skipif(not shutil.which("age"), reason="age is not installed")
 def test_age_opens_a_cell(job, key):
     cell = job.results()["Loc0"]["sealed"]
