@@ -72,6 +72,7 @@ def cli() -> None:
 @COLUMNS
 @click.option("--force", is_flag=True, help="Try recovered installs too. A new pair may end the one in use.")
 @BEFORE
+@IDENTITY
 @QUIET
 @LOG_FORMAT
 @click.pass_obj
@@ -88,12 +89,13 @@ def run(
     columns: tuple[str, ...],
     force: bool,
     before: str | None,
+    identity: Path | None,
     quiet: bool,
     log_format: str,
 ) -> int:
     """Recover the installs that INPUT lists."""
     from jobs.recover import recover
-    from jobs.start import RunOptions
+    from jobs.start import RunOptions, opener_of
 
     del quiet, log_format  # `_terminal` has read them.
     if force and before:
@@ -103,8 +105,11 @@ def run(
     secrets = [app.client_secret for app in start.apps.known.values()]
     secrets += [start.settings.notify.url, *start.settings.deliver.secrets, *start.settings.ledger.url.secrets]
     terminal.configured(start.settings.log.level, secrets, start.warnings)
+    opener = opener_of(identity, start.base_url, ask_passphrase, terminal.warn)
     moment = utc_now() if force else before or ""
-    run_options = RunOptions(limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment)
+    run_options = RunOptions(
+        limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment, opener
+    )
     return recover(start, _output(start, output), run_options, terminal)
 
 
@@ -306,14 +311,18 @@ def check(
     show_default=True,
     help="The list to add to. Its lines are kept.",
 )
-def discover(companies: tuple[str, ...], source: Path | None, output: Path) -> int:
+@IDENTITY
+def discover(companies: tuple[str, ...], source: Path | None, output: Path, identity: Path | None) -> int:
     """Make a list of installs from what agencies say about their locations."""
     from jobs.discover import discover as ask
     from jobs.discover import prepare
-    from jobs.start import PROJECT
+    from jobs.start import PROJECT, opener_of
 
+    if identity is not None and source is None:
+        raise click.UsageError("--identity opens the pairs in the folder of --from; give that too")
     complain = partial(click.echo, err=True)
-    return ask(prepare(PROJECT, os.environ, companies, source, output), output, click.echo, complain)
+    opener_for = partial(opener_of, identity, ask=ask_passphrase, warn=complain)
+    return ask(prepare(PROJECT, os.environ, companies, source, output, opener_for), output, click.echo, complain)
 
 
 @cli.group()

@@ -28,7 +28,7 @@ from jobs.ledger.place import Place
 from jobs.manifest.reader import open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.pace.gate import Stopped
-from jobs.recovery.agency_tokens import AgencyKey
+from jobs.recovery.agency_tokens import AgencyKey, Bearer, UnreadAgency
 from jobs.recovery.attempt import is_refused_by_pace
 from jobs.recovery.coverage import known_bearers
 from jobs.recovery.equipment import Equipment
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from jobs.ledger.lease import Leases
     from jobs.manifest.reader import Manifest
     from jobs.recovery.attempt import RetryPolicy
+    from jobs.sealing.opener import Opener
 
 TOKEN = "HIGHLEVEL_AGENCY_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _LOOK_UP_SECONDS = 0.2
@@ -69,9 +70,17 @@ class Reply:
 
 
 def prepare(
-    project: Path, environment: Mapping[str, str], companies: Sequence[str], source: Path | None, output: Path
+    project: Path,
+    environment: Mapping[str, str],
+    companies: Sequence[str],
+    source: Path | None,
+    output: Path,
+    opener_for: Callable[[str], Opener | None],
 ) -> Question:
-    """Everything that is needed to ask the agencies. Raises UserError with every problem that was found."""
+    """Everything that is needed to ask the agencies. `opener_for` a base URL opens the sealed pairs of `source`.
+
+    Raises UserError with every problem that was found.
+    """
     gathered = Gathered()
     settings, apps, url, known = read_basis(project, environment, {}, gathered)
     gathered.raise_all()
@@ -88,32 +97,48 @@ def prepare(
     if manifest is not None and not apps.only and manifest.layout.client_id < 0:
         raise refuse("has no column client_id, and several apps are configured", str(output), "add the column")
     place = Place(source, url, settings.ledger) if source is not None else None
-    found = _of_ledger(place, apps, companies) if place else {}
-    given = Secret(known.get(TOKEN, "").strip())
-    agencies: dict[AgencyKey, Secret] = {}
-    problems: list[Problem] = []
-    for company in dict.fromkeys(companies):
-        mine = {key: token for key, token in found.items() if key.company_id == company}
-        if not mine:
-            mine, problem = _of_environment(given, company, apps)
-            problems += [problem] if problem else []
-        agencies |= mine
-    if problems:
-        raise UserError(*problems)
+    found = _of_ledger(place, apps, companies, opener_for(url)) if place else []
+    agencies = _agencies(found, companies, Secret(known.get(TOKEN, "").strip()), apps)
     return Question(settings, apps, url, known, agencies, manifest)
 
 
-def _of_ledger(place: Place, apps: Apps, companies: Sequence[str]) -> dict[AgencyKey, Secret]:
-    """The valid tokens of these agencies in an output folder."""
+def _agencies(
+    found: Sequence[Bearer | UnreadAgency], companies: Sequence[str], given: Secret, apps: Apps
+) -> dict[AgencyKey, Secret]:
+    """The token of each of these agencies: the one that was `found`, or the one that was `given`. Raises UserError."""
+    agencies: dict[AgencyKey, Secret] = {}
+    problems: list[Problem] = []
+    for company in dict.fromkeys(companies):
+        of_company = [one for one in found if one.company_id == company]
+        mine = {AgencyKey(one.client_id, company): one.token for one in of_company if isinstance(one, Bearer)}
+        if not mine:
+            mine, problem = _of_environment(given, company, apps)
+            unread = next((_not_opened(one) for one in of_company if isinstance(one, UnreadAgency)), None)
+            problems += [unread or problem] if problem else []
+        agencies |= mine
+    if problems:
+        raise UserError(*problems)
+    return agencies
+
+
+def _of_ledger(
+    place: Place, apps: Apps, companies: Sequence[str], opener: Opener | None
+) -> list[Bearer | UnreadAgency]:
+    """The valid tokens of these agencies in an output folder, and those of the agencies whose pairs cannot be read."""
     place.must_exist()
     with place.reading() as ledger:
         return ledger.ask(
-            lambda connection: {
-                AgencyKey(one.client_id, one.company_id): one.token
-                for one in known_bearers(connection, ledger.scratch, utc())
+            lambda connection: [
+                one
+                for one in known_bearers(connection, ledger.scratch, utc(), opener)
                 if one.client_id in apps.known and one.company_id in companies
-            }
+            ]
         )
+
+
+def _not_opened(agency: UnreadAgency) -> Problem:
+    todo = f"give the identity that opens it, or set {TOKEN}"
+    return Problem(f"the pair of this agency {agency.why}", f"--company {agency.company_id}", todo)
 
 
 def _of_environment(token: Secret, company: str, apps: Apps) -> tuple[dict[AgencyKey, Secret], Problem | None]:

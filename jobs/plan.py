@@ -49,6 +49,8 @@ def tell(plan: Plan, requests_per_second: float) -> Iterator[str]:
     for route, count in plan.routes.items():
         if route == "unplaced" and count:
             yield f"{count:,} more do not name their company: the route agency can serve those that an agency lists"
+        elif route == "sealed":
+            yield f"{count:,} more can be served by agencies or old tokens with --identity FILE, since these pairs are sealed"
         elif route != "unplaced":
             yield f"the route {route} can serve {count:,} of them, judging by the list and the ledger"
     yield from _deliveries(plan)

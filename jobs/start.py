@@ -273,7 +273,8 @@ class RunOptions:
     """What the user asked for in one run. `max_duration` is in seconds.
 
     The run recovers again what was recovered before `recovered_before` (UTC, ISO 8601). If that is empty, it leaves
-    recovered installs alone. `force` also sends old refresh tokens that may be spent.
+    recovered installs alone. `force` also sends old refresh tokens that may be spent. `opener` opens sealed pairs of
+    earlier runs.
     """
 
     limit: int | None = None
@@ -282,6 +283,7 @@ class RunOptions:
     force: bool = False
     routes: tuple[Route, ...] = USUAL_ROUTES
     recovered_before: str = ""
+    opener: Opener | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,12 +113,14 @@ class Install:
     """One connection of an app to a location or a company. `company_id` may be empty for a location.
 
     `old` is its refresh token, if the routes of the run may spend it. `doubtful` means that it may be spent already.
+    `unread` says why it cannot be read.
     """
 
     key: InstallKey
     company_id: str
     old: Secret | None = None
     doubtful: bool = False
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)

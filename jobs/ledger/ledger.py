@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jobs.ledger.refusals import Wait
     from jobs.ledger.scratch import Scratch
     from jobs.sealing.open_pairs import OpenPairs
+    from jobs.sealing.opener import Opener
 
 _T = TypeVar("_T")
 
@@ -151,12 +152,20 @@ class Ledger:
 
     # -- the work ----------------------------------------------------------------------------------------------
 
-    def todo(self, client_id: str, *, spending: bool = False, force: bool = False) -> Iterator[Install]:
-        """The installs of an app in their order, read a page at a time (`spending`, `force`: see `work_queue`)."""
+    def todo(
+        self, client_id: str, *, spending: bool = False, force: bool = False, opener: Opener | None = None
+    ) -> Iterator[Install]:
+        """The installs of an app in their order, read a page at a time (for the rest see `work_queue`)."""
         last = 0
         while True:
             page = partial(
-                page_after, scratch=self.scratch, client_id=client_id, last=last, spending=spending, force=force
+                page_after,
+                scratch=self.scratch,
+                client_id=client_id,
+                last=last,
+                spending=spending,
+                force=force,
+                opener=opener,
             )
             found, last = self.ask(page)
             if not found:

@@ -18,13 +18,15 @@ from jobs.core.secret import Secret
 from jobs.ledger.engines import key_of, upsert
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.tables import spends
+from jobs.sealing.reader import NotOpened, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import Connection
 
-    from jobs.core.model import Install, Outcome
+    from jobs.core.model import Install, InstallKey, Outcome
+    from jobs.sealing.opener import Opener
 
 ASKED, FORCED = "asked", "forced"
 
@@ -74,20 +76,32 @@ def forget_flight(connection: Connection) -> None:
     )
 
 
-def newest(recorded: str | None, listed: str | None) -> Secret | None:
-    """The refresh token of an install: the one of the ledger's pair, or else the one in the manifest."""
-    token = tokens_from_text(recorded).refresh_token if recorded else Secret(listed or "")
-    return token if token.reveal() else None
+def newest(
+    key: InstallKey, recorded: str | None, listed: str | None, opener: Opener | None
+) -> Secret | NotOpened | None:
+    """The refresh token of an install: the one of the ledger's pair, or else the one in the manifest.
+
+    The manifest's is older than a sealed pair too, so it never replaces one that is not opened.
+    """
+    if not recorded:
+        return Secret(listed) if listed else None
+    pair = opened(opener, key, tokens_from_text(recorded))
+    if isinstance(pair, NotOpened):
+        return pair
+    return pair.refresh_token if pair.refresh_token.reveal() else None
 
 
 def with_old(
-    connection: Connection, installs: Sequence[Install], olds: Sequence[Secret | None], *, force: bool
+    connection: Connection, installs: Sequence[Install], olds: Sequence[Secret | NotOpened | None], *, force: bool
 ) -> list[Install]:
     """`installs` with their old tokens. A token that is or may be spent is doubtful, unless `force` is set."""
-    marks = [fingerprint(old) if old else "" for old in olds]
+    marks = [fingerprint(old) if isinstance(old, Secret) else "" for old in olds]
     asked = select(spends.c.fingerprint).where(spends.c.fingerprint.in_([mark for mark in marks if mark]))
-    spent = set() if force else set(connection.scalars(asked))
-    return [
-        replace(install, old=old, doubtful=mark in spent)
-        for install, old, mark in zip(installs, olds, marks, strict=True)
-    ]
+    spent: set[str] = set() if force else set(connection.scalars(asked))
+    return [_with_old(*one, spent) for one in zip(installs, olds, marks, strict=True)]
+
+
+def _with_old(install: Install, old: Secret | NotOpened | None, mark: str, spent: Collection[str]) -> Install:
+    if isinstance(old, NotOpened):
+        return replace(install, unread=f"its pair {old.why}")
+    return replace(install, old=old, doubtful=mark in spent)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from jobs.ledger.scratch import Scratch
+    from jobs.sealing.opener import Opener
 
 _PAGE = (
     select(
@@ -35,16 +36,27 @@ _PAGE = (
 
 
 def page_after(
-    connection: Connection, scratch: Scratch, client_id: str, last: int, *, spending: bool, force: bool
+    connection: Connection,
+    scratch: Scratch,
+    client_id: str,
+    last: int,
+    *,
+    spending: bool,
+    force: bool,
+    opener: Opener | None,
 ) -> tuple[list[Install], int]:
     """The next installs of an app after position `last`, and the position of the last of them.
 
-    `spending` adds their old tokens. `force` treats tokens that may be spent as good.
+    `spending` adds their old tokens, which `opener` opens if they are sealed. `force` treats tokens that may be spent as
+    good.
     """
     rows = connection.execute(_PAGE, {"client": client_id, "last": last}).all()
     found = [Install(InstallKey(row[1], Level(row[2]), row[3]), row[4]) for row in rows]
     if spending:
         listed = scratch.ask(partial(old_tokens, positions=[row.position for row in rows if row.position]))
-        olds = [refresh_log.newest(row.tokens, listed.get(row.position)) for row in rows]
+        olds = [
+            refresh_log.newest(one.key, row.tokens, listed.get(row.position), opener)
+            for one, row in zip(found, rows, strict=True)
+        ]
         found = refresh_log.with_old(connection, found, olds, force=force)
     return found, rows[-1].seq if rows else last

@@ -80,8 +80,17 @@ class AgencyRoute:
                 return WaitFor(AgencyKey(client_id, ""))
             agency = self._bearers.unlisted(client_id) or self._bearers.that_lists(client_id, install.key.account_id)
         if agency is None or not agency.tokens or agency.rests:
-            return progress.not_served(agency.rests or agency.closed if agency else None)
+            return progress.not_served(self._why_not(agency, progress))
         return self._step_at(agency, progress)
+
+    def _why_not(self, agency: Agency | None, progress: InstallProgress) -> Answer | None:
+        """Why no agency serves an install: the answer that another one got, or a pair that cannot be read."""
+        unread = self._bearers.unread(progress.install.key.client_id, progress.company_id)
+        if unread is not None:
+            self._notes.add_once((unread.why,), f"{unread.words}: its sub-accounts are not recovered by it (told once)")
+        if agency is not None:
+            return agency.rests or agency.closed
+        return unread.answer if unread is not None else None
 
     def _step_at(self, agency: Agency, progress: InstallProgress) -> Step:
         if agency.busy:

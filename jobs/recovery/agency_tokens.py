@@ -7,7 +7,7 @@ of a sealed pair is in memory alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +15,7 @@ from sqlalchemy import and_, delete, func, insert, select, text
 
 from jobs.core.batches import in_batches
 from jobs.core.fingerprints import fingerprint
+from jobs.core.model import Answer, Cause, Stage
 from jobs.core.secret import Secret
 from jobs.ledger.refusals import UnwritableError
 from jobs.ledger.scratch import bearers, locations
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Executable, Row, Select
 
-    from jobs.core.model import Answer
     from jobs.highlevel.api import Pages
     from jobs.ledger.scratch import Scratch
 
@@ -50,12 +50,12 @@ class Agency:
 
     key: AgencyKey
     tokens: int = 0
+    closed: Answer | None = None
     busy: bool = False
     proven: bool = False
     listed: bool = False
     lists: bool = False
     pages: Pages | None = None
-    closed: Answer | None = None
     rests: Answer | None = None
     held_until: float = float("-inf")
     free_at: float = float("-inf")
@@ -78,6 +78,24 @@ class Bearer(NamedTuple):
     sealed: bool = False
 
 
+class UnreadAgency(NamedTuple):
+    """An agency whose pair is sealed and cannot be read, and why, in words that follow «the pair»."""
+
+    client_id: str
+    company_id: str
+    why: str
+
+    @property
+    def words(self) -> str:
+        """The reason for a person."""
+        return f"the pair of the agency {self.company_id} {self.why}"
+
+    @property
+    def answer(self) -> Answer:
+        """The reason as the answer that its sub-accounts get."""
+        return Answer(Stage.LOCATION_TOKEN, message=self.words, cause=Cause.AGENCY_REFUSED)
+
+
 class AgencyTokens:
     """The agencies that have a valid pair. `scratch` holds their tokens and lists during a run.
 
@@ -89,15 +107,20 @@ class AgencyTokens:
         self._agencies: dict[AgencyKey, Agency] = {}
         self._asked: dict[str, int] = {}
         self._in_memory: dict[str, Secret] = {}
+        self._unread: dict[str, dict[str, UnreadAgency]] = {}
 
-    def add_all(self, known: Iterable[Bearer]) -> None:
-        """Add the tokens that are known at the start, the better ones last."""
+    def add_all(self, known: Iterable[Bearer | UnreadAgency]) -> None:
+        """Add the tokens that are known at the start, the better ones last, and the agencies that have better ones."""
         for batch in in_batches(known):
-            self._scratch.keep(partial(_add, rows=[self._row(bearer) for bearer in batch]))
+            self._scratch.keep(partial(_add, rows=[self._row(one) for one in batch if isinstance(one, Bearer)]))
+            for one in batch:
+                if isinstance(one, UnreadAgency):
+                    self._unread.setdefault(one.client_id, {})[one.company_id] = one
 
     def add(self, bearer: Bearer) -> None:
         """Add a token that is better than those before. It opens the agency's route again."""
         agency = self.of(bearer.client_id, bearer.company_id)
+        self._unread.get(bearer.client_id, {}).pop(bearer.company_id, None)
         if self._scratch.keep(partial(_count, statement=_ADD, values=self._row(bearer))) and agency:
             agency.tokens += 1
             agency.closed = None
@@ -118,18 +141,20 @@ class AgencyTokens:
         agency.tokens -= self._scratch.keep(partial(_count, statement=gone))
         if agency.tokens or agency.closed:
             return False
-        agency.closed = answer
+        unread = self.unread(*agency.key)
+        agency.closed = replace(answer, message=f"{answer.message}; {unread.words}") if unread else answer
         return True
 
     def of(self, client_id: str, company_id: str) -> Agency | None:
-        """The agency, or None if it is not known. It may be closed."""
+        """The agency, or None if it is not known. It may be closed, at the start already if its pair cannot be read."""
         key = AgencyKey(client_id, company_id)
         agency = self._agencies.get(key)
         if agency is None:
             query = select(func.count()).select_from(bearers).where(_of(key))
             tokens = self._scratch.ask(lambda connection: connection.scalar(query)) or 0
-            if tokens:
-                agency = self._agencies[key] = Agency(key, tokens)
+            unread = self.unread(client_id, company_id)
+            if tokens or unread:
+                agency = self._agencies[key] = Agency(key, tokens, unread.answer if unread and not tokens else None)
         return agency
 
     def unlisted(self, client_id: str) -> Agency | None:
@@ -145,6 +170,11 @@ class AgencyTokens:
             if agency and agency.tokens and not (agency.listed or agency.rests):
                 return agency
             self._asked[client_id] = found.id
+
+    def unread(self, client_id: str, company_id: str = "") -> UnreadAgency | None:
+        """The agency, or any of the app, if its pair cannot be read. It may have an older token."""
+        of_app = self._unread.get(client_id, {})
+        return of_app.get(company_id) if company_id else next(iter(of_app.values()), None)
 
     def keep_listing(self, agency: Agency, listed: Iterable[str] | None, *, whole: bool = True) -> None:
         """Keep an agency's locations that have the app (None: it would not tell). `whole`: there are no more."""
@@ -192,7 +222,8 @@ def _first(connection: Connection, query: Select[tuple[int, str]]) -> Row[tuple[
 
 
 def _add(connection: Connection, rows: list[dict[str, str]]) -> None:
-    connection.execute(_ADD, rows)
+    if rows:
+        connection.execute(_ADD, rows)
 
 
 def _count(connection: Connection, statement: Executable, values: dict[str, str] | None = None) -> int:

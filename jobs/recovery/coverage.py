@@ -15,8 +15,9 @@ from jobs.ledger.counts import taken_again
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.refresh_log import fingerprint, newest
 from jobs.ledger.scratch import agency_tokens, has_old_token, old_tokens
-from jobs.ledger.tables import HAS_PAIR, SAME_INSTALL, installs, listed, spends, todo
-from jobs.recovery.agency_tokens import Bearer
+from jobs.ledger.tables import HAS_OPEN_PAIR, HAS_PAIR, SAME_INSTALL, installs, listed, spends, todo
+from jobs.recovery.agency_tokens import AgencyKey, Bearer, UnreadAgency
+from jobs.sealing.reader import NotOpened, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -25,12 +26,18 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Tokens
     from jobs.ledger.scratch import Scratch
+    from jobs.sealing.opener import Opener
 
 _AT_ONCE = 500
 
 
-def known_bearers(connection: Connection, scratch: Scratch, now: datetime) -> Iterator[Bearer]:
-    """The valid access tokens of agencies: those of the list (in `scratch`), then the better ones of the ledger."""
+def known_bearers(
+    connection: Connection, scratch: Scratch, now: datetime, opener: Opener | None = None
+) -> Iterator[Bearer | UnreadAgency]:
+    """The valid access tokens of agencies: those of the list (in `scratch`), then the better ones of the ledger.
+
+    `opener` opens those of sealed pairs. An agency whose pair it does not open is unread.
+    """
     for client_id, company_id, text in scratch.ask(lambda kept: list(agency_tokens(kept))):
         if not why_useless(Secret(text), InstallKey(client_id, Level.AGENCY, company_id), now.timestamp()):
             yield Bearer(client_id, company_id, Secret(text))
@@ -38,9 +45,20 @@ def known_bearers(connection: Connection, scratch: Scratch, now: datetime) -> It
     back = back.where(installs.c.level == Level.AGENCY.value, installs.c.status == Status.RECOVERED.value)
     back = back.order_by(installs.c.id)
     for client_id, company_id, text in connection.execute(back, execution_options={"yield_per": _AT_ONCE}):
-        tokens = tokens_from_text(text)
-        if tokens.access_token.reveal() and _lives(tokens, now):  # A purged pair has none.
-            yield Bearer(client_id, company_id, tokens.access_token)
+        found = _bearer_of(InstallKey(client_id, Level.AGENCY, company_id), tokens_from_text(text), now, opener)
+        if found is not None:
+            yield found
+
+
+def _bearer_of(key: InstallKey, tokens: Tokens, now: datetime, opener: Opener | None) -> Bearer | UnreadAgency | None:
+    """The bearer that the pair of an agency gives. None if it was purged, or is no longer valid."""
+    if tokens.is_purged or (tokens.expires_at and datetime.fromisoformat(tokens.expires_at) <= now):
+        return None
+    pair = opened(opener, key, tokens)
+    if isinstance(pair, NotOpened):
+        return UnreadAgency(key.client_id, key.account_id, pair.why)
+    sealed = tokens.sealed is not None
+    return Bearer(key.client_id, key.account_id, pair.access_token, sealed=sealed) if _lives(pair, now) else None
 
 
 def _lives(tokens: Tokens, now: datetime) -> bool:
@@ -52,9 +70,12 @@ def _lives(tokens: Tokens, now: datetime) -> bool:
 
 
 def may_serve(
-    connection: Connection, scratch: Scratch, client_id: str, companies: Sequence[str], *, refresh: bool
+    connection: Connection, scratch: Scratch, client_id: str, companies: Sequence[str], *, refresh: bool, opens: bool
 ) -> bool:
-    """Whether an agency among `companies`, or an old refresh token, may serve any install that is lined up for an app."""
+    """Whether an agency among `companies`, or an old refresh token, may serve any install that is lined up for an app.
+
+    `opens`: sealed pairs can be read.
+    """
     lined_up = select(todo.c.seq).join(installs, installs.c.id == todo.c.install).where(todo.c.client_id == client_id)
     of_location = lined_up.where(installs.c.level == Level.SUB_ACCOUNT.value)
     asked = [of_location.where(installs.c.company_id == "")] if companies else []
@@ -63,7 +84,7 @@ def may_serve(
         for begin in range(0, len(companies), _AT_ONCE)
     ]
     if refresh:
-        asked.append(lined_up.where(HAS_PAIR))
+        asked.append(lined_up.where(HAS_PAIR if opens else HAS_OPEN_PAIR))
     if any(connection.execute(query.limit(1)).first() is not None for query in asked):
         return True
     return refresh and scratch.ask(has_old_token) and _old_token_lined_up(connection, scratch, client_id)
@@ -72,6 +93,7 @@ def may_serve(
 def _old_token_lined_up(connection: Connection, scratch: Scratch, client_id: str) -> bool:
     positions = select(installs.c.position).join(todo, installs.c.id == todo.c.install)
     query = positions.where(todo.c.client_id == client_id, installs.c.position.is_not(None))
+    query = query.where(installs.c.tokens.is_(None))  # The old token of the list is older than a pair of the ledger.
     pages = connection.execute(query, execution_options={"yield_per": _AT_ONCE}).scalars().partitions()
     return any(scratch.ask(partial(old_tokens, positions=page)) for page in pages)
 
@@ -91,10 +113,11 @@ def served(
 
     `with_companies`: the manifest has a column for companies, so that an empty cell means that none is known. Without
     the column, an earlier manifest's company counts, as in a run. Installs recovered `before` that moment would be
-    tried too. `unplaced` are sub-accounts of an unknown company: an agency may serve them if it lists them.
+    tried too. `unplaced` are sub-accounts of an unknown company: an agency may serve them if it lists them. `sealed`, if
+    there are any, need a pair that only an identity opens.
     """
     counts = {route.value: 0 for route in routes} | ({"unplaced": 0} if Route.AGENCY in routes else {})
-    agencies = {(one.client_id, one.company_id) for one in known_bearers(connection, scratch, now)}
+    agencies, unread = _agencies(connection, scratch, now)
     of_apps = {client_id for client_id, _ in agencies}
     spent = set(connection.scalars(select(spends.c.fingerprint))) if inspect(connection).has_table("spends") else set()
     for client_id, level, account_id, company_id, text, recorded in _to_try(
@@ -102,20 +125,31 @@ def served(
     ):
         if client_id not in client_ids:
             continue
-        key, old = InstallKey(client_id, Level(level), account_id), newest(recorded, text) or Secret("")
+        key = InstallKey(client_id, Level(level), account_id)
+        old, agency = newest(key, recorded, text, None), level == Level.SUB_ACCOUNT and (client_id, company_id)
         for route in routes:
             counts[route] += (
                 route is Route.RECONNECT
-                or (route is Route.AGENCY and level == Level.SUB_ACCOUNT and (client_id, company_id) in agencies)
+                or (route is Route.AGENCY and agency in agencies)
                 or (route is Route.REFRESH and _may_be_sent(key, old, spent, now))
             )
+        if (Route.AGENCY in routes and agency in unread) or (Route.REFRESH in routes and isinstance(old, NotOpened)):
+            counts["sealed"] = counts.get("sealed", 0) + 1
         if "unplaced" in counts and level == Level.SUB_ACCOUNT and not company_id and client_id in of_apps:
             counts["unplaced"] += 1
     return counts
 
 
-def _may_be_sent(key: InstallKey, old: Secret, spent: Collection[str], now: datetime) -> bool:
-    return bool(old.reveal()) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
+def _agencies(connection: Connection, scratch: Scratch, now: datetime) -> tuple[set[AgencyKey], set[AgencyKey]]:
+    """The agencies that have a valid pair, and those that have only one that cannot be read."""
+    read, unread = set[AgencyKey](), set[AgencyKey]()
+    for one in known_bearers(connection, scratch, now):
+        (read if isinstance(one, Bearer) else unread).add(AgencyKey(one.client_id, one.company_id))
+    return read, unread - read
+
+
+def _may_be_sent(key: InstallKey, old: Secret | NotOpened | None, spent: Collection[str], now: datetime) -> bool:
+    return isinstance(old, Secret) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
 
 
 def _to_try(

@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     from jobs.recovery.agency_tokens import AgencyKey
     from jobs.recovery.attempt import RetryPolicy
     from jobs.recovery.stop import Stop
+    from jobs.start import RunOptions
 
 
-def bearers_at_start(ledger: Ledger, routes: Sequence[Route]) -> AgencyTokens:
+def bearers_at_start(ledger: Ledger, options: RunOptions) -> AgencyTokens:
     """The agencies with a valid pair, from the manifest and the ledger, if the run's routes may use them."""
     bearers = AgencyTokens(ledger.scratch)
-    if Route.AGENCY in routes:
+    if Route.AGENCY in options.routes:
         ledger.ask(
-            lambda connection: bearers.add_all(known_bearers(connection, ledger.scratch, utc())), Purpose.ONE_MOMENT
+            lambda connection: bearers.add_all(known_bearers(connection, ledger.scratch, utc(), options.opener)),
+            Purpose.ONE_MOMENT,
         )
     return bearers
 
@@ -63,15 +65,15 @@ class RouteParts:
 
 def open_routes(
     ledger: Ledger,
-    routes: Sequence[Route],
+    options: RunOptions,
     retry_policy: RetryPolicy,
     settings: StopSettings,
     stop: Stop,
     server_time: Callable[[], float],
 ) -> RouteParts:
     """The routes of a run as they are at its start."""
-    bearers, for_run, notes = bearers_at_start(ledger, routes), dict[Route, Answer](), Notes()
-    breaker = Breaker(settings.transient_installs, partial(_route_left, ledger, routes, bearers, for_run))
+    routes, bearers, for_run, notes = options.routes, bearers_at_start(ledger, options), dict[Route, Answer](), Notes()
+    breaker = Breaker(settings.transient_installs, partial(_route_left, ledger, options, bearers, for_run))
     closed = ClosedRoutes(for_run, breaker, notes)
     agency_route = AgencyRoute(bearers, closed, retry_policy, stop.clock, notes)
     agency_answers = AgencyAnswers(partial(_standing, ledger), utc_now, notes.add)
@@ -81,13 +83,16 @@ def open_routes(
 
 
 def _route_left(
-    ledger: Ledger, routes: Sequence[Route], bearers: AgencyTokens, closed: Mapping[Route, Answer], client_id: str
+    ledger: Ledger, options: RunOptions, bearers: AgencyTokens, closed: Mapping[Route, Answer], client_id: str
 ) -> bool:
     """Whether another route than Reconnect may serve any install that is lined up for an app."""
+    routes = options.routes
     companies = bearers.companies(client_id) if Route.AGENCY in routes and Route.AGENCY not in closed else []
     refresh = Route.REFRESH in routes and Route.REFRESH not in closed
     return ledger.ask(
-        lambda connection: may_serve(connection, ledger.scratch, client_id, companies, refresh=refresh),
+        lambda connection: may_serve(
+            connection, ledger.scratch, client_id, companies, refresh=refresh, opens=options.opener is not None
+        ),
         Purpose.ONE_MOMENT,
     )
 

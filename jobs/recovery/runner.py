@@ -77,7 +77,7 @@ def work(
     with closing(Equipment(start, stop, ledger.leases)) as equipment:
         gate, api, retry_policy = equipment.gate, equipment.api, equipment.retry_policy
         recorder = _recorder(ledger, stop, make_room, gate, set_aside, start.sealer())
-        route_parts = open_routes(ledger, options.routes, retry_policy, start.settings.stop, stop, api.server_time)
+        route_parts = open_routes(ledger, options, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
         parts = _parts(equipment, try_once, route_parts)
         coming, left = outcomes(_queues(ledger, todo, options), parts), lined_up
@@ -175,8 +175,10 @@ def _intend(ledger: Ledger, stop: Stop, gate: Gate, install: Install) -> bool:
 def _queues(ledger: Ledger, todo: Mapping[str, int], options: RunOptions) -> dict[str, Iterator[Install]]:
     budget = iter(range(options.limit)) if options.limit is not None else None
 
+    spending = Route.REFRESH in options.routes
+
     def queued(client_id: str) -> Iterator[Install]:
-        for install in ledger.todo(client_id, spending=Route.REFRESH in options.routes, force=options.force):
+        for install in ledger.todo(client_id, spending=spending, force=options.force, opener=options.opener):
             if budget is not None and next(budget, None) is None:
                 return
             yield install

@@ -1,0 +1,152 @@
+"""Sealed pairs as routes need them: agencies' tokens and old refresh tokens, with an identity and without one."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import pyrage
+import pytest
+
+from jobs.sandbox.behaviours import LISTING, REFRESH
+from jobs.sandbox.world import Place
+from tests.helpers.identities import AGE, RECIPIENT
+from tests.helpers.lists import listing_of_pairs, of
+
+AGENCY = "location_id,company_id\n,CoA\n"
+LOCATION = "location_id,company_id\nLocA,CoA\nLocB,CoA\n"
+SAYS = "the pair of the agency CoA is sealed, and needs --identity FILE"
+
+
+@pytest.fixture
+def key(tmp_path):
+    return private_file(tmp_path / "key.txt", AGE)
+
+
+def private_file(path, text):
+    path.touch(0o600)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(params=["folder", "database"])
+def made(play, request):
+    """Makes a job whose pairs are sealed."""
+
+    def make(installs, **more):
+        job = play(installs, **more)
+        job.environment["RECOVERY_SEAL__RECIPIENTS"] = RECIPIENT
+        if request.param == "database":
+            url = request.getfixturevalue("postgres").url
+            job.environment |= {"RECOVERY_LEDGER__URL": url, "RECOVERY_LEDGER__NAME": request.node.name}
+        return job
+
+    return make
+
+
+@pytest.fixture
+def job(made):
+    """A job that has a sealed pair of an agency, on a night without Reconnect."""
+    job = made(of("LocA", "LocB"))
+    assert job.run(job.manifest(AGENCY)).returncode == 0
+    without_reconnect(job)
+    return job
+
+
+def without_reconnect(job):
+    job.sandbox.world = replace(job.sandbox.world, reconnect_removed=True)
+
+
+def test_a_sealed_agency_pair_serves_its_sub_accounts_in_the_run_that_got_it(made):
+    job = made(of("LocA", "LocB") | {"CoA": Place("refresh_error", "Company", heals_after=1)}, reconnect_removed=True)
+    old = job.sandbox.old_pair("CoA", "Company")["refresh_token"]
+    rows = [("", "CoA", "", old), ("LocA", "CoA", "", ""), ("LocB", "CoA", "", "")]
+    done = job.run(job.manifest(listing_of_pairs(*rows)), "--routes", "reconnect,agency,refresh")
+    assert done.returncode == 0, done.stderr
+    results = job.results()
+    assert {name: row["route"] for name, row in results.items()} == {
+        "CoA": "refresh",
+        "LocA": "agency",
+        "LocB": "agency",
+    }
+    assert all(row["sealed"] for row in results.values())
+
+
+def test_a_sealed_agency_pair_of_an_earlier_run_serves_with_an_identity_alone(job, key):
+    manifest = job.manifest(LOCATION)
+    done = job.run(manifest)
+    assert done.returncode == 1
+    assert done.stderr.count(f"{SAYS}: its sub-accounts") == 1
+    assert job.failures()["LocA"]["cause"] == "agency_refused"
+    assert SAYS in job.failures()["LocA"]["message"]
+    assert job.calls(LISTING) == []
+    assert job.run(manifest, "--identity", key).returncode == 0
+    assert job.results()["LocA"]["route"] == "agency"
+
+
+def test_a_location_without_a_company_is_told_of_the_agency_that_cannot_be_asked_for_it(job, key):
+    manifest = job.manifest("location_id\nLocA\n")
+    assert job.run(manifest).returncode == 1
+    assert SAYS in job.failures()["LocA"]["message"]
+    assert job.run(manifest, "--identity", key).returncode == 0
+
+
+def test_an_older_token_in_the_list_serves_where_the_pair_of_the_agency_is_sealed(job):
+    old = job.sandbox.old_pair("CoA", "Company")["access_token"]
+    done = job.run(job.manifest(listing_of_pairs(("", "CoA", old, ""), ("LocA", "CoA", "", ""))))
+    assert job.results()["LocA"]["route"] == "agency", done.stderr
+
+
+def test_a_sealed_agency_pair_that_the_identity_does_not_open_is_named_with_the_reason(job, tmp_path):
+    other = private_file(tmp_path / "other.txt", str(pyrage.x25519.Identity.generate()))
+    done = job.run(job.manifest(LOCATION), "--identity", other)
+    words = "the pair of the agency CoA cannot be opened: none of the identities opens it"
+    assert done.returncode == 1
+    assert done.stderr.count(f"{words}: its sub-accounts") == 1
+    assert words in job.failures()["LocA"]["message"]
+
+
+def test_a_sealed_refresh_token_is_spent_with_an_identity_alone_and_the_older_one_of_the_list_never(made, key):
+    job = made(of("LocA"))
+    old = job.sandbox.old_pair("LocA")["refresh_token"]
+    manifest = job.manifest(listing_of_pairs(("LocA", "CoA", "", old)))
+    assert job.run(manifest).returncode == 0
+    first = job.results()["LocA"]["sealed"]
+    without_reconnect(job)
+    again = ("--force", "--routes", "reconnect,refresh", "--log-format", "json")
+    done = job.run(manifest, *again)
+    assert done.returncode == 1
+    assert "refresh: its pair is sealed, and needs --identity FILE" in done.stderr
+    assert job.calls(REFRESH) == []
+    done = job.run(manifest, *again, "--identity", key)
+    assert done.returncode == 0, done.stderr
+    assert job.results()["LocA"]["route"] == "refresh"
+    assert job.results()["LocA"]["sealed"] != first
+    assert job.calls(REFRESH) == ["LocA"]
+
+
+def test_a_plan_counts_what_only_an_identity_lets_the_routes_serve(job):
+    plan = (
+        "plan",
+        job.manifest(LOCATION + ",CoA\n"),
+        "--output",
+        job.output,
+        "--recovered-before",
+        "2999-01-01T00:00Z",
+    )
+    done = job(*plan[:-2], "--routes", "agency,refresh")
+    assert "the route agency can serve 0 of them" in done.stdout, done.stderr
+    assert "2 more can be served by agencies or old tokens with --identity FILE" in done.stdout
+
+
+def test_discover_opens_the_sealed_pair_of_an_agency_and_says_so_without_an_identity(job, key):
+    path = job.folder / "found.csv"
+    ask = ("discover", "--company", "CoA", "--from", job.output, "--output", path)
+    done = job(*ask)
+    assert done.returncode == 2
+    assert "--company CoA: the pair of this agency is sealed, and needs --identity FILE" in done.stderr
+    assert job.calls(LISTING) == []
+    done = job(*ask, "--identity", key)
+    assert done.returncode == 0, done.stderr
+    with path.open(newline="") as file:
+        assert {row["location_id"] for row in csv.DictReader(file)} == {"LocA", "LocB"}
