@@ -41,11 +41,18 @@ def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]
     the moment when the run began, so the next run leaves alone what this one recovered.
     """
     words = ["run", str(manifest.absolute()), "--output", str(folder.absolute())]
-    for name, value in options:
+    for name, given in options:
+        value = _identity(given) if name == "--identity" else given
         if name not in _NOT_AGAIN:
             words += [name, value] if value else [name]
     words += ["--recovered-before", before] if before else []
     return _command(*words)
+
+
+def _identity(given: str) -> str:
+    """A file from any folder. What came by a descriptor must be given again."""
+    path = Path(given).absolute()
+    return "FILE" if any(map(path.is_relative_to, ("/dev", "/proc"))) else str(path)
 
 
 def run_command(manifest: Path) -> str:

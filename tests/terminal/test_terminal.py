@@ -681,6 +681,16 @@ def test_what_touches_recovered_installs_or_narrowed_a_run_is_not_run_again():
     assert shlex.split(command)[-7:] == ["run", "/in.csv", "--output", "/out", "--workers", "3", "--new"]
 
 
+def test_the_next_command_names_the_identity_from_any_folder_except_one_that_came_by_a_descriptor():
+    for given_as, again in (
+        ("key.txt", str(Path.cwd() / "key.txt")),
+        ("/dev/fd/63", "FILE"),
+        ("/proc/self/fd/3", "FILE"),
+    ):
+        command = next_command(Path("/in.csv"), Path("/out"), [("--identity", given_as)])
+        assert shlex.split(command)[-2:] == ["--identity", again]
+
+
 @given(st.binary(min_size=1).map(os.fsdecode))
 def test_no_name_brings_a_control_character_onto_the_screen(name):
     assert quoted(name).isprintable()
