@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jobs.ledger.ledger import Ledger
     from jobs.outgoing.deliver.courier import Courier
     from jobs.recovery.runner import Progress
+    from jobs.sealing.opener import Opener
     from jobs.start import Plan, RunOptions, Start
     from jobs.terminal.terminal import Terminal
 
@@ -62,7 +63,7 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         terminal.started(opening)
         beside, command = ReportBeside(folder), terminal.next_command(start.manifest.path, folder, run.recovered_before)
         held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside, ledger.lease)))
-        this_run, courier = run.this_run, _open_courier(start, ledger)
+        this_run, courier = run.this_run, _open_courier(start, ledger, options.opener)
         try:
             for progress in _work(start, place, ledger, todo, options, stop, make_room):
                 this_run = beside.this_run = _count(this_run, progress)
@@ -99,9 +100,9 @@ def _look_after(stop: Stop, progress: Progress, beside: ReportBeside, in_place: 
         stop.ask("disk", Exit.STOPPED_EARLY, gone)
 
 
-def _open_courier(start: Start, ledger: Ledger) -> Courier | None:
+def _open_courier(start: Start, ledger: Ledger, opener: Opener | None) -> Courier | None:
     """What hands pairs over beside the run, under way; None without a target."""
-    courier = courier_for(start.settings, ledger, start.environment, start.manifest.columns, None)
+    courier = courier_for(start.settings, ledger, start.environment, start.manifest.columns, opener)
     if courier is not None:
         ledger.write(let_tries_go_first, Purpose.BULK)
         courier.start()

@@ -18,7 +18,7 @@ from jobs.core.secret import Secret
 from jobs.ledger.engines import key_of, upsert
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.tables import spends
-from jobs.sealing.reader import NotOpened, opened
+from jobs.sealing.reader import Unread, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -76,9 +76,7 @@ def forget_flight(connection: Connection) -> None:
     )
 
 
-def newest(
-    key: InstallKey, recorded: str | None, listed: str | None, opener: Opener | None
-) -> Secret | NotOpened | None:
+def newest(key: InstallKey, recorded: str | None, listed: str | None, opener: Opener | None) -> Secret | Unread | None:
     """The refresh token of an install: the one of the ledger's pair, or else the one in the manifest.
 
     The manifest's is older than a sealed pair too, so it never replaces one that is not opened.
@@ -86,13 +84,13 @@ def newest(
     if not recorded:
         return Secret(listed) if listed else None
     pair = opened(opener, key, tokens_from_text(recorded))
-    if isinstance(pair, NotOpened):
+    if isinstance(pair, Unread):
         return pair
     return pair.refresh_token if pair.refresh_token.reveal() else None
 
 
 def with_old(
-    connection: Connection, installs: Sequence[Install], olds: Sequence[Secret | NotOpened | None], *, force: bool
+    connection: Connection, installs: Sequence[Install], olds: Sequence[Secret | Unread | None], *, force: bool
 ) -> list[Install]:
     """`installs` with their old tokens. A token that is or may be spent is doubtful, unless `force` is set."""
     marks = [fingerprint(old) if isinstance(old, Secret) else "" for old in olds]
@@ -101,7 +99,7 @@ def with_old(
     return [_with_old(*one, spent) for one in zip(installs, olds, marks, strict=True)]
 
 
-def _with_old(install: Install, old: Secret | NotOpened | None, mark: str, spent: Collection[str]) -> Install:
-    if isinstance(old, NotOpened):
+def _with_old(install: Install, old: Secret | Unread | None, mark: str, spent: Collection[str]) -> Install:
+    if isinstance(old, Unread):
         return replace(install, unread=f"its pair {old.why}")
     return replace(install, old=old, doubtful=mark in spent)

@@ -17,7 +17,7 @@ from jobs.ledger.refresh_log import fingerprint, newest
 from jobs.ledger.scratch import agency_tokens, has_old_token, old_tokens
 from jobs.ledger.tables import HAS_OPEN_PAIR, HAS_PAIR, SAME_INSTALL, installs, listed, spends, todo
 from jobs.recovery.agency_tokens import AgencyKey, Bearer, UnreadAgency
-from jobs.sealing.reader import NotOpened, opened
+from jobs.sealing.reader import Unread, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -55,7 +55,7 @@ def _bearer_of(key: InstallKey, tokens: Tokens, now: datetime, opener: Opener | 
     if tokens.is_purged or (tokens.expires_at and datetime.fromisoformat(tokens.expires_at) <= now):
         return None
     pair = opened(opener, key, tokens)
-    if isinstance(pair, NotOpened):
+    if isinstance(pair, Unread):
         return UnreadAgency(key.client_id, key.account_id, pair.why)
     sealed = tokens.sealed is not None
     return Bearer(key.client_id, key.account_id, pair.access_token, sealed=sealed) if _lives(pair, now) else None
@@ -133,7 +133,7 @@ def served(
                 or (route is Route.AGENCY and agency in agencies)
                 or (route is Route.REFRESH and _may_be_sent(key, old, spent, now))
             )
-        if (Route.AGENCY in routes and agency in unread) or (Route.REFRESH in routes and isinstance(old, NotOpened)):
+        if (Route.AGENCY in routes and agency in unread) or (Route.REFRESH in routes and isinstance(old, Unread)):
             counts["sealed"] = counts.get("sealed", 0) + 1
         if "unplaced" in counts and level == Level.SUB_ACCOUNT and not company_id and client_id in of_apps:
             counts["unplaced"] += 1
@@ -148,7 +148,7 @@ def _agencies(connection: Connection, scratch: Scratch, now: datetime) -> tuple[
     return read, unread - read
 
 
-def _may_be_sent(key: InstallKey, old: Secret | NotOpened | None, spent: Collection[str], now: datetime) -> bool:
+def _may_be_sent(key: InstallKey, old: Secret | Unread | None, spent: Collection[str], now: datetime) -> bool:
     return isinstance(old, Secret) and not why_useless(old, key, now.timestamp()) and fingerprint(old) not in spent
 
 

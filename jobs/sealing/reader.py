@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from jobs.sealing.opener import Opener
 
 
-class NotOpened(NamedTuple):
+class Unread(NamedTuple):
     """Why a sealed pair cannot be read, in words that follow «the pair»."""
 
     why: str
 
 
-NEEDS_IDENTITY = NotOpened("is sealed, and needs --identity FILE")
+NEEDS_IDENTITY = Unread("is sealed, and needs --identity FILE")
 
 
-def opened(opener: Opener | None, key: InstallKey, tokens: Tokens) -> Tokens | NotOpened:
+def opened(opener: Opener | None, key: InstallKey, tokens: Tokens) -> Tokens | Unread:
     """The pair of an install with its tokens, or why it cannot be read. A pair that is not sealed stays as it is."""
     if tokens.sealed is None:
         return tokens
@@ -29,4 +29,4 @@ def opened(opener: Opener | None, key: InstallKey, tokens: Tokens) -> Tokens | N
     try:
         return opener.open(key, tokens)
     except NotOpenedError as refused:
-        return NotOpened(f"cannot be opened: {refused}")
+        return Unread(f"cannot be opened: {refused}")

@@ -111,6 +111,15 @@ def test_the_run_that_gets_sealed_pairs_hands_them_over_from_memory(job, store, 
     assert job("deliver", job.output).returncode == 0  # Nothing waits, so nothing has to be opened.
 
 
+def test_a_run_with_an_identity_hands_over_what_an_earlier_run_left(left, job, store, identity, key):
+    assert job.run(job.folder / "installs.csv").returncode == 1
+    assert store.stored() == {}
+    done = job.run(job.folder / "installs.csv", "--identity", key)
+    assert done.returncode == 0, done.stderr
+    assert store.stored() == access_tokens(job, identity)
+    assert states(job) == {"delivered"}
+
+
 def test_the_end_of_a_run_says_which_command_hands_over_what_waits_sealed(left, job):
     assert "0 are delivered to your app (0 of them now), 6 wait" in left.stdout
     assert "a run with --identity FILE hands over what waits, and so does this command" in left.stdout
