@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import sys
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import count
 
@@ -12,6 +14,7 @@ import pyrage
 import pytest
 
 from jobs.ledger.opening import LEDGER
+from jobs.sandbox.receiver import Receiver, new_secret, receiving
 from jobs.sandbox.world import Place
 from tests.helpers.homes import home_in_database
 from tests.helpers.leaks import leaks, open_files
@@ -181,6 +184,74 @@ def test_no_token_is_in_the_traceback_of_a_bug_nor_in_what_is_written_after_it(s
     text = stage.said()
     assert "Traceback" in text
     assert leaks(job.sandbox.tokens, job.output, text) == []
+
+
+PROGRAM = """
+import json, pathlib, sys
+kept = pathlib.Path(sys.argv[1]).open("a")
+for line in sys.stdin:
+    kept.write(line)
+    kept.flush()
+    pair = json.loads(line)
+    print(f"stored {pair['refresh_token']}", file=sys.stderr, flush=True)
+    print(json.dumps({"pair_id": pair["pair_id"]}), flush=True)
+"""
+
+
+def to_command(job, stack):
+    (job.folder / "program.py").write_text(PROGRAM)
+    kept = job.folder / "kept"
+    words = [sys.executable, str(job.folder / "program.py"), str(kept)]
+    job.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps(words)
+    return kept.read_text
+
+
+def to_database(job, stack):
+    file = job.folder / "app.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("create table installs (id text primary key, access text, refresh text)")
+        connection.commit()
+    job.environment["RECOVERY_DELIVER__DATABASE_URL"] = f"sqlite:///{file}"
+    job.environment["RECOVERY_DELIVER__SQL"] = (
+        "insert into installs values (:resource_id, :access_token, :refresh_token) on conflict do nothing"
+    )
+    return lambda: file.read_bytes().decode("latin-1")
+
+
+def to_url(job, stack):
+    store = stack.enter_context(receiving(Receiver(new_secret())))
+    job.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": store.secret}
+    return lambda: str(store.stored())
+
+
+@pytest.mark.parametrize("target", [to_url, to_command, to_database])
+def test_no_token_is_left_by_a_delivery_except_in_the_apps_own_store(job, database, target):
+    with ExitStack() as stack:
+        store = target(job, stack)
+        done = job.run(job.manifest(rows(job)), *LOUD)
+        assert done.returncode == 1, done.stderr
+        assert job.summary()["counts"]["delivered"] == PAIRS
+        assert leaks(job.sandbox.tokens, store()) == ["what was said"]
+        purged = job("purge", job.output, "--yes")
+        assert purged.returncode == 0, purged.stderr
+        assert found(job, database, said(done), said(purged)) == []
+
+
+def test_no_token_is_in_any_file_while_pairs_are_opened_and_handed_over_later(job, identity, database):
+    (job.folder / "identity").write_text(str(identity))
+    manifest = job.manifest(rows(job))
+    assert job.run(manifest).returncode == 1
+    with receiving(Receiver(new_secret(), seconds=0.3)) as store:
+        job.environment |= {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": store.secret}
+        deliver = job.start("deliver", job.output, "--all", "--yes", "--identity", job.folder / "identity")
+        wait_until(lambda: store.seen)
+        deliver.send_signal(signal.SIGSTOP)
+        assert found(job, database, *open_files(deliver.pid).values()) == []
+        deliver.send_signal(signal.SIGCONT)
+        done = deliver.communicate(60)
+        assert deliver.returncode == 0, done
+        assert len(store.stored()) == PAIRS
+    assert found(job, database, *done) == []
 
 
 def test_no_token_is_in_what_somebody_is_told_at_the_end(play, identity):
