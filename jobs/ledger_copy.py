@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import secrets
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs.config.settings import LedgerSettings
+from jobs.config.settings import LedgerSettings, load_seal
 from jobs.core.errors import refuse
 from jobs.core.plurals import counted
 from jobs.ledger.copying import copy_rows
+from jobs.ledger.engines import Purpose
 from jobs.ledger.moves import Marks, is_copied, mark, marks_of, may_replace, refuse_moved
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import usual_wait
-from jobs.start import hold_folder, place_of
+from jobs.ledger.sealed import refuse_half_sealed
+from jobs.start import SETTINGS, hold_folder, place_of, readable_environment
 from jobs.system.files import clear_left_behind
 
 if TYPE_CHECKING:
@@ -55,6 +58,9 @@ def copy(
         _refuse(source, had, target, there)
         ledger = source.open(usual_wait(say), _HOLDER, even_moved=True)
         held.callback(ledger.close)
+        todo = f"run `recover seal {folder}`{' without RECOVERY_LEDGER__URL' if into_database else ''}"
+        seals = load_seal(project / SETTINGS, readable_environment(project, environment)).recipients
+        ledger.ask(partial(refuse_half_sealed, folder=folder, todo=todo, seals=bool(seals)), Purpose.ONE_MOMENT)
         if ledger.ask(marks_of) != had:  # Nobody else can move it from here on.
             raise refuse("was copied by somebody else meanwhile", str(source), "see where it is now, then repeat this")
         installs = _copied(ledger, had, target, say, replaces=there is not None)

@@ -242,14 +242,25 @@ def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
 
 def load_ledger(file: Path, environment: Mapping[str, str]) -> LedgerSettings:
     """Only the section `ledger`, even if other sections are wrong. Raises UserError."""
+    return convert(_section("ledger", file, environment), LedgerSettings, strict=False, dec_hook=_own)
+
+
+def load_seal(file: Path, environment: Mapping[str, str]) -> SealSettings:
+    """Only the section `seal`, even if other sections are wrong. Raises UserError."""
+    return convert(_section("seal", file, environment), SealSettings, strict=False, dec_hook=_own)
+
+
+def _section(section: str, file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The values of one section. Raises UserError."""
     ignored: list[Problem] = []
-    in_file = {name: held for name, held in _read(file, ignored).items() if name == "ledger"}
+    in_file = {name: held for name, held in _read(file, ignored).items() if name == section}
     over, names = _laid_over(environment, {}, ignored)
-    mine = {"ledger": over.get("ledger", {})}
+    mine = {section: over.get(section, {})}
     problems = [*_problems(in_file, file.name, {}, strict=True), *_problems(mine, "", names, strict=False)]
     if problems:
         raise UserError(*problems)
-    return convert(in_file.get("ledger", {}) | mine["ledger"], LedgerSettings, strict=False, dec_hook=_own)
+    held: dict[str, Any] = in_file.get(section, {}) | mine[section]
+    return held
 
 
 def _own(kind: type, value: object) -> object:

@@ -42,17 +42,17 @@ def begin(connection: Connection, recipients: Sequence[str], folder: Path) -> No
 
 def refuse_mixed(connection: Connection, recipients: Sequence[str], folder: Path) -> None:
     """Raise UserError if new pairs would not be sealed as the old ones are. `folder` is that of the ledger."""
-    refuse_half_sealed(connection, folder, seals=bool(recipients))
+    refuse_half_sealed(connection, folder, f"run `recover seal {folder}`", seals=bool(recipients))
     if not recipients and is_sealed(connection):
         what = "holds sealed pairs, but seal.recipients is empty, so new pairs would be open"
         raise refuse(what, str(folder), "set seal.recipients as it was, or use a different --output")
 
 
-def refuse_half_sealed(connection: Connection, folder: Path, *, seals: bool) -> None:
+def refuse_half_sealed(connection: Connection, folder: Path, todo: str, *, seals: bool) -> None:
     """Raise UserError if `recover seal` has begun and not ended, or it must come first because the settings have recipients
-    (`seals`).
+    (`seals`). `todo` is how to run it.
     """
-    where, todo = str(folder), f"run `recover seal {folder}`"
+    where = str(folder)
     if is_half_sealed(connection):
         raise refuse("holds pairs that `recover seal` began to seal and did not finish", where, f"{todo} again")
     if seals and connection.execute(select(installs.c.id).where(HAS_OPEN_PAIR).limit(1)).first():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import psycopg
+import pyrage
 import pytest
 
 from jobs.core.clock import utc_now
@@ -248,6 +249,50 @@ def test_after_a_purge_in_the_database_the_file_that_was_moved_is_named(job):
     assert (
         f"{job.output / LEDGER} was moved into the database, and still holds the pairs it had: remove it" in done.stdout
     )
+
+
+@pytest.mark.parametrize("way", ["into the database", "out of the database"])
+def test_a_ledger_with_open_pairs_is_not_copied_to_where_pairs_are_sealed(job, way, tmp_path):
+    into, key = way == "into the database", str(pyrage.x25519.Identity.generate().to_public())
+    arguments = (job.output, "database") if into else ("database", tmp_path / "back" / "out")
+    (job if into else partial(in_database, job))("run", job.manifest(listing(3)), "--output", job.output)
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = key
+    refused = in_database(job, "ledger", "copy", *arguments)
+    assert refused.returncode == 2
+    todo = f"run `recover seal {arguments[not into]}`{' without RECOVERY_LEDGER__URL' if into else ''} first"
+    assert f"holds pairs that are not sealed, but seal.recipients is set: {todo}" in refused.stderr
+    sealed = job("seal", job.output) if into else in_database(job, "seal", arguments[1])
+    assert sealed.returncode == 0, sealed.stderr
+    assert in_database(job, "ledger", "copy", *arguments).returncode == 0
+
+
+def test_a_sealed_ledger_stays_sealed_in_its_copy(job, postgres, tmp_path):
+    manifest, identity = job.manifest(listing(3)), pyrage.x25519.Identity.generate()
+    key, back = {"RECOVERY_SEAL__RECIPIENTS": str(identity.to_public())}, tmp_path / "back" / "out"
+    with set_to(job, key):
+        job.run(manifest)
+    tables = in_folder(job.output)
+    assert in_database(job, "ledger", "copy", job.output, "database").returncode == 0
+    assert of_database(postgres, tables) == tables
+    open_run = in_database(job, "run", manifest, "--output", job.output)
+    assert open_run.returncode == 2
+    assert "holds sealed pairs, but seal.recipients is empty" in open_run.stderr
+    assert in_database(job, "ledger", "copy", "database", back).returncode == 0
+    assert in_folder(back) == tables
+    with set_to(job, key):
+        assert job("run", manifest, "--output", back).returncode == 1
+    assert "SHA256:" in dict(tables["meta"])["sealed_to"]
+
+
+def test_a_ledger_that_was_not_sealed_to_its_end_is_not_copied(job):
+    job.run(job.manifest(listing(3)))
+    stage = Stage(job)
+    with set_to(job, {"RECOVERY_SEAL__RECIPIENTS": str(pyrage.x25519.Identity.generate().to_public())}):
+        stage.start("seal", job.output, kill_at=("a report is begun", 1))
+        assert stage.end()["code"] == -signal.SIGKILL
+    refused = in_database(job, "ledger", "copy", job.output, "database")
+    assert refused.returncode == 2
+    assert "holds pairs that `recover seal` began to seal and did not finish" in refused.stderr
 
 
 @pytest.mark.parametrize("way", ["into the database", "out of the database"])

@@ -17,6 +17,7 @@ from jobs.core.clock import utc_now
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route
 from jobs.core.secret import Secret
 from jobs.ledger.opening import LEDGER
+from jobs.ledger.tables import VERSION
 from jobs.ledger.unwritten import UNWRITTEN, set_aside
 from jobs.sandbox.world import Place
 from tests.helpers.homes import home_in_database
@@ -315,3 +316,22 @@ def test_open_pairs_elsewhere_in_the_folder_are_named(job, database, identity):
         (job.output / LEDGER).touch()
     done = seal(job, identity)
     assert f"{job.output / 'opened.csv'} holds open pairs: remove it" in done.stdout
+
+
+def test_a_ledger_of_an_earlier_version_is_sealed_too(job, database, identity):
+    if database:
+        ask(job, database, "drop view deliveries; drop table all_deliveries; update schema_version set version = 3")
+    else:
+        for statement in (
+            "drop table deliveries",
+            "drop table reported",
+            "drop table spends",
+            "pragma user_version = 1",
+        ):
+            ask(job, database, statement)
+    assert seal(job, identity).returncode == 0
+    assert found(job, database) == []
+    assert in_cells(job, identity) == job.issued()
+    version = "select version from schema_version" if database else "pragma user_version"
+    assert ask(job, database, version) == [(VERSION,)]
+    assert job.run(job.folder / "installs.csv").returncode == 1
