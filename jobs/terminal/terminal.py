@@ -146,7 +146,7 @@ class Terminal:
             newest_recovery=opening.ages[1],
             requests_per_second=opening.requests_per_second,
             seconds=opening.seconds,
-            sealed_for=plan.sealed_for,
+            **({"sealed_for": list(plan.sealed_for)} if plan.sealed_for else {}),
             **(asdict(opening.plan.ledger) if opening.plan.ledger else {}),
         )
         if self._voice.screen:

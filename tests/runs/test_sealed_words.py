@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pyrage
 import pytest
 
 from jobs.config.recipients import fingerprint_of
 from tests.helpers.lists import listing
+
+PAGE = (Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +57,51 @@ def test_a_plan_says_for_whom_pairs_are_sealed_and_that_old_ones_are_not(job, re
     assert f"warning: only new pairs are sealed: the old ones in {manifest} stay as they are" in told.splitlines()
     made = json.loads(job("plan", manifest, "--output", job.output, "--json").stdout)
     assert made["sealed_for"] == [first, second]
+
+
+def run_from_page(begins, folder):
+    """Run the line of the page that begins with these words."""
+    (line,) = re.findall(rf"^{re.escape(begins)}.*$", PAGE, re.MULTILINE)
+    line = line.replace(".venv/bin/python", sys.executable)
+    subprocess.run(["bash", "-c", line], cwd=folder, stdin=subprocess.DEVNULL, check=True, timeout=30)
+
+
+def made_by_python(folder):
+    run_from_page("umask 077; ", folder)
+    file = folder / "daily.key"
+    assert file.stat().st_mode & 0o777 == 0o600
+    return file, re.match(r"# public key: (age1\w+)\n", file.read_text(encoding="ascii"))[1]
+
+
+def made_by_age(folder):
+    run_from_page("age-keygen -o offline.key", folder)
+    file = folder / "offline.key"
+    return file, re.search(r"public key: (age1\w+)\n", file.read_text(encoding="ascii"))[1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        made_by_python,
+        pytest.param(
+            made_by_age, marks=pytest.mark.skipif(not shutil.which("age-keygen"), reason="age-keygen is not here")
+        ),
+    ],
+)
+def test_an_identity_made_as_the_page_says_opens_what_a_run_seals(play, tmp_path, make):
+    file, public = make(tmp_path)
+    job = play()
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = public
+    job.run(job.manifest(listing(2)))
+    done = job("open", job.output, "--identity", file)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        0,
+        f"2 pairs are open in {job.output / 'opened.csv'}, 0 refused",
+    )
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not here")
+def test_the_fingerprint_of_an_age_key_is_the_one_that_the_page_tells_how_to_make(recipients):
+    (line,) = re.findall(r"`(printf %s age1\.\.\.[^`]*)`", PAGE)
+    made = subprocess.check_output(["bash", "-c", line.replace("age1...", recipients[0])], text=True, timeout=30)
+    assert f"SHA256:{made}".startswith(fingerprint_of(recipients[0]))
