@@ -88,7 +88,7 @@ def open_pairs(
         opener = opener_of(identity, ledger.ask(place.bound_to), ask, say)
         assert opener is not None
         book = _Book(say)
-        with _file(target, folder) as file:
+        with _file(target, folder) as file, place.unchanged():
             _write(file, ledger, opener, book)
     for line in book.lines(target):
         say(line)

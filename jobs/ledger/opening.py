@@ -141,11 +141,23 @@ def _to_read(path: Path) -> Ledger:
         return empty_ledger(path.parent)
     wait, (temporary, store) = usual_wait(), folder_for_temporary_files(path.parent)
     # Without a run there is no WAL file, and SQLite would make one even if it only reads.
-    how = {"mode": "ro"} if path.with_name(f"{LEDGER}-wal").exists() else {"immutable": "1"}
+    how = {"mode": "ro"} if _has_wal(path) else {"immutable": "1"}
     url = URL.create("sqlite", database=f"file:{quote(bytes(path))}", query=how | {"uri": "true"})
     engine = create_engine(url, **POOL, hide_parameters=True)
     prepare(engine, path, temporary, wait, store)
     return Ledger(engine, scratch_for(path, temporary, wait, store), wait)
+
+
+def _has_wal(path: Path) -> bool:
+    return path.with_name(f"{LEDGER}-wal").exists()
+
+
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes if somebody writes to the ledger while `reading` takes no lock. None while there is a WAL file."""
+    if _has_wal(path):
+        return None
+    found = path.stat()
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def empty_ledger(folder: Path) -> Ledger:

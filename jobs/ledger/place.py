@@ -166,6 +166,17 @@ class Place:
         with reading_from(self.settings, self.folder, self.base_url) as ledger:
             yield ledger
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A block in which the ledger is read for long. Raises UserError at its end if that may have been torn: somebody has
+        begun to write to the file, which was read without a lock.
+        """
+        path = self.folder / opening.LEDGER
+        before = None if self.in_database else opening.stamp_of(path)
+        yield
+        if before is not None and opening.stamp_of(path) != before:
+            raise refuse("has changed while it was read", str(path), "run this again")
+
     def exists(self) -> bool:
         """Whether a run has begun it. Raises UserError."""
         if not self.in_database:

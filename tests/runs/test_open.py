@@ -151,6 +151,17 @@ def test_a_ledger_is_opened_beside_a_run_and_from_a_copy_of_its_file(job, key, t
     assert [*copy.iterdir()] == [copy / "ledger.sqlite3"]
 
 
+def test_a_run_that_begins_meanwhile_leaves_no_torn_table(job, key):
+    """A folder's ledger is read without a lock while no run is there."""
+    job.run(job.manifest(listing(90)))
+    opening = job.process("open", job.output, "--identity", key, "--output", "-")
+    opening.stdout.read(1)  # It goes on only when the pipe is read.
+    job.run(job.manifest(listing(91)))
+    _, err = opening.communicate(timeout=60)
+    assert opening.returncode == 2
+    assert "ledger.sqlite3: has changed while it was read: run this again" in err
+
+
 def test_a_ledger_without_sealed_pairs_is_refused(play, key):
     job = play()
     job.run(job.manifest(listing(1)))
