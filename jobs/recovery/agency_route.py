@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jobs.core.causes import Closes, closes
+from jobs.core.causes import ADVICE, Closes, closes, diagnose
 from jobs.core.model import Answer, Cause, Level, Route, RouteResult, Stage, Tokens
 from jobs.highlevel.api import Pages
 from jobs.recovery.agency_tokens import AgencyKey
@@ -85,12 +85,15 @@ class AgencyRoute:
 
     def _why_not(self, agency: Agency | None, progress: InstallProgress) -> Answer | None:
         """Why no agency serves an install: the answer that another one got, or a pair that cannot be read."""
-        unread = self._bearers.unread(progress.install.key.client_id, progress.company_id)
+        company_id = agency.key.company_id if agency is not None else progress.company_id
+        unread = self._bearers.unread(progress.install.key.client_id, company_id)
         if unread is not None:
             self._notes.add_once((unread.why,), f"{unread.words}: its sub-accounts are not recovered by it (told once)")
         if agency is not None:
             return agency.rests or agency.closed
-        return unread.answer if unread is not None else None
+        # It is not known whether the install belongs to that agency, so a failure that passes by itself says more.
+        passes = any(ADVICE[diagnose(met.answer)].again for met in progress.met)
+        return None if unread is None or passes else unread.answer
 
     def _step_at(self, agency: Agency, progress: InstallProgress) -> Step:
         if agency.busy:

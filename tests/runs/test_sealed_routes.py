@@ -11,7 +11,7 @@ import pytest
 from jobs.sandbox.behaviours import LISTING, REFRESH
 from jobs.sandbox.world import Place
 from tests.helpers.identities import AGE, RECIPIENT
-from tests.helpers.lists import listing_of_pairs, of
+from tests.helpers.lists import listing, listing_of_pairs, of
 
 AGENCY = "location_id,company_id\n,CoA\n"
 LOCATION = "location_id,company_id\nLocA,CoA\nLocB,CoA\n"
@@ -91,6 +91,13 @@ def test_a_location_without_a_company_is_told_of_the_agency_that_cannot_be_asked
     assert job.run(manifest, "--identity", key).returncode == 0
 
 
+def test_a_failure_that_passes_is_not_blamed_on_an_agency_that_may_be_another(made):
+    job = made(of("LocA") | {"LocX": Place("server_error")})
+    job.run(job.manifest(AGENCY))
+    job.run(job.manifest("location_id\nLocX\n"))
+    assert job.failures()["LocX"]["cause"] == "server_error"
+
+
 def test_an_older_token_in_the_list_serves_where_the_pair_of_the_agency_is_sealed(job):
     old = job.sandbox.old_pair("CoA", "Company")["access_token"]
     done = job.run(job.manifest(listing_of_pairs(("", "CoA", old, ""), ("LocA", "CoA", "", ""))))
@@ -123,6 +130,19 @@ def test_a_sealed_refresh_token_is_spent_with_an_identity_alone_and_the_older_on
     assert job.results()["LocA"]["route"] == "refresh"
     assert job.results()["LocA"]["sealed"] != first
     assert job.calls(REFRESH) == ["LocA"]
+
+
+def test_without_an_identity_sealed_refresh_tokens_do_not_keep_the_run_from_stopping(made, key):
+    job = made(of(*(f"Loc{n}" for n in range(9))))
+    manifest = job.manifest(listing(9))
+    job.run(manifest)
+    without_reconnect(job)
+    again = ("--force", "--routes", "reconnect,refresh")
+    job.sandbox.seen.clear()
+    assert job.run(manifest, *again).returncode == 3
+    assert (len(job.calls("reconnect")), job.calls(REFRESH)) == (3, [])
+    assert job.run(manifest, *again, "--identity", key).returncode == 0
+    assert len(job.calls(REFRESH)) == 9
 
 
 def test_a_plan_counts_what_only_an_identity_lets_the_routes_serve(job):
