@@ -37,8 +37,7 @@ class DeliveryWatch:
             elif one.state is Delivery.DELIVERED:
                 self._voice.tell(Event.DELIVERED, ids)
             else:
-                again = "it waits for the next run" if one.state is Delivery.WAITING else "the app's store refused it"
-                words = f"{one.resource_id} was not delivered: {one.why}; {again}. Others like it are counted"
+                words = f"{one.resource_id} was not delivered: {one.why}; {_what_now(one)}. Others like it are counted"
                 self._voice.tell(
                     Event.DELIVERY_FAILED, ids | {"message": one.why}, "" if self._failed_before else words
                 )
@@ -49,6 +48,13 @@ class DeliveryWatch:
         screen = self._voice.screen
         if screen is not None and self._draws.due():
             screen.wait(f"delivering: {report.delivered:,} delivered, {report.failed:,} not ...")
+
+
+def _what_now(news: News) -> str:
+    """What becomes of a pair that was not delivered."""
+    if not news.sent:
+        return "it waits for an identity that opens it"
+    return "it waits for the next run" if news.state is Delivery.WAITING else "the app's store refused it"
 
 
 def closing(run: Run, folder: Path) -> Iterator[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pyrage
 import pytest
 
+from jobs.ledger.deliveries import REST, free, let_tries_go_first, take_over
 from jobs.outgoing.deliver.command import CommandCourier
 from jobs.outgoing.deliver.pool import PoolCourier
 from jobs.outgoing.deliver.verdict import Later, No, Yes
@@ -114,6 +116,18 @@ def test_a_sealed_pair_that_nothing_here_opens_rests_and_is_never_sent_as_empty_
         played(PoolCourier(waits.store, target := Target(), replace(FAST, workers=1)))
         assert target.got == refresh_tokens(0)
         assert turns(waits) == [("delivered", ""), ("waiting", "rest"), ("waiting", "rest")]
+
+
+def test_what_rests_at_the_start_of_a_run_is_not_freed_by_a_try_that_fails(sealed):
+    with sealed(2, OpenPairs()) as waits:
+        waits.ledger.write(partial(take_over, turn=REST))
+        assert turns(waits) == [("waiting", "rest")] * 2
+        waits.execute("insert into todo (client_id, install) select client_id, id from installs")
+        waits.ledger.write(let_tries_go_first)
+        waits.ledger.write(free)
+        assert turns(waits) == [("waiting", "rest")] * 2
+        waits.ledger.write(take_over)
+        assert turns(waits) == [("waiting", "")] * 2
 
 
 def test_an_identity_opens_what_is_not_in_memory_also_in_several_threads_at_once(sealed, identity):

@@ -25,13 +25,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.core.model import Cause, Failed, Install, InstallKey, Level, Stage, ThisRun
+from jobs.core.model import Cause, Delivery, Failed, Install, InstallKey, Level, Stage, ThisRun
 from jobs.core.secret import Secret
 from jobs.ledger.last_use import LastUse
+from jobs.outgoing.deliver.courier import News
 from jobs.pace.gate import Held, Lowered
 from jobs.recovery.runner import Progress
 from jobs.sandbox.world import Limit, Place
 from jobs.start import Plan
+from jobs.terminal.deliveries import DeliveryWatch
 from jobs.terminal.events import KINDS, Event
 from jobs.terminal.gauge import Gauge, Standing
 from jobs.terminal.header import Opening, header
@@ -174,6 +176,23 @@ def test_what_a_server_or_a_file_name_says_is_text_and_nothing_else():
     voice.tell(Event.WARNING, {}, "[bold]loud[/bold] \x1b]0;title\x07\u202e :smile:")
     shown = ANSI.sub("", stream.getvalue())
     assert shown == "[bold]loud[/bold] ]0;title :smile:\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "sent", "words"),
+    [
+        (Delivery.WAITING, True, "it waits for the next run"),
+        (Delivery.REFUSED, True, "the app's store refused it"),
+        (Delivery.REFUSED, False, "it waits for an identity that opens it"),
+    ],
+)
+def test_the_first_pair_that_was_not_delivered_is_told_with_what_becomes_of_it(state, sent, words):
+    stream = io.StringIO()
+    net = Stream(stream)
+    watch = DeliveryWatch(Voice(net, quiet=False, as_json=False, screen=LiveScreen(console(net))), lambda: 0.0)
+    watch.happened([News("pair-1", "Loc1", state, "why", sent), News("pair-2", "Loc2", state, "why", sent)])
+    assert f"Loc1 was not delivered: why; {words}. Others like it are counted" in " ".join(stream.getvalue().split())
+    assert "Loc2" not in stream.getvalue()
 
 
 def opening(**more):

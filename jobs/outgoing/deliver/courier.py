@@ -28,12 +28,16 @@ LOOK_SECONDS = 0.5
 
 
 class News(NamedTuple):
-    """What happened to an install's pair: `state` and `why`. Without `pair_id` it means that delivery rests."""
+    """What happened to an install's pair: `state` and `why`. Without `pair_id` it means that delivery rests.
+
+    `sent`: the target was asked. A sealed pair that cannot be opened is refused without that.
+    """
 
     pair_id: str
     resource_id: str
     state: Delivery
     why: str = ""
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,12 @@ class Courier(ABC):
                 self._rest(str(refused))
                 break
             for one in found.refused:
-                self._tell(*one)
+                self._tell(*one, sent=False)
             if found.pairs or not found.full:
                 return found
         return Found([], [], full=False)
 
-    def _tell(self, pair: WaitingPair, state: Delivery, why: str) -> None:
+    def _tell(self, pair: WaitingPair, state: Delivery, why: str, *, sent: bool = True) -> None:
         """Count a pair whose answer is on disk, and tell about it."""
         taken = state is Delivery.DELIVERED
         self.report = replace(
@@ -139,7 +143,8 @@ class Courier(ABC):
             failed=self.report.failed + (not taken),
         )
         record = pair.record
-        self._news.put(News(self._store.id_of(pair.key), record.location_id or record.company_id, state, why))
+        resource_id = record.location_id or record.company_id
+        self._news.put(News(self._store.id_of(pair.key), resource_id, state, why, sent))
 
     def _rest(self, why: str) -> None:
         """Hand over no more in this run."""
