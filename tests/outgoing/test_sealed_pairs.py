@@ -90,15 +90,15 @@ def test_without_room_every_pair_rests(sealed):
 
 @pytest.mark.parametrize("verdict", [Yes(), No("not mine"), Later("busy")], ids=["taken", "refused", "left"])
 def test_a_pair_that_is_settled_makes_room_for_another(sealed, verdict):
-    with sealed(1, OpenPairs(most=1)) as waits:
+    with sealed(2, OpenPairs(most=1)) as waits:
         courier = PoolCourier(waits.store, target := Target(lambda _: verdict), replace(FAST, attempts=1))
         courier.start()
         wait_until(lambda: courier.report.attempted == 1)
-        waits.recover(0, 1)
+        waits.recover(1, 1)
         wait_until(lambda: courier.report.attempted == 2)
         courier.finish()
         assert courier.ended(20)
-    assert target.got == refresh_tokens(0) + refresh_tokens(0, round_=1)
+    assert target.got == refresh_tokens(0) + refresh_tokens(1, round_=1)
 
 
 def test_a_newer_pair_takes_the_room_of_the_one_it_overtakes(sealed):

@@ -109,6 +109,10 @@ def test_the_run_that_gets_sealed_pairs_hands_them_over_from_memory(job, store, 
     assert sorted(store.stored()) == IDS
     assert states(job) == {"delivered"}
     assert job("deliver", job.output).returncode == 0  # Nothing waits, so nothing has to be opened.
+    for again in (("--id", IDS[0]), ("--all", "--yes")):
+        assert job("deliver", job.output, *again).returncode == 2
+    assert len(store.seen) == len(IDS)
+    assert states(job) == {"delivered"}
 
 
 def test_a_run_with_an_identity_hands_over_what_an_earlier_run_left(left, job, store, identity, key):
