@@ -72,7 +72,8 @@ def _with_deliveries(plan: Plan, start: Start, ledger: Ledger) -> Plan:
 def _deliveries(plan: Plan) -> Iterator[str]:
     if plan.deliver_to:
         wait = counted(plan.undelivered, "pair waits", "pairs wait")
-        yield f"new pairs go to {plan.deliver_to}; {wait} to be delivered already"
+        sealed = ", sealed: they need --identity FILE" if plan.undelivered and plan.sealed_for else ""
+        yield f"new pairs go to {plan.deliver_to}; {wait} to be delivered already{sealed}"
 
 
 def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "") -> Plan:

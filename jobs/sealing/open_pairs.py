@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from jobs.sealing.reader import opened
 
 if TYPE_CHECKING:
     from jobs.core.model import InstallKey, Tokens
     from jobs.sealing.opener import Opener
+    from jobs.sealing.reader import Unread
 
 MOST_OPEN = 10_000
 """How many new pairs wait open in memory for their delivery, which is about 30 MB of them."""
-
-
-class NotOpened(NamedTuple):
-    """A sealed pair is refused, and why."""
-
-    why: str
 
 
 class OpenPairs:
@@ -52,19 +49,9 @@ class OpenPairs:
         """Whether a pair is open, is kept, or may be opened."""
         return tokens.sealed is None or self._opener is not None or self._find(key, recovered_at) is not None
 
-    def opened(self, key: InstallKey, recovered_at: str, tokens: Tokens) -> Tokens | NotOpened | None:
-        """The open form of a pair as the ledger holds it. None if it was overtaken, or nothing here opens it."""
-        if tokens.sealed is None:
-            return tokens
-        kept = self._find(key, recovered_at)
-        if kept is not None or self._opener is None:
-            return kept
-        from jobs.sealing.opener import NotOpenedError  # slow to import, and there already with an opener
-
-        try:
-            return self._opener.open(key, tokens)
-        except NotOpenedError as refused:
-            return NotOpened(str(refused))
+    def opened(self, key: InstallKey, recovered_at: str, tokens: Tokens) -> Tokens | Unread:
+        """A pair with its tokens, which the ledger holds in this form, or why it cannot be read (see `reader`)."""
+        return self._find(key, recovered_at) or opened(self._opener, key, tokens)
 
     def _find(self, key: InstallKey, recovered_at: str) -> Tokens | None:
         at, tokens = self._kept.get(key, ("", None))

@@ -124,11 +124,13 @@ def test_a_run_with_an_identity_hands_over_what_an_earlier_run_left(left, job, s
     assert states(job) == {"delivered"}
 
 
-def test_the_end_of_a_run_says_which_command_hands_over_what_waits_sealed(left, job):
+def test_the_end_of_a_run_and_the_plan_say_what_hands_over_pairs_that_wait_sealed(left, job):
     assert "0 are delivered to your app (0 of them now), 6 wait" in left.stdout
     assert "a run with --identity FILE hands over what waits, and so does this command" in left.stdout
     assert f"deliver {job.output} --identity FILE" in left.stdout
     assert job.summary()["counts"]["undelivered"] == 6
+    planned = job("plan", job.manifest(LIST), "--output", job.output)
+    assert "6 pairs wait to be delivered already, sealed: they need --identity FILE" in planned.stdout
 
 
 def test_a_later_run_without_an_identity_leaves_sealed_pairs_waiting_and_never_sends_empty_ones(left, job, store):
@@ -166,6 +168,15 @@ def test_deliver_with_an_identity_hands_over_what_waits_and_needs_no_secret_of_t
     sent = [resource for *_, resource in store.seen]
     assert sorted(sent) == sorted([*IDS, IDS[1], *IDS])
     assert len({message for message, _, resource in store.seen if resource == IDS[1]}) == 1
+
+
+def test_a_run_with_an_identity_hands_over_what_earlier_runs_left_and_what_it_gets(left, job, store, identity, key):
+    sent = len(job.sandbox.seen)
+    done = job.run(job.manifest(LIST + "LocNew,gold\n"), "--identity", key)
+    assert done.returncode == 0, done.stderr
+    assert store.stored() == access_tokens(job, identity)
+    assert sorted(store.stored()) == [*IDS, "LocNew"]
+    assert len(job.sandbox.seen) == sent + 2  # Nothing was minted for what waited.
 
 
 def test_a_pair_that_the_identity_does_not_open_is_refused_by_name_and_waits_for_another(left, job, store, key):

@@ -10,7 +10,7 @@ from jobs.core.model import Delivery, Tokens
 from jobs.ledger import deliveries
 from jobs.ledger.deliveries import Settled, WaitingPair
 from jobs.outgoing.deliver.pair import Pair, key_of, pair_id_of, pair_of
-from jobs.sealing.open_pairs import NotOpened
+from jobs.sealing.reader import NEEDS_IDENTITY, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,14 +54,13 @@ class Store:
             match self._opened(pair):
                 case Tokens() as tokens:
                     pairs.append(pair.opened(tokens))
-                case NotOpened(why):
-                    others.append((pair, Delivery.REFUSED, f"its sealed pair cannot be opened: {why}"))
-                case None:
-                    others.append((pair, Delivery.WAITING, "it is sealed"))
+                case Unread(why) as unread:
+                    state = Delivery.WAITING if unread is NEEDS_IDENTITY else Delivery.REFUSED
+                    others.append((pair, state, f"its sealed pair {why}"))
         self.settle(others)
         return Found(pairs, [one for one in others if one[1] is Delivery.REFUSED], len(found) == most)
 
-    def _opened(self, pair: WaitingPair) -> Tokens | NotOpened | None:
+    def _opened(self, pair: WaitingPair) -> Tokens | Unread:
         return self._open_pairs.opened(pair.install, pair.key.recovered_at, pair.tokens)
 
     def may_send(self) -> bool:
