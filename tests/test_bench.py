@@ -12,6 +12,7 @@ from tests.bench.contenders import CONTENDERS, ONE_HOUR, OURS
 from tests.bench.measure import Seen, lost, twice, window
 from tests.bench.picture import draw
 from tests.bench.scenarios import Sizes, faults, flat_out, kill
+from tests.bench.sealing import OPEN, SEALED, play_sealing
 from tests.bench.stand_in import ACCESS_CHARACTERS
 
 TINY = Sizes(flat_out=4, paced=2, faults=4, kill=6)
@@ -32,6 +33,12 @@ def test_a_run_that_is_killed_goes_on_and_a_run_under_faults_ends(tmp_path):
         (tmp_path / name).mkdir()
     assert kill(ours, tmp_path / "killed", TINY, seed=1)["lost after a kill %"] == 0
     assert faults(ours, tmp_path / "faulty", TINY, seed=1)["back under faults %"] == 100
+
+
+def test_open_and_sealed_pairs_are_measured_beside_each_other():
+    figures = dict(play_sealing(seed=1, sizes=TINY))
+    assert list(figures) == [OPEN, SEALED]
+    assert figures[SEALED]["results.csv: KB an install"] > figures[OPEN]["results.csv: KB an install"] > 2
 
 
 def test_what_is_lost_and_done_twice_is_told_by_the_newest_pair():

@@ -1,7 +1,7 @@
 """`make bench`: this job beside what people would use instead, against a stand-in API, in one run.
 
 The medians of some rounds as a table, their ratios to the one-hour script, and a picture of both; then the same for this
-job with its ledger in a file and in PostgreSQL. Other work on the
+job with its ledger in a file and in PostgreSQL, and with open and with sealed pairs. Other work on the
 machine moves the figures, but those of one run together: the ratios are what to compare.
 """
 
@@ -16,9 +16,14 @@ from tests.bench.contenders import CONTENDERS, ONE_HOUR, OURS, PROJECT
 from tests.bench.databases import IN_DATABASE, IN_FILE, play_databases
 from tests.bench.picture import draw
 from tests.bench.scenarios import play_all, sizes_for
+from tests.bench.sealing import OPEN, SEALED, play_sealing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import pandas as pd
+
+    from tests.bench.scenarios import Figures
 
 PICTURE = PROJECT / ".github" / "bench.svg"
 _RATIOS = {"CPU ms an install": "CPU: ratio", "installs a second": "installs a second: ratio"}
@@ -41,16 +46,13 @@ def main() -> int:
         if missing := contender.missing():
             say(f"{contender.name} is skipped: {', '.join(missing)} is not installed")
     rows: list[dict[str, object]] = []
-    engines: list[dict[str, object]] = []
     for number in range(1, options.rounds + 1):
         for contender in there:
             for scenario, figures in play_all(contender, sizes_for(contender), seed=number):
                 say(f"round {number}, {contender.name}, {scenario}: {told(figures)}")
                 rows.append({"contender": contender.name, **figures})
-    for number in range(1, options.rounds + 1):
-        for engine, figures in play_databases(number):
-            say(f"round {number}, {engine}: {told(figures)}")
-            engines.append({"contender": engine, **figures})
+    engines = [*_rounds(play_databases, options.rounds)]
+    sealing = [*_rounds(play_sealing, options.rounds)]
     # Not before: a process that is started counts what its starter holds into its own peak.
     import pandas as pd
 
@@ -59,9 +61,18 @@ def main() -> int:
     if engines:
         beside = medians(pd.DataFrame(engines), [IN_FILE, IN_DATABASE], IN_FILE)
         sys.stdout.write(f"\n{as_markdown(beside)}\n")
+    sys.stdout.write(f"\n{as_markdown(medians(pd.DataFrame(sealing), [OPEN, SEALED], OPEN))}\n")
     options.picture.parent.mkdir(exist_ok=True)
     options.picture.write_text(draw(table, _DRAWN, OURS), encoding="utf-8")
     return 0
+
+
+def _rounds(play: Callable[[int], Iterator[tuple[str, Figures]]], rounds: int) -> Iterator[dict[str, object]]:
+    """The figures of each round of this job with something, and without it."""
+    for number in range(1, rounds + 1):
+        for name, figures in play(number):
+            say(f"round {number}, {name}: {told(figures)}")
+            yield {"contender": name, **figures}
 
 
 def medians(rows: pd.DataFrame, order: list[str], to: str = ONE_HOUR) -> pd.DataFrame:

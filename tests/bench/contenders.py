@@ -44,14 +44,15 @@ class Contender:
         return [need for need in self.needs if not shutil.which(need) and not _module(need)]
 
     def pairs(self, folder: Path) -> dict[str, str]:
-        """The access token that it left for each account."""
+        """The access token that it left for each account, or its sealed pair."""
         path = folder / self.results
         if not path.exists():
             return {}
         csv.field_size_limit(sys.maxsize)
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        return {row["location_id"]: row["access_token"] for row in rows if row["access_token"]}
+        left = {row["location_id"]: row["access_token"] or row.get("sealed", "") for row in rows}
+        return {account: text for account, text in left.items() if text}
 
 
 def _module(name: str) -> bool:
