@@ -101,8 +101,9 @@ class Manifest:
 
     @property
     def with_old_pairs(self) -> bool:
-        """Whether it has a column for the old tokens of installs."""
-        return self.layout.access_token >= 0 or self.layout.refresh_token >= 0
+        """Whether it has a column for the old tokens of installs. In the results of sealed pairs these are empty."""
+        layout = self.layout
+        return (layout.access_token >= 0 or layout.refresh_token >= 0) and not (layout.ours and layout.sealed >= 0)
 
     def rows(self, noticed: ListWarnings | None = None) -> Iterator[Row | Broken]:
         """Every line that is not blank, except the header. `noticed` collects what a person should check.

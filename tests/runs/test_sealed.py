@@ -124,3 +124,18 @@ def test_a_pair_that_sealing_failed_for_once_is_sealed_at_the_end_and_nothing_is
     kept = {name: opened(row, identity)["refresh_token"] for name, row in job.results().items() if row["sealed"]}
     assert kept == job.issued()
     assert leaks(job.sandbox.tokens, job.output) == []
+
+
+def test_the_results_of_a_sealed_run_are_a_list_for_the_next_one_and_stay_as_they_are(job):
+    """A user's own column may hold sealed texts, which stay as they are too."""
+    armored = "-----BEGIN AGE ENCRYPTED FILE-----\nYWdl\n-----END AGE ENCRYPTED FILE-----\n"
+    job.run(job.manifest(f'location_id,mine\nLoc0,"{armored}"\nLoc2,"{armored}"\n'))
+    first = job.results()
+    assert {row["mine"] for row in first.values()} == {armored}
+    assert job.failures()["Loc2"]["mine"] == f"'{armored}"
+    done = job.run(job.output / "results.csv")
+    assert done.returncode == 1, done.stderr
+    assert "old ones" not in done.stderr
+    assert job.results()["Loc0"] == first["Loc0"]
+    assert job.run(job.output / "failures.csv").returncode == 1
+    assert job.failures()["Loc2"]["mine"] == f"'{armored}"
