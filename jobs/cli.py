@@ -228,8 +228,8 @@ def open_(terminal: Terminal, folder: Path, identity: Path | None, output: Path 
     if identity is None:
         raise click.UsageError("sealed pairs need what opens them; give its file with --identity")
     terminal.opening_pairs(folder, identity, *([output] if output else []), beside=output == STANDARD_OUTPUT)
-    complain = partial(click.echo, err=True)
-    return open_pairs(folder, PROJECT, os.environ, identity, output, ask_passphrase, complain)
+    tell = partial(click.echo, err=output == STANDARD_OUTPUT)
+    return open_pairs(folder, PROJECT, os.environ, identity, output, ask_passphrase, terminal.waits, tell)
 
 
 @cli.command()

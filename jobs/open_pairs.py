@@ -70,10 +70,12 @@ def open_pairs(
     output: Path | None,
     ask: Callable[[str], str],
     say: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> Exit:
     """Write the table of the pairs in `folder`, opened with `identity`. Returns the exit code.
 
-    `ask` gives the passphrase for what is asked about, and `say` tells a person. Raises UserError and FileError.
+    `ask` gives the passphrase for what is asked about. A person is warned by `say`, and `tell` says what was done. Raises
+    UserError and FileError.
     """
     place, target = place_of(project, environment, folder), output or folder / OPENED
     place.must_exist()
@@ -91,7 +93,7 @@ def open_pairs(
         with _file(target, folder) as file, place.unchanged():
             _write(file, ledger, opener, book)
     for line in book.lines(target):
-        say(line)
+        tell(line)
     return Exit.SOME_FAILED if book.refused else Exit.OK
 
 

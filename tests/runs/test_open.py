@@ -84,9 +84,9 @@ def test_the_table_is_that_of_results_with_the_tokens(anywhere, key):
     job = anywhere
     before = (job.output / "results.csv").read_bytes()
     done, table = opened(job, key)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert f"2 pairs are open in {job.output}/opened.csv, 0 refused\n" in done.stderr
-    assert "remove it once you have used it" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"2 pairs are open in {job.output}/opened.csv, 0 refused\n" in done.stdout
+    assert "remove it once you have used it" in done.stdout
     assert {name: row["refresh_token"] for name, row in table.items() if row["refresh_token"]} == job.issued()
     tokens = ("access_token", "refresh_token", "sealed")
     expected = {name: {k: v for k, v in row.items() if k not in tokens} for name, row in job.results().items()}
@@ -129,7 +129,7 @@ def test_another_identity_opens_nothing_and_only_the_first_refusals_are_named(pl
     done, table = opened(job, private_file(tmp_path / "other", str(pyrage.x25519.Identity.generate())))
     assert done.returncode == 1
     assert done.stderr.count("its pair is not opened: none of the identities opens it") == 20
-    assert "5 more are not opened\n0 pairs are open" in done.stderr
+    assert "5 more are not opened\n0 pairs are open" in done.stdout
     assert not any(row["access_token"] or row["refresh_token"] for row in table.values())
 
 
@@ -322,7 +322,7 @@ def test_a_purge_removes_the_table_of_open_pairs(job, key):
     assert done.returncode == 0, done.stderr
     assert f"{job.output}/opened.csv is removed, since it held open pairs" in done.stdout
     done, table = opened(job, key)
-    assert "0 pairs are open" in done.stderr
+    assert "0 pairs are open" in done.stdout
     assert (done.returncode, [row["access_token"] for row in table.values()]) == (0, ["", "", ""])
 
 
