@@ -120,9 +120,10 @@ CARDS: Mapping[Cause, Card] = {
     ),
     Cause.AGENCY_REFUSED: Card(
         "The agency's token does not open the account",
-        "HighLevel did not give access to these accounts for their agency's token.",
+        "Their agency's token gave no access to these accounts, or it is sealed and could not be used.",
         (
-            "Check that the app has the scope oauth.write, and that the account belongs to this agency.",
+            "If a row names --identity, run the job again with that option.",
+            "Otherwise check that the app has the scope oauth.write, and that the account belongs to this agency.",
             "Run the job again.",
             "If the installs fail again, ask the customer to uninstall the app and install it again.",
         ),

@@ -79,6 +79,7 @@ def test_a_sealed_agency_pair_of_an_earlier_run_serves_with_an_identity_alone(jo
     assert done.stderr.count(f"{SAYS}: its sub-accounts") == 1
     assert job.failures()["LocA"]["cause"] == "agency_refused"
     assert SAYS in job.failures()["LocA"]["message"]
+    assert "If the message names --identity" in job.failures()["LocA"]["next_step"]
     assert job.calls(LISTING) == []
     assert job.run(manifest, "--identity", key).returncode == 0
     assert job.results()["LocA"]["route"] == "agency"
