@@ -257,6 +257,7 @@ def seal(terminal: Terminal, folder: Path, identity: Path | None) -> int:
     from jobs.seal import seal as seal_pairs
     from jobs.start import PROJECT
 
+    terminal.sealing_pairs(folder, *([identity] if identity else []))
     return seal_pairs(folder, PROJECT, os.environ, identity, ask_passphrase, terminal.waits, click.echo)
 
 

@@ -5,7 +5,7 @@ Until it has ended, runs on that folder are refused. If it is killed, the next o
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -92,12 +92,13 @@ def seal(
         works = _is_needed(ledger, folder, sealing)
         if works:
             ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
-            ledger.write(partial(begin_sealing, recipients=[*map(fingerprint_of, recipients)]))
-            sealing.were_open += seal_lines(folder, base_url, sealing.sealer.seal)
-            place.take_in(ledger)
-            _seal_pairs(ledger, sealing)
-            _leave_nothing_open(ledger, folder, project, known, say)
-            ledger.write(end_sealing)
+            with _to_be_repeated(folder, say):
+                ledger.write(partial(begin_sealing, recipients=[*map(fingerprint_of, recipients)]))
+                sealing.were_open += seal_lines(folder, base_url, sealing.sealer.seal)
+                place.take_in(ledger)
+                _seal_pairs(ledger, sealing)
+                _leave_nothing_open(ledger, folder, project, known, say)
+                ledger.write(end_sealing)
     for line in (*_done(sealing, folder, works=works), *_not_done(sealing, place, works=works)):
         tell(line)
     return Exit.SOME_FAILED if sealing.refused else Exit.OK
@@ -109,6 +110,18 @@ def _is_needed(ledger: Ledger, folder: Path, sealing: _Sealing) -> bool:
     open_pairs, sealing.for_others = ledger.ask(count, Purpose.ONE_MOMENT)
     again = sealing.for_others if sealing.opener else 0
     return bool(open_pairs or again or ledger.ask(is_half_sealed) or has_open_lines(folder))
+
+
+@contextmanager
+def _to_be_repeated(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """For a block that begins to seal. If it does not end, a person is told how to go on."""
+    try:
+        yield
+    except BaseException:
+        say(
+            f"open pairs may be left in {folder}: run `recover seal {folder}` again; until then, runs on it are refused"
+        )
+        raise
 
 
 def _seal_pairs(ledger: Ledger, sealing: _Sealing) -> None:

@@ -28,7 +28,7 @@ from jobs.terminal.shell import next_command
 from jobs.terminal.streams import LATE_SECONDS
 from jobs.terminal.voice import Stray, Voice
 from jobs.terminal.watch import Watch
-from jobs.terminal.words import OPEN_WORDS
+from jobs.terminal.words import OPEN_WORDS, SEAL_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -222,6 +222,12 @@ class Terminal:
             self._spare(name)
         if beside:
             self._out = self._err
+
+    def sealing_pairs(self, *names: Path) -> None:
+        """Speak of pairs that are sealed. `names` are shown whole."""
+        self._words = SEAL_WORDS
+        for name in names:
+            self._spare(name)
 
     # -- a check -------------------------------------------------------------------------------------------------
 

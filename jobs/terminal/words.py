@@ -47,6 +47,8 @@ OPEN_WORDS: Mapping[Exit, str] = {
     Exit.SIGTERM: "stopped by SIGTERM",
 }
 """The exit codes of `recover open`, in words."""
+SEAL_WORDS: Mapping[Exit, str] = {**OPEN_WORDS, Exit.CANNOT_START: "not all pairs are sealed"}
+"""The exit codes of `recover seal`, in words."""
 
 NOT_ASKED_FOR = ": the run before was cut off, and what it sent last counts too"
 """Why requests are held back without HighLevel. The live line has no room for it."""

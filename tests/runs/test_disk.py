@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 import threading
 
+import pyrage
 import pytest
 
 from tests.helpers.job import pairs
+from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing
 from tests.helpers.waiting import wait_until
 
@@ -358,3 +361,19 @@ def test_once_the_ledger_has_refused_a_write_no_code_in_hand_is_exchanged(strick
     assert (f"{lost} new pairs could not be stored" in out) == bool(lost)
     left = {key for key, row in job.results().items() if row["status"] == "pending"}
     assert set(given) - set(sent) <= left
+
+
+def test_a_full_disk_ends_sealing_with_what_to_do_and_the_next_one_finishes_it(stage, disk):
+    job, place = stage.job, disk(12)
+    assert job("run", job.manifest(listing(60)), "--output", place / "out").returncode == 0
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(pyrage.x25519.Identity.generate().to_public())
+    fill(place)
+    os.truncate(place / "somebody-elses", (place / "somebody-elses").stat().st_size - (128 << 10))
+    full = job("seal", place / "out")
+    assert full.returncode == 2
+    assert "No space left on device" in full.stderr
+    assert f"open pairs may be left in {place / 'out'}: run `recover seal {place / 'out'}` again" in full.stderr
+    assert full.stderr.endswith("exit 2: not all pairs are sealed\n")
+    (place / "somebody-elses").unlink()
+    assert job("seal", place / "out").returncode == 0
+    assert leaks(job.sandbox.tokens, place / "out") == []
