@@ -130,7 +130,7 @@ def test_what_rests_at_the_start_of_a_run_is_not_freed_by_a_try_that_fails(seale
         assert turns(waits) == [("waiting", "")] * 2
 
 
-def test_an_identity_opens_what_is_not_in_memory_also_in_several_threads_at_once(sealed, identity):
+def test_an_identity_opens_what_is_not_in_memory(sealed, identity):
     with sealed(200, OpenPairs(Opener([identity], URL), most=0)) as waits:
         played(PoolCourier(waits.store, target := Target(), replace(FAST, workers=8)))
         assert waits.count("delivered") == 200
@@ -147,6 +147,27 @@ def test_what_the_identity_does_not_open_is_refused_and_the_rest_is_handed_over(
     assert target.got == refresh_tokens(8, round_=1)
     assert [one.why for one in news] == [why] * 8 + [""]
     assert (courier.report.attempted, courier.report.delivered, courier.report.failed) == (9, 1, 8)
+
+
+@pytest.mark.parametrize("says", ["yes", "no"])
+def test_a_command_that_answers_at_its_end_takes_no_room_from_others_and_no_token_is_shown(sealed, tmp_path, says):
+    error = {"yes": "", "no": """, "error": f"no row for {pair['refresh_token']}\""""}[says]
+    at_the_end = f"""
+import json, sys
+for pair in [json.loads(line) for line in sys.stdin]:
+    print(json.dumps({{"pair_id": pair["pair_id"]{error}}}))
+"""
+    with sealed(4, OpenPairs(most=2, most_given=1)) as waits:
+        courier = CommandCourier(waits.store, [sys.executable, "-c", at_the_end], tmp_path, 20)
+        courier.start()
+        wait_until(lambda: turns(waits)[:2] == [("waiting", "sent")] * 2)
+        waits.recover(2, 1)
+        waits.recover(3, 1)
+        courier.finish()
+        assert courier.ended(20)
+        told = [state[:2] for state in waits.states().values()]
+    hidden = ("refused", "its reason is not shown, since it may hold the pair's tokens")
+    assert told == {"yes": [("delivered", "")] * 4, "no": [hidden] * 3 + [("refused", "no row for ****")]}[says]
 
 
 @pytest.mark.parametrize("by", ["memory", "identity"])

@@ -2,7 +2,9 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pyrage
 import pytest
@@ -41,6 +43,13 @@ def why_not(identity, tokens, key=KEY):
     with pytest.raises(NotOpenedError) as refused:
         Opener([identity], API).open(key, tokens)
     return str(refused.value)
+
+
+def test_an_identity_opens_pairs_in_several_threads_at_once(identity):
+    pairs = [pair(f"access-{number}") for number in range(200)]
+    opener, texts = Opener([identity], API), [sealed(identity, one) for one in pairs]
+    with ThreadPoolExecutor(8) as threads:
+        assert [*threads.map(partial(opener.open, KEY), texts)] == pairs
 
 
 def test_whoever_has_an_identity_opens_the_pair(identity):

@@ -210,6 +210,8 @@ def refusal(error: str, secrets: Iterable[Secret]) -> str:
 def _judged(waiting: WaitingPair, error: str | None) -> tuple[Delivery, str]:
     if error is None:
         return Delivery.DELIVERED, ""
+    if not waiting.tokens.is_open:  # The command has had a sealed pair for too long, so it is not known any more.
+        return Delivery.REFUSED, "its reason is not shown, since it may hold the pair's tokens"
     return Delivery.REFUSED, refusal(error, (waiting.tokens.access_token, waiting.tokens.refresh_token))
 
 

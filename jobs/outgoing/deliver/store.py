@@ -72,17 +72,20 @@ class Store:
         found = self.waiting(most, ())
         opened = {pair.key: pair for pair in found.pairs}
         given = self._ledger.write(partial(deliveries.hand_out, keys=[*opened])) if opened else []
+        for pair in given:
+            self._open_pairs.give(pair.install, pair.key.recovered_at)
         return found._replace(pairs=[opened[pair.key] for pair in given])
 
     def answered(self, answers: Mapping[str, Judge]) -> list[Judged]:
         """The pairs that these answers settle, by their ids. Writes the answers down, synced. An answer about any
-        other pair is ignored, also about one that is being overtaken. Raises UnwritableError.
+        other pair is ignored. Raises UnwritableError.
         """
         keys = {key: judge for pair_id, judge in answers.items() if (key := key_of(self._ledger_id, pair_id))}
 
         def settle(connection: Connection) -> list[Judged]:
             found = [(pair, self._opened(pair)) for pair in deliveries.handed_out(connection, keys)]
-            judged = [(pair, *keys[pair.key](pair.opened(one))) for pair, one in found if isinstance(one, Tokens)]
+            known = [pair.opened(one) if isinstance(one, Tokens) else pair for pair, one in found]
+            judged = [(pair, *keys[pair.key](pair)) for pair in known]
             at = as_written(self._now())
             deliveries.settle(connection, [Settled(pair.key, state, at, why) for pair, state, why in judged])
             return judged
