@@ -13,6 +13,7 @@ from jobs.sandbox.world import Place
 from tests.helpers.identities import AGE, RECIPIENT
 from tests.helpers.lists import listing, listing_of_pairs, of
 
+IN_A_FOLDER = pytest.mark.parametrize("made", ["folder"], indirect=True)
 AGENCY = "location_id,company_id\n,CoA\n"
 LOCATION = "location_id,company_id\nLocA,CoA\nLocB,CoA\n"
 SAYS = "the pair of the agency CoA is sealed, and needs --identity FILE"
@@ -85,6 +86,7 @@ def test_a_sealed_agency_pair_of_an_earlier_run_serves_with_an_identity_alone(jo
     assert job.results()["LocA"]["route"] == "agency"
 
 
+@IN_A_FOLDER
 def test_a_location_without_a_company_is_told_of_the_agency_that_cannot_be_asked_for_it(job, key):
     manifest = job.manifest("location_id\nLocA\n")
     assert job.run(manifest).returncode == 1
@@ -92,6 +94,7 @@ def test_a_location_without_a_company_is_told_of_the_agency_that_cannot_be_asked
     assert job.run(manifest, "--identity", key).returncode == 0
 
 
+@IN_A_FOLDER
 def test_a_failure_that_passes_is_not_blamed_on_an_agency_that_may_be_another(made):
     job = made(of("LocA") | {"LocX": Place("server_error")})
     job.run(job.manifest(AGENCY))
@@ -105,6 +108,7 @@ def test_an_older_token_in_the_list_serves_where_the_pair_of_the_agency_is_seale
     assert job.results()["LocA"]["route"] == "agency", done.stderr
 
 
+@IN_A_FOLDER
 def test_a_sealed_agency_pair_that_the_identity_does_not_open_is_named_with_the_reason(job, tmp_path):
     other = private_file(tmp_path / "other.txt", str(pyrage.x25519.Identity.generate()))
     done = job.run(job.manifest(LOCATION), "--identity", other)
@@ -133,6 +137,7 @@ def test_a_sealed_refresh_token_is_spent_with_an_identity_alone_and_the_older_on
     assert job.calls(REFRESH) == ["LocA"]
 
 
+@IN_A_FOLDER
 def test_without_an_identity_sealed_refresh_tokens_do_not_keep_the_run_from_stopping(made, key):
     job = made(of(*(f"Loc{n}" for n in range(9))))
     manifest = job.manifest(listing(9))
@@ -167,6 +172,9 @@ def test_discover_opens_the_sealed_pair_of_an_agency_and_says_so_without_an_iden
     assert done.returncode == 2
     assert "--company CoA: the pair of this agency is sealed, and needs --identity FILE" in done.stderr
     assert job.calls(LISTING) == []
+    done = job("discover", "--company", "CoA", "--identity", key)
+    assert done.returncode == 2
+    assert "--identity opens the pairs in the folder of --from" in done.stderr
     done = job(*ask, "--identity", key)
     assert done.returncode == 0, done.stderr
     with path.open(newline="") as file:
