@@ -118,6 +118,21 @@ def test_no_token_of_another_route_is_in_any_byte(job, database, route):
     assert found(job, database, said(done)) == []
 
 
+@pytest.mark.parametrize("route", ["agency", "refresh"])
+def test_no_token_of_an_opened_pair_is_in_any_byte_of_the_run_that_uses_it(job, identity, database, route):
+    (job.folder / "identity").write_text(str(identity))
+    manifest = job.manifest(rows(job))
+    assert job.run(manifest, "--limit", 1).returncode == 4
+    job.sandbox.world = replace(job.sandbox.world, reconnect_removed=True)
+    force = ("--force",) if route == "refresh" else ()
+    done = job.run(
+        manifest, "--routes", "reconnect,agency,refresh", "--identity", job.folder / "identity", *force, *LOUD
+    )
+    assert done.returncode == 1, done.stderr
+    assert route in {row["route"] for row in job.results().values()}
+    assert found(job, database, said(done)) == []
+
+
 def under_way(job, *more, installs=40):
     """A run that is stopped in the middle, with pairs recorded, others on their way."""
     run = job.start("run", job.manifest(listing(installs)), "--output", job.output, "--workers", 4, *more)
