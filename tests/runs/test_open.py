@@ -177,7 +177,7 @@ def test_a_file_of_the_job_and_the_identity_are_never_replaced(job, key, tmp_pat
         job.output / "results.csv": "is a file of the job",
         job.output: "is a folder",
         key: "is the identity itself",
-        "/dev/stdout": "is not a file: give `--output -`",
+        "/dev/fd/1": "is not a file: give `--output -`",
         tmp_path / "none" / "opened.csv": "cannot be written",
     }.items():
         done, table = opened(job, key, "--output", name)
