@@ -283,6 +283,7 @@ def check(
     """Say which installs that INPUT lists have an access token that works.
 
     One GET an install. It proves only the access token, and spends nothing: no refresh token is sent, and no pair is changed.
+    With - in place of INPUT it reads the list from a pipe.
     """
     from jobs.check import check as look
     from jobs.check import prepare

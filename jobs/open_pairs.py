@@ -58,7 +58,7 @@ class _Book:
             yield f"{self.refused - _MOST_NAMED:,} more are not opened"
         where = "" if target == STANDARD_OUTPUT else f" in {target}"
         yield f"{counted(self.opened, 'pair is', 'pairs are')} open{where}, {self.refused:,} refused"
-        if where:
+        if where and self.opened:
             yield "whoever can read that file can use the connections: remove it once you have used it"
 
 

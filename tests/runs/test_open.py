@@ -130,6 +130,7 @@ def test_another_identity_opens_nothing_and_only_the_first_refusals_are_named(pl
     assert done.returncode == 1
     assert done.stderr.count("its pair is not opened: none of the identities opens it") == 20
     assert "5 more are not opened\n0 pairs are open" in done.stdout
+    assert "remove it" not in done.stdout
     assert not any(row["access_token"] or row["refresh_token"] for row in table.values())
 
 

@@ -94,7 +94,7 @@ def test_an_identity_made_as_the_page_says_opens_what_a_run_seals(play, tmp_path
     job.environment["RECOVERY_SEAL__RECIPIENTS"] = public
     job.run(job.manifest(listing(2)))
     done = job("open", job.output, "--identity", file)
-    assert (done.returncode, done.stderr.splitlines()[0]) == (
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
         0,
         f"2 pairs are open in {job.output / 'opened.csv'}, 0 refused",
     )
