@@ -11,6 +11,7 @@ from jobs.core.errors import refuse
 from jobs.core.fingerprints import fingerprint, sealed_mark
 from jobs.ledger.opening import RESULTS
 from jobs.ledger.reads import knows_pairs
+from jobs.ledger.refusals import UnwritableError
 from jobs.manifest.reader import SEPARATORS
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
-    """Raise UserError if results.csv holds tokens that the ledger does not know. The run would lose them."""
+    """Raise UserError if results.csv holds tokens that the ledger does not know. The run would lose them.
+
+    Raises UnwritableError if the ledger cannot be read.
+    """
     path = folder / RESULTS
     if path.is_symlink() or not path.is_file():
         return  # The report replaces a link and never writes to its target.
@@ -30,6 +34,8 @@ def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
             if not knows_pairs(connection, batch):
                 todo = "move it to a safe place and run the job again"
                 raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
+    except UnwritableError:
+        raise  # It is the ledger that cannot be read, not the report.
     except (OSError, UnicodeError, csv.Error) as error:
         what = f"may hold tokens, but the job cannot read it ({type(error).__name__})"
         raise refuse(what, str(path), "move it to a safe place and run the job again") from None

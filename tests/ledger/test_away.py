@@ -41,6 +41,7 @@ from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
 from jobs.outgoing.deliver.store import Store
 from jobs.report import render, report_again
+from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.sealing.open_pairs import OpenPairs
 from jobs.system.lock_holders import Patience
 from tests.helpers.made import CLIENT_ID, URL, enrol, messages
@@ -311,6 +312,15 @@ def test_after_a_restart_nothing_is_written_again(own_postgres, patient, said):
     patient.record([failed(2)])
     assert attempts(patient) == [(0, 1, "recovered"), (1, 1, "failed"), (2, 1, "failed"), *UNTRIED[3:]]
     assert not [line for line in said if "went back" in line]
+
+
+def test_a_report_is_not_blamed_for_a_database_that_goes_away_while_it_is_read(own_postgres, patient, tmp_path):
+    (tmp_path / "results.csv").write_text("access_token,refresh_token\naccess,refresh\n")
+    with patient.at_one_moment() as connection:
+        own_postgres.stop()
+        with pytest.raises(AwayError):
+            refuse_unknown_tokens(connection, tmp_path)
+        own_postgres.start()
 
 
 def test_a_database_that_went_back_to_before_the_lease_is_lost_and_not_another_runs(own_postgres, tmp_path, said):
