@@ -50,6 +50,12 @@ class _Sealing:
     again: int = 0
     refused: int = 0
 
+    def is_for(self, tokens: Tokens) -> bool:
+        """Whether it has something to do with a pair."""
+        if tokens.sealed is None:
+            return tokens.is_open
+        return self.opener is not None and tokens.sealed.recipients != self.sealer.named
+
     def seal(self, pair: Pair) -> Tokens | None:
         """The pair, sealed, or None if it cannot be opened."""
         key, tokens = pair.key, pair.tokens
@@ -126,11 +132,12 @@ def _to_be_repeated(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 def _seal_pairs(ledger: Ledger, sealing: _Sealing) -> None:
     """Seal the ledger's pairs, a page at a time."""
-    after = partial(resealing.pairs_after, recipients=sealing.sealer.named, sealed_too=sealing.opener is not None)
     last = 0
-    while pairs := ledger.ask(partial(after, last=last), Purpose.ONE_MOMENT):
-        sealed = [(pair.number, tokens) for pair in pairs if (tokens := sealing.seal(pair)) is not None]
-        ledger.write(partial(resealing.replace_tokens, sealed=sealed))
+    while pairs := ledger.ask(partial(resealing.pairs_after, last=last), Purpose.ONE_MOMENT):
+        mine = [pair for pair in pairs if sealing.is_for(pair.tokens)]
+        sealed = [(pair.number, tokens) for pair in mine if (tokens := sealing.seal(pair)) is not None]
+        if sealed:
+            ledger.write(partial(resealing.replace_tokens, sealed=sealed))
         last = pairs[-1].number
 
 

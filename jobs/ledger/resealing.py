@@ -44,15 +44,13 @@ def how_many(connection: Connection, recipients: str) -> tuple[int, int]:
     return open_pairs or 0, for_others or 0
 
 
-def pairs_after(connection: Connection, last: int, recipients: str, *, sealed_too: bool) -> list[Pair]:
-    """The next open pairs whose numbers are higher than `last`. Empty: there are no more.
-
-    `sealed_too`: also those that are sealed for others than these recipients.
-    """
-    mine = HAS_OPEN_PAIR | _is_for_others(recipients) if sealed_too else HAS_OPEN_PAIR
+def pairs_after(connection: Connection, last: int) -> list[Pair]:
+    """The next pairs, also purged ones, whose numbers are higher than `last`. Empty: there are no more."""
+    # What is asked about each pair is asked in Python. PostgreSQL may look at all pairs before it takes the first of them.
     names = installs.c
     columns = (names.id, names.client_id, names.level, names.account_id, names.tokens, names.recovered_at)
-    found = connection.execute(select(*columns).where(mine, names.id > last).order_by(names.id).limit(_PAGE))
+    mine = (names.tokens.is_not(None), names.id > last)
+    found = connection.execute(select(*columns).where(*mine).order_by(names.id).limit(_PAGE))
     return [
         Pair(number, InstallKey(client_id, Level(level), account_id), tokens_from_text(text), at)
         for number, client_id, level, account_id, text, at in found
