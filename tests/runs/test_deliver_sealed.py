@@ -11,6 +11,8 @@ import pyrage
 import pytest
 
 from jobs.sandbox.receiver import Receiver, receiving
+from tests.helpers.identities import ENCRYPTED, PASSPHRASE, RECIPIENT
+from tests.helpers.screen import terminal
 from tests.helpers.waiting import wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -115,15 +117,6 @@ def test_the_run_that_gets_sealed_pairs_hands_them_over_from_memory(job, store, 
     assert states(job) == {"delivered"}
 
 
-def test_a_run_with_an_identity_hands_over_what_an_earlier_run_left(left, job, store, identity, key):
-    assert job.run(job.folder / "installs.csv").returncode == 1
-    assert store.stored() == {}
-    done = job.run(job.folder / "installs.csv", "--identity", key)
-    assert done.returncode == 0, done.stderr
-    assert store.stored() == access_tokens(job, identity)
-    assert states(job) == {"delivered"}
-
-
 def test_the_end_of_a_run_and_the_plan_say_what_hands_over_pairs_that_wait_sealed(left, job):
     assert "0 are delivered to your app (0 of them now), 6 wait" in left.stdout
     assert "a run with --identity FILE hands over what waits, and so does this command" in left.stdout
@@ -176,6 +169,7 @@ def test_a_run_with_an_identity_hands_over_what_earlier_runs_left_and_what_it_ge
     assert done.returncode == 0, done.stderr
     assert store.stored() == access_tokens(job, identity)
     assert sorted(store.stored()) == [*IDS, "LocNew"]
+    assert states(job) == {"delivered"}
     assert len(job.sandbox.seen) == sent + 2  # Nothing was minted for what waited.
 
 
@@ -208,6 +202,22 @@ def test_killed_between_the_commit_and_the_delivery_sealed_pairs_are_handed_over
     known = access_tokens(job, identity)
     assert len(known) >= len(IDS) - 2
     assert store.stored() == known
+
+
+def test_deliver_asks_for_the_passphrase_of_an_identity_on_the_terminal(sealing, store, tmp_path):
+    sealing.environment |= DOWN | {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": SECRET}
+    sealing.environment["RECOVERY_SEAL__RECIPIENTS"] = RECIPIENT
+    store.answers.append(503)
+    assert sealing.run(sealing.manifest(LIST)).returncode == 1
+    key = tmp_path / "locked.age"
+    key.write_text(ENCRYPTED)
+    with terminal(sealing, "deliver", sealing.output, "--identity", key, columns=200) as screen:
+        screen.read(until=lambda text: f"passphrase of {key}: " in text)
+        screen.type(f"{PASSPHRASE}\n".encode())
+        code, text = screen.end()
+    assert code == 0, text
+    assert PASSPHRASE not in text
+    assert sorted(store.stored()) == IDS
 
 
 def test_a_command_gets_sealed_pairs_in_the_run_and_later(sealing, key):
