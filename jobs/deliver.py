@@ -21,7 +21,7 @@ from jobs.ledger.reads import user_columns
 from jobs.ledger.sealed import is_sealed
 from jobs.recovery.stop import Stop, end_at_once, heed_leases
 from jobs.report import render_with
-from jobs.start import SETTINGS, environment_of, open_held, opener_of, place_by
+from jobs.start import SETTINGS, environment_of, open_whole, opener_of, place_by
 from jobs.system.signals import on_signals
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def deliver(
     place, stop = place_by(settings.ledger, known, folder), Stop(time.monotonic)
     opener = _opener(place, identity, ask, terminal.waits)
     with ExitStack() as held:
-        ledger = open_held(held, place, "recover deliver", terminal.waits)
+        ledger = open_whole(held, place, "recover deliver", terminal.waits)
         if opener is None:
             ledger.ask(partial(_refuse_sealed, again=again, folder=folder), Purpose.ONE_MOMENT)
         columns = ledger.ask(user_columns, Purpose.ONE_MOMENT)

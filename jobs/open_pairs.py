@@ -84,9 +84,8 @@ def open_pairs(
         say(warning)
     with place.reading() as ledger:
         if not ledger.ask(is_sealed):
-            raise refuse(
-                "holds no sealed pairs", str(place), f"look into {folder / 'results.csv'}, where they are open"
-            )
+            open_in = f"look into {folder / 'results.csv'}, where its pairs are open, if it has any"
+            raise refuse("holds no sealed pairs", str(place), open_in)
         opener = opener_of(identity, ledger.ask(place.bound_to), ask, say)
         assert opener is not None
         book = _Book(say)

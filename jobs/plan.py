@@ -85,7 +85,7 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
     with place.reading() as ledger:
         if place.exists():
             ledger.ask(partial(refuse_unknown_tokens, folder=output), Purpose.ONE_MOMENT)
-            ledger.ask(partial(refuse_mixed, recipients=start.sealed_for, folder=output), Purpose.ONE_MOMENT)
+            ledger.ask(partial(refuse_mixed, folder=output, seals=bool(start.sealed_for)), Purpose.ONE_MOMENT)
         with ledger.looking_ahead() as manifest:
             plan = plan_of(start, manifest, staged(start, manifest), before)
             companies = start.manifest.with_companies

@@ -15,7 +15,7 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.sealed import is_sealed
 from jobs.report import render_with
 from jobs.reports.files import OPENED
-from jobs.start import open_held, place_of
+from jobs.start import open_whole, place_of
 from jobs.system.files import clear_left_behind
 from jobs.system.locks import alone, patience_for_reports
 
@@ -40,15 +40,15 @@ def purge(
     """
     place = place_of(project, environment, folder)
     with ExitStack() as held:
-        ledger = open_held(held, place, "recover purge", say)
+        ledger = open_whole(held, place, "recover purge", say)
         lost = ledger.ask(how_many_wait, Purpose.ONE_MOMENT) if everything else 0
         if lost:
             what = counted(lost, "pair was", "pairs were")
             sure(f"{what} not delivered: without them these customers must install your app again")
+        removed = ledger.ask(is_sealed) and _remove(folder / OPENED)  # First: it is known by the pairs that go now.
         count = ledger.write(partial(purging.forget, everything=everything, at=utc_now()), Purpose.BULK)
         with alone(folder, patience_for_reports(say)):
             clear_left_behind(folder)
-            removed = ledger.ask(is_sealed) and _remove(folder / OPENED)
         render_with(ledger, folder, project, environment, say, None)
         # Done every time, since an earlier purge may have been killed here.
         purging.scrub(ledger)

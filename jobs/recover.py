@@ -23,6 +23,7 @@ from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import DatabaseRefusedError, usual_wait
+from jobs.ledger.sealed import refuse_mixed
 from jobs.recovery.stop import OF_THE_LEDGER, Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -170,8 +171,9 @@ def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tu
     with alone(folder, patience_for_reports(terminal.waits)):
         clear_left_behind(folder)
     make_room = held.enter_context(reserve(folder))
-    ledger = place.open(usual_wait(terminal.waits), me, start.needed, sealed_for=start.sealed_for, enrols=True)
+    ledger = place.open(usual_wait(terminal.waits), me, start.needed)
     held.callback(ledger.close)
+    ledger.ask(partial(refuse_mixed, folder=folder, seals=bool(start.sealed_for)), Purpose.ONE_MOMENT)
     ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
     hold_apps(held, start, start.needed, holder)
     refuse_few_descriptors()
@@ -190,13 +192,14 @@ def _enrol(
         rows = staged(start, manifest)
         manifest.enrol(columns, began, with_companies=start.manifest.with_companies)
         taken = unwritten.record(manifest.connection, aside, delivers=ledger.delivers, folder=place.folder)
+        refuse_mixed(manifest.connection, place.folder, seals=bool(start.sealed_for))
         plan = replace(plan_of(start, manifest, rows, before, options.causes), ledger=ledger.last_use)
         plan = replace(plan, sealed_for=start.sealed_for)
         manifest.refuse_unknown_apps(start.apps.known, began, before)
         todo = manifest.line_up(start.needed, before=before, causes=options.causes)
     unwritten.leave(place.folder, aside, taken.unknown)
-    for warning in unwritten.still_unknown(place.folder, taken.unknown):
-        say(warning)
+    for line in unwritten.told(place.folder, taken):
+        say(line)
     return plan, todo
 
 

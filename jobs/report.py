@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.config.apps import load_apps
@@ -16,7 +17,7 @@ from jobs.ledger.failed_set import failed_set_changed
 from jobs.ledger.opening import RESULTS
 from jobs.ledger.reads import failures, last_run, records, user_columns
 from jobs.ledger.refusals import UnwritableError, usual_wait
-from jobs.ledger.sealed import is_sealed
+from jobs.ledger.sealed import is_sealed, refuse_half_sealed
 from jobs.ledger.unwritten import notice
 from jobs.manifest.redaction import Redactor
 from jobs.reports import summary
@@ -125,6 +126,7 @@ def report_again(
                 say(warning)
             ledger = place.open_beside(usual_wait(say), lease)
             held.callback(ledger.close)
+            ledger.ask(partial(refuse_half_sealed, folder=folder))
             changed = cut_short is not None and _ended(ledger, cut_short, requests)
         with alone(folder, patience_for_reports(say)):
             with ledger.at_one_moment() as connection:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs.config.recipients import fingerprint_of
 from jobs.config.settings import load_settings
 from jobs.core.errors import Exit, refuse
 from jobs.core.plurals import counted
 from jobs.ledger import resealing, scrubbing
 from jobs.ledger.engines import Purpose
 from jobs.ledger.sealed import begin_sealing, end_sealing, is_half_sealed
-from jobs.ledger.unwritten import UNWRITTEN, has_open_lines, seal_lines
+from jobs.ledger.unwritten import UNWRITTEN, has_open_lines, seal_lines, take_in
 from jobs.report import render_with
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import OPENED
@@ -92,16 +91,16 @@ def seal(
         raise refuse("is empty, so there is nobody to seal for", "seal.recipients", "set it to one or more public keys")
     place = place_by(settings.ledger, known, folder)
     with ExitStack() as held:
-        ledger = open_held(held, place, "recover seal", say, takes_in=False)
+        ledger = open_held(held, place, "recover seal", say)
         base_url = ledger.ask(place.bound_to)
         sealing = _Sealing(Sealer(recipients, base_url), opener_of(identity, base_url, ask, say), say)
-        works = _is_needed(ledger, folder, sealing)
+        works = has_open_lines(folder, base_url) or _is_needed(ledger, sealing)
         if works:
             ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
             with _to_be_repeated(folder, say):
-                ledger.write(partial(begin_sealing, recipients=[*map(fingerprint_of, recipients)]))
+                ledger.write(begin_sealing)
                 sealing.were_open += seal_lines(folder, base_url, sealing.sealer.seal)
-                place.take_in(ledger)
+                take_in(ledger, folder, place.base_url)
                 _seal_pairs(ledger, sealing)
                 _leave_nothing_open(ledger, folder, project, known, say)
                 ledger.write(end_sealing)
@@ -110,12 +109,17 @@ def seal(
     return Exit.SOME_FAILED if sealing.refused else Exit.OK
 
 
-def _is_needed(ledger: Ledger, folder: Path, sealing: _Sealing) -> bool:
-    """Whether there is something to seal, or an earlier seal did not end."""
+def _is_needed(ledger: Ledger, sealing: _Sealing) -> bool:
+    """Whether the ledger has something to seal, or an earlier seal did not end."""
+    open_pairs = _count(ledger, sealing)
+    return bool(open_pairs or (sealing.opener and sealing.for_others) or ledger.ask(is_half_sealed))
+
+
+def _count(ledger: Ledger, sealing: _Sealing) -> int:
+    """How many pairs are open. Those that are sealed for others are counted too."""
     count = partial(resealing.how_many, recipients=sealing.sealer.named)
     open_pairs, sealing.for_others = ledger.ask(count, Purpose.ONE_MOMENT)
-    again = sealing.for_others if sealing.opener else 0
-    return bool(open_pairs or again or ledger.ask(is_half_sealed) or has_open_lines(folder))
+    return open_pairs
 
 
 @contextmanager
@@ -131,7 +135,13 @@ def _to_be_repeated(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _seal_pairs(ledger: Ledger, sealing: _Sealing) -> None:
-    """Seal the ledger's pairs, a page at a time."""
+    """Seal the ledger's pairs, until none is open: a database that goes back brings some back."""
+    _seal_in_pages(ledger, sealing)
+    while _count(ledger, sealing):
+        _seal_in_pages(ledger, sealing)
+
+
+def _seal_in_pages(ledger: Ledger, sealing: _Sealing) -> None:
     last = 0
     while pairs := ledger.ask(partial(resealing.pairs_after, last=last), Purpose.ONE_MOMENT):
         mine = [pair for pair in pairs if sealing.is_for(pair.tokens)]

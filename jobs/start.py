@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from jobs.highlevel.proxy import check_way_out
 from jobs.ledger.opening import LEDGER
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import usual_wait
+from jobs.ledger.sealed import refuse_half_sealed
+from jobs.ledger.unwritten import take_in
 from jobs.manifest.reader import Manifest, open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.reports.files import SUMMARY
@@ -173,17 +176,20 @@ def opener_of(
     return Opener(read_identities(identity, ask), base_url)
 
 
-def open_held(
-    held: ExitStack, place: Place, command: str, say: Callable[[str], None], *, takes_in: bool = True
-) -> Ledger:
-    """The ledger of a folder, which a command holds until `held` is closed. `takes_in` the pairs that were set aside.
-
-    Raises UserError, with exit 11 if it is in use.
-    """
+def open_held(held: ExitStack, place: Place, command: str, say: Callable[[str], None]) -> Ledger:
+    """The ledger of a folder, which a command holds until `held` is closed. Raises UserError, with exit 11 if it is in use."""
     place.must_exist()
     hold_folder(held, place.folder, command)
-    ledger = place.open(usual_wait(say), f"`{command}`", takes_in=takes_in)
+    ledger = place.open(usual_wait(say), f"`{command}`")
     held.callback(ledger.close)
+    return ledger
+
+
+def open_whole(held: ExitStack, place: Place, command: str, say: Callable[[str], None]) -> Ledger:
+    """The same, with the pairs that an earlier run had to set aside. Raises UserError also if it is half sealed."""
+    ledger = open_held(held, place, command, say)
+    ledger.ask(partial(refuse_half_sealed, folder=place.folder))
+    take_in(ledger, place.folder, place.base_url)
     return ledger
 
 

@@ -186,6 +186,10 @@ class RouteResult(NamedTuple):
     asked: bool = True
 
 
+ARMOR = "-----BEGIN AGE ENCRYPTED FILE-----"
+"""How every armored text of age begins."""
+
+
 class Sealed(NamedTuple):
     """A pair that only its `recipients` can open: the armored `text` of age, and the `fingerprint` of the pair in it.
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.config.settings import LedgerSettings
 from jobs.core.errors import refuse
-from jobs.core.plurals import counted
 from jobs.ledger import opening
-from jobs.ledger.engines import Purpose
 from jobs.ledger.moves import is_copied, refuse_moved
-from jobs.ledger.sealed import begin
 from jobs.ledger.tables import remembered
-from jobs.ledger.unwritten import UNWRITTEN, still_unknown, take_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -62,44 +57,14 @@ class Place:
         client_ids: Iterable[str] = (),
         *,
         even_moved: bool = False,
-        sealed_for: Sequence[str] | None = None,
-        takes_in: bool = True,
-        enrols: bool = False,
     ) -> Ledger:
-        """The ledger, made if it is missing, with the pairs that an earlier run had to set aside. In a database, `holder` has
-        the leases of it and of these apps until it is closed.
+        """The ledger, made if it is missing. In a database, `holder` has the leases of it and of these apps until it is
+        closed.
 
-        `wait` says how to wait if another program holds it. `even_moved`: also one that was moved. `sealed_for` are the
-        fingerprints of those for whom new pairs will be sealed (None: no new pairs come). `takes_in`: the pairs that were set
-        aside are taken in. `enrols`: its holder enrols a list next, and warns of those whose installs are unknown after that. Raises UserError, with exit 11 if another run has a
-        lease.
+        `wait` says how to wait if another program holds it. `even_moved`: also one that was moved. Raises UserError, with
+        exit 11 if another run has a lease.
         """
         self._refuse_both()
-        ledger = self._opened(wait, holder, client_ids, even_moved=even_moved)
-        try:
-            if sealed_for is not None:
-                ledger.write(partial(begin, recipients=sealed_for, folder=self.folder), Purpose.BULK)
-            if takes_in:
-                self.take_in(ledger, warns=not enrols)
-        except BaseException:
-            ledger.close()
-            raise
-        return ledger
-
-    def take_in(self, ledger: Ledger, *, warns: bool = True) -> None:
-        """Write into the ledger the pairs that an earlier run had to set aside. `warns` about those that it does not know.
-
-        Raises UserError.
-        """
-        say = ledger.wait.patience.say
-        taken = take_in(ledger, self.folder, self.base_url)
-        if taken.how_many:
-            which = counted(taken.how_many, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
-            say(f"{which} in the ledger now")
-        for warning in still_unknown(self.folder, taken.unknown) if warns else ():
-            say(warning)
-
-    def _opened(self, wait: Wait, holder: str, client_ids: Iterable[str], *, even_moved: bool) -> Ledger:
         if not self.in_database:
             return opening.open_ledger(self.folder, self.base_url, wait, even_moved=even_moved)
         from jobs.ledger.in_database import open_in_database

@@ -1,75 +1,77 @@
-"""Whether the pairs of a ledger are sealed, and for whom. A ledger never holds open pairs beside sealed ones.
+"""Whether the pairs of a ledger are sealed. A ledger never holds open pairs beside sealed ones.
 
-`meta` keeps the fingerprints of the recipients of new pairs, and that `recover seal` has begun and not ended.
+Only `recover seal` has both for a while. `meta` says so from its first transaction to its last.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 
 from jobs.core.errors import refuse
-from jobs.ledger.tables import HAS_OPEN_PAIR, installs, meta, remember, remembered
+from jobs.ledger.tables import HAS_PAIR, HAS_SEALED_PAIR, installs, meta, remember, remembered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
 
-_SEALED_TO = "sealed_to"
-SEALING = "sealing"
+_SEALING = "sealing"
 
 
 def is_sealed(connection: Connection) -> bool:
-    """Whether the pairs of the ledger are sealed."""
-    return remembered(connection, _SEALED_TO) is not None
+    """Whether the pairs of the ledger are sealed. False if there are none."""
+    return _first_pair_is_sealed(connection) is True
 
 
-def seal_from_now_on(connection: Connection, recipients: Sequence[str]) -> None:
-    """Remember that the pairs of the ledger are sealed, new ones for these recipients (by their fingerprints)."""
-    remember(connection, _SEALED_TO, json.dumps([*recipients]))
+def is_open(connection: Connection) -> bool:
+    """Whether the pairs of the ledger are open. False if there are none."""
+    return _first_pair_is_sealed(connection) is False
 
 
-def begin(connection: Connection, recipients: Sequence[str], folder: Path) -> None:
-    """Begin a run whose new pairs are sealed for `recipients` (none: they are open). Raises UserError as `refuse_mixed`."""
-    refuse_mixed(connection, recipients, folder)
-    if recipients:
-        seal_from_now_on(connection, recipients)
+def _first_pair_is_sealed(connection: Connection) -> bool | None:
+    """Whether some pair is sealed, which all others are too then. None if there is no pair."""
+    return connection.scalar(select(HAS_SEALED_PAIR).select_from(installs).where(HAS_PAIR).limit(1))
 
 
-def refuse_mixed(connection: Connection, recipients: Sequence[str], folder: Path) -> None:
-    """Raise UserError if new pairs would not be sealed as the old ones are. `folder` is that of the ledger."""
-    refuse_half_sealed(connection, folder, f"run `recover seal {folder}`", seals=bool(recipients))
-    if not recipients and is_sealed(connection):
+def refuse_mixed(connection: Connection, folder: Path, *, seals: bool) -> None:
+    """Raise UserError if a run's new pairs would not be sealed as the old ones are. `seals`: it seals them."""
+    todo = f"run `recover seal {folder}`"
+    refuse_half_sealed(connection, folder, todo)
+    if seals:
+        refuse_open(connection, folder, todo)
+    elif is_sealed(connection):
         what = "holds sealed pairs, but seal.recipients is empty, so new pairs would be open"
         raise refuse(what, str(folder), "set seal.recipients as it was, or use a different --output")
 
 
-def refuse_half_sealed(connection: Connection, folder: Path, todo: str, *, seals: bool) -> None:
-    """Raise UserError if `recover seal` has begun and not ended, or it must come first because the settings have recipients
-    (`seals`). `todo` is how to run it.
-    """
-    where = str(folder)
+def refuse_open(connection: Connection, folder: Path, todo: str) -> None:
+    """Raise UserError if the pairs are open, although the settings have recipients. `todo` is how to seal them."""
+    if is_open(connection):
+        raise refuse("holds pairs that are not sealed, but seal.recipients is set", str(folder), f"{todo} first")
+
+
+def refuse_half_sealed(connection: Connection, folder: Path, todo: str = "") -> None:
+    """Raise UserError if `recover seal` has begun and not ended. `todo` is how to run it."""
     if is_half_sealed(connection):
-        raise refuse("holds pairs that `recover seal` began to seal and did not finish", where, f"{todo} again")
-    if seals and connection.execute(select(installs.c.id).where(HAS_OPEN_PAIR).limit(1)).first():
-        raise refuse("holds pairs that are not sealed, but seal.recipients is set", where, f"{todo} first")
+        what, again = (
+            "holds pairs that `recover seal` began to seal and did not finish",
+            todo or f"run `recover seal {folder}`",
+        )
+        raise refuse(what, str(folder), f"{again} again")
 
 
 def is_half_sealed(connection: Connection) -> bool:
     """Whether `recover seal` has begun and not ended."""
-    return remembered(connection, SEALING) is not None
+    return remembered(connection, _SEALING) is not None
 
 
-def begin_sealing(connection: Connection, recipients: Sequence[str]) -> None:
-    """Remember that `recover seal` has begun, and for whom."""
-    seal_from_now_on(connection, recipients)
-    remember(connection, SEALING, "begun")
+def begin_sealing(connection: Connection) -> None:
+    """Remember that `recover seal` has begun."""
+    remember(connection, _SEALING, "begun")
 
 
 def end_sealing(connection: Connection) -> None:
     """Remember that no open pair is left."""
-    connection.execute(delete(meta).where(meta.c.name == SEALING))
+    connection.execute(delete(meta).where(meta.c.name == _SEALING))

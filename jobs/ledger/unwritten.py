@@ -21,7 +21,7 @@ from jobs.core.model import Install, InstallKey, Level, Recovered, Route
 from jobs.core.plurals import counted
 from jobs.ledger import writes
 from jobs.ledger.reads import knows_pairs, tokens_from_text, tokens_to_text
-from jobs.ledger.sealed import is_sealed, seal_from_now_on
+from jobs.ledger.sealed import is_half_sealed, is_open, is_sealed
 from jobs.ledger.tables import installs
 from jobs.system.files import replacing, sync
 
@@ -86,6 +86,8 @@ def take_in(ledger: Ledger, folder: Path, base_url: str) -> Taken:
         return Taken(0, [])
     taken = ledger.write(partial(record, found=found, delivers=ledger.delivers, folder=folder))
     leave(folder, found, taken.unknown)
+    for line in told(folder, taken):
+        ledger.wait.patience.say(line)
     return taken
 
 
@@ -134,28 +136,32 @@ def _sealed_line(one: Aside, seal: Callable[[InstallKey, Tokens, str], Tokens]) 
     return _line(one.base_url, one.install, sealed)
 
 
-def has_open_lines(folder: Path) -> bool:
+def has_open_lines(folder: Path, base_url: str) -> bool:
     """Whether the file holds a pair that is not sealed. Raises UserError as `pairs_in`."""
-    return any(map(_is_open, pairs_in(folder, "")))
+    return any(map(_is_open, pairs_in(folder, base_url)))
 
 
 def _is_open(one: Aside) -> bool:
     return one.outcome.tokens.sealed is None
 
 
-def still_unknown(folder: Path, unknown: list[Aside]) -> tuple[str, ...]:
-    """The warning that the ledger does not know these installs, or nothing if there are none."""
-    what = counted(len(unknown), "pair of an install", "pairs of installs")
-    todo = "keep the file; a run on the list that has them takes them in"
-    return (f"{folder / UNWRITTEN} holds {what} that this ledger does not know: {todo}",) if unknown else ()
+def told(folder: Path, taken: Taken) -> Iterator[str]:
+    """What became of the pairs, for a person."""
+    if taken.how_many:
+        which = counted(taken.how_many, f"pair of {UNWRITTEN} is", f"pairs of {UNWRITTEN} are")
+        yield f"{which} in the ledger now"
+    if taken.unknown:
+        what = counted(len(taken.unknown), "pair of an install", "pairs of installs")
+        todo = "keep the file; a run on the list that has them takes them in"
+        yield f"{folder / UNWRITTEN} holds {what} that this ledger does not know: {todo}"
 
 
 def record(connection: Connection, found: list[Aside], *, delivers: OpenPairs | None, folder: Path) -> Taken:
     """Write the newest pair of each install, unless the ledger knows it or has a newer one.
 
-    Raises UserError if the pairs of the ledger are sealed, and one of these is not.
+    Raises UserError if the ledger would hold open pairs beside sealed ones.
     """
-    _refuse_open(connection, found, folder)
+    _refuse_mixed(connection, found, folder)
     newest: dict[InstallKey, Aside] = {}
     unknown: list[Aside] = []
     for one in found:
@@ -171,14 +177,17 @@ def record(connection: Connection, found: list[Aside], *, delivers: OpenPairs | 
     return Taken(len(wanted), unknown)
 
 
-def _refuse_open(connection: Connection, found: list[Aside], folder: Path) -> None:
-    is_open = [*map(_is_open, found)]
-    if is_sealed(connection):
-        if any(is_open):
-            todo = f"run `recover seal {folder}` first"
-            raise refuse("holds pairs that are not sealed, but those of the ledger are", str(folder / UNWRITTEN), todo)
-    elif not all(is_open):
-        seal_from_now_on(connection, ())
+def _refuse_mixed(connection: Connection, found: list[Aside], folder: Path) -> None:
+    some_open, some_sealed = any(map(_is_open, found)), not all(map(_is_open, found))
+    if is_half_sealed(connection):
+        return  # Only `recover seal` comes here then, which has just sealed all lines.
+    if some_open and (some_sealed or is_sealed(connection)):
+        what = "holds pairs that are not sealed, but others are"
+    elif some_sealed and is_open(connection):
+        what = "holds sealed pairs, but those of the ledger are not"
+    else:
+        return
+    raise refuse(what, str(folder / UNWRITTEN), f"set seal.recipients, and run `recover seal {folder}` first")
 
 
 def _recovered_at(connection: Connection, key: InstallKey) -> str | None:

@@ -20,7 +20,7 @@ from jobs.core.errors import UserError, refuse
 from jobs.core.file_errors import what_to_do
 from jobs.core.formula_guard import unguard
 from jobs.core.ids import as_seen, has_unseen, is_id
-from jobs.core.model import Broken, Level, Row
+from jobs.core.model import ARMOR, Broken, Level, Row
 from jobs.core.secret import STARS, Secret
 from jobs.manifest.csv_records import records
 from jobs.manifest.layout import (
@@ -56,7 +56,6 @@ _NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b
 _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
 _LONGEST_ROLE = 20
-_SEALED = "-----BEGIN AGE ENCRYPTED FILE-----"
 _AS_FORMULA = re.compile(r'="([^"]*)"')
 
 
@@ -195,7 +194,7 @@ class _Lines:
             noticed.companies.add(company, line)
         level = Level.SUB_ACCOUNT if location else Level.AGENCY
         access, refresh = (_secret(cells, place) for place in (layout.access_token, layout.refresh_token))
-        if access is None and layout.sealed >= 0 and cells[layout.sealed].startswith(_SEALED):
+        if access is None and layout.sealed >= 0 and cells[layout.sealed].startswith(ARMOR):
             noticed.sealed.add(line)
         scope = _said(cells[layout.scope]) if layout.scope >= 0 else ""
         return Row(line, client, level, location or company, company, own, access, refresh, scope)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.core.batches import in_batches
 from jobs.core.errors import refuse
 from jobs.core.fingerprints import fingerprint, sealed_mark
+from jobs.core.model import ARMOR
 from jobs.ledger.opening import RESULTS
 from jobs.ledger.reads import knows_pairs
 from jobs.ledger.refusals import UnwritableError
@@ -54,7 +55,8 @@ def _pairs(path: Path) -> Iterator[str]:
             access, refresh = row["access_token"] or "", row["refresh_token"] or ""
             if access or refresh:
                 yield fingerprint(access, refresh)
-            if sealed := row.get("sealed"):
+            # A list of the user's may have had a column of this name before the reports had one.
+            if (sealed := row.get("sealed") or "").startswith(ARMOR):
                 yield sealed_mark(sealed)
 
 

@@ -13,6 +13,7 @@ from pyrage import ssh, x25519
 
 from jobs.core.errors import UserError, refuse
 from jobs.core.file_errors import what_to_do
+from jobs.core.model import ARMOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jobs.sealing.opener import Identity
 
 _LARGEST = 1 << 20
-_ENCRYPTED = (b"age-encryption.org/v1", b"-----BEGIN AGE ENCRYPTED FILE-----")
+_ENCRYPTED = (b"age-encryption.org/v1", ARMOR.encode())
 _PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 _NEEDED = "give the file of an age identity (`age-keygen -o FILE`), or of an ed25519 or RSA private key of OpenSSH"
 # What a line may begin with, in the order in which it is looked for, and why it cannot be used.

@@ -65,6 +65,7 @@ class Opener:
         """What a sealed text holds: texts by their names."""
         try:
             found: Any = json.loads(pyrage.decrypt(sealed.text.encode(), self._identities))
+            json.dumps(found, ensure_ascii=False).encode()  # JSON can say what no text may hold: a lone surrogate.
         except pyrage.DecryptError as error:
             raise NotOpenedError(_WHY_NOT.get(str(error), "it is damaged")) from None
         except (ValueError, RecursionError):

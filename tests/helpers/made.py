@@ -29,6 +29,7 @@ from jobs.ledger.counts import as_it_stands
 from jobs.ledger.opening import open_ledger
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import usual_wait
+from jobs.ledger.unwritten import take_in
 from jobs.report import render
 from jobs.reports.messages import load_messages
 from jobs.start import MESSAGES, PROJECT
@@ -101,7 +102,9 @@ def line_up(ledger, apps, *, before="", causes=()):
 
 def opened(place: Place) -> Ledger:
     """The ledger of a run that begins now."""
-    return place.open(usual_wait(), "a test")
+    ledger = place.open(usual_wait(), "a test")
+    take_in(ledger, place.folder, place.base_url)
+    return ledger
 
 
 def as_place(where: Path | Place) -> Place:

@@ -187,7 +187,7 @@ class Killed:
         shutil.copytree(self.kept, self.job.output)
         if self.server:
             ask(self.job, self.server, "update installs set tokens = kept.tokens from kept where kept.id = installs.id")
-            ask(self.job, self.server, "delete from meta where name in ('sealed_to', 'sealing')")
+            ask(self.job, self.server, "delete from meta where name = 'sealing'")
 
     def seal(self, **kill):
         self.job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(self.identity.to_public())

@@ -8,9 +8,15 @@ import pyrage
 import pytest
 
 from jobs.config.recipients import fingerprint_of
+from jobs.core.clock import utc_now
+from jobs.core.model import Install, InstallKey, Level, Recovered, Route
+from jobs.ledger.unwritten import UNWRITTEN, set_aside
 from jobs.sandbox.world import Place
+from jobs.sealing.sealer import Sealer
+from tests.helpers.job import CLIENT_ID
 from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing
+from tests.helpers.made import pair
 from tests.helpers.postgres import PASSWORD
 
 
@@ -139,3 +145,68 @@ def test_the_results_of_a_sealed_run_are_a_list_for_the_next_one_and_stay_as_the
     assert job.results()["Loc0"] == first["Loc0"]
     assert job.run(job.output / "failures.csv").returncode == 1
     assert job.failures()["Loc2"]["mine"] == f"'{armored}"
+
+
+def set_aside_for(job, identity, *names):
+    """Let earlier runs have left a pair for each of these, sealed or not."""
+    sealer = Sealer([str(identity.to_public())], job.sandbox.url)
+    for name, is_sealed in names:
+        install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, name), "")
+        tokens = sealer.seal(install.key, pair(), utc_now()) if is_sealed else pair()
+        set_aside(job.output, job.sandbox.url, [(install, Recovered(tokens, Route.RECONNECT, 1, utc_now()))])
+    return (job.output / UNWRITTEN).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sealed_ledger", "lines", "why"),
+    [
+        (False, [("Loc1", True)], "holds sealed pairs, but those of the ledger are not"),
+        (True, [("Loc1", False)], "holds pairs that are not sealed, but others are"),
+        (False, [("Loc1", True), ("Loc3", False)], "holds pairs that are not sealed, but others are"),
+    ],
+)
+def test_pairs_that_were_set_aside_never_mix_open_and_sealed_ones(job, identity, sealed_ledger, lines, why):
+    recipient = job.environment.pop("RECOVERY_SEAL__RECIPIENTS")
+    if sealed_ledger:
+        job.environment["RECOVERY_SEAL__RECIPIENTS"] = recipient
+    job.run(job.manifest(listing(1)))
+    left, sent = set_aside_for(job, identity, *lines), job.arrived()
+    for command in (("run", job.manifest(listing(4)), "--output"), ("purge",)):
+        done = job(*command, job.output)
+        assert done.returncode == 2, done.stderr
+        assert f"{UNWRITTEN}: {why}: set seal.recipients, and run `recover seal {job.output}` first" in done.stderr
+    assert (job.output / UNWRITTEN).read_bytes() == left
+    assert job.arrived() == sent
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = recipient
+    assert job("seal", job.output).returncode == 0
+    assert job.run(job.manifest(listing(4))).returncode == 1
+    assert not (job.output / UNWRITTEN).exists()
+    assert opened(job.results()["Loc1"], identity)["refresh_token"] == pair().refresh_token.reveal()
+
+
+def test_an_open_pair_that_was_set_aside_is_not_taken_in_where_new_ones_are_sealed(job, identity):
+    job.run(job.manifest(listing(1).replace("Loc0", "Loc2")))
+    left, sent = set_aside_for(job, identity, ("Loc1", False)), job.arrived()
+    done = job.run(job.manifest(listing(4)))
+    assert done.returncode == 2
+    assert f"run `recover seal {job.output}` first" in done.stderr
+    assert (job.output / UNWRITTEN).read_bytes() == left
+    assert job.arrived() == sent
+
+
+def test_recipients_may_be_taken_out_while_no_pair_is_sealed(job):
+    manifest = job.manifest(listing(1).replace("Loc0", "Loc2"))
+    assert job.run(manifest).returncode == 1
+    del job.environment["RECOVERY_SEAL__RECIPIENTS"]
+    assert job.run(job.manifest(listing(2))).returncode == 0
+    assert job.results()["Loc1"]["access_token"]
+
+
+def test_a_users_own_column_called_sealed_keeps_no_run_from_starting(job):
+    del job.environment["RECOVERY_SEAL__RECIPIENTS"]
+    manifest = job.manifest(listing(2))
+    job.run(manifest)
+    results = job.output / "results.csv"
+    header, *rows = results.read_text().splitlines()
+    results.write_text("\n".join([f"{header},sealed", *(f"{row},yes" for row in rows), ""]))
+    assert job.run(manifest).returncode == 0

@@ -109,7 +109,14 @@ def test_a_damaged_text_is_refused(identity):
         assert why_not(identity, replace(pair("", ""), sealed=Sealed(damaged, mark)))
 
 
-@pytest.mark.parametrize("words", [b"", b"[]", b"null", b"{", b'{"access_token": 1}', b"[" * 10_000])
+# A whole pair, but a token is a lone surrogate, which JSON can say and no text can hold.
+NO_TEXT = json.dumps(
+    {"base_url": API, "client_id": KEY.client_id, "user_type": KEY.level, "resource_id": KEY.account_id}
+    | {"access_token": "\ud800", "refresh_token": "r", "issued_at": AT}
+).encode()
+
+
+@pytest.mark.parametrize("words", [NO_TEXT, b"", b"[]", b"null", b"{", b'{"access_token": 1}', b"[" * 10_000])
 def test_anything_else_than_a_pair_is_refused(identity, words):
     text = pyrage.encrypt(words, [identity.to_public()], armored=True).decode()
     why = why_not(identity, replace(pair("", ""), sealed=Sealed(text, "")))
