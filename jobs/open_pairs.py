@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.errors import Exit, refuse
-from jobs.core.model import InstallKey, Level
+from jobs.core.model import InstallKey, Level, Tokens
 from jobs.core.plurals import counted
 from jobs.ledger.opening import LEDGER
 from jobs.ledger.reads import records, user_columns
@@ -20,6 +20,7 @@ from jobs.ledger.sealed import is_sealed
 from jobs.ledger.unwritten import UNWRITTEN, notice
 from jobs.reports.files import OPENED, REPORTS
 from jobs.reports.tables import write_results
+from jobs.sealing.opener import Unread
 from jobs.start import opener_of, place_of
 from jobs.system.files import clear_left_behind, replacing
 from jobs.system.locks import LOCK
@@ -147,18 +148,16 @@ def _write(file: BinaryIO, ledger: Ledger, opener: Opener, book: _Book) -> None:
 
 def _opened(found: Iterable[Record], opener: Opener, book: _Book) -> Iterator[Record]:
     """The records with their tokens. A pair that is refused stays empty."""
-    from jobs.sealing.opener import NotOpenedError  # slow to import, and there by now
-
     for record in found:
         if record.tokens is None or record.tokens.sealed is None or record.level is None:
             yield record
             continue
         account_id = record.location_id if record.level is Level.SUB_ACCOUNT else record.company_id
         key = InstallKey(record.client_id, record.level, account_id)
-        try:
-            tokens = opener.open(key, record.tokens)
-            book.opened += 1
-        except NotOpenedError as error:
-            book.refuse(key, str(error))
-            tokens = replace(record.tokens, sealed=None)
-        yield replace(record, tokens=tokens)
+        match opener.open(key, record.tokens):
+            case Unread(why):
+                book.refuse(key, why)
+                yield replace(record, tokens=replace(record.tokens, sealed=None))
+            case Tokens() as tokens:
+                book.opened += 1
+                yield replace(record, tokens=tokens)

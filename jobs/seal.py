@@ -20,7 +20,7 @@ from jobs.ledger.unwritten import UNWRITTEN, has_open_lines, seal_lines, take_in
 from jobs.report import render_with
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import OPENED
-from jobs.sealing.opener import NotOpenedError
+from jobs.sealing.opener import Unread, opened
 from jobs.sealing.sealer import Sealer
 from jobs.start import SETTINGS, environment_of, open_held, opener_of, place_by
 from jobs.system.files import clear_left_behind
@@ -59,15 +59,14 @@ class _Sealing:
         """The pair, sealed, or None if it cannot be opened."""
         key, tokens = pair.key, pair.tokens
         was_open = tokens.sealed is None
-        try:
-            opened = self.opener.open(key, tokens) if self.opener else tokens
-        except NotOpenedError as error:
+        found = opened(self.opener, key, tokens)
+        if isinstance(found, Unread):
             self.refused += 1
-            self.say(f"{key.account_id} (client id {key.client_id}): its pair stays as it was: {error}")
+            self.say(f"{key.account_id} (client id {key.client_id}): its pair stays as it was: {found.why}")
             return None
         self.were_open += was_open
         self.again += not was_open
-        return self.sealer.seal(key, opened, pair.recovered_at)
+        return self.sealer.seal(key, found, pair.recovered_at)
 
 
 def seal(

@@ -32,6 +32,7 @@ from jobs.manifest.warnings import ListWarnings
 from jobs.reports.files import SUMMARY
 from jobs.reports.messages import Messages, load_messages
 from jobs.reports.summary import is_summary
+from jobs.sealing.opener import Opener
 from jobs.system.locks import LOCK, app_lock, hold
 from jobs.system.output_folder import make_folder
 
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from jobs.ledger.lease import Leases
     from jobs.ledger.ledger import Ledger
     from jobs.manifest.layout import Chosen
-    from jobs.sealing.opener import Opener
     from jobs.sealing.sealer import Sealer
 
 SETTINGS = Path("config") / "recovery.toml"
@@ -169,7 +169,6 @@ def opener_of(
         return None
     # Slow to import, and needed only with sealed pairs.
     from jobs.sealing.identities import read_identities
-    from jobs.sealing.opener import Opener
 
     for warning in too_open(identity) if identity.is_file() else ():
         warn(warning)

@@ -18,7 +18,7 @@ from jobs.core.secret import Secret
 from jobs.ledger.engines import key_of, upsert
 from jobs.ledger.reads import tokens_from_text
 from jobs.ledger.tables import spends
-from jobs.sealing.reader import Unread, opened
+from jobs.sealing.opener import Unread, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -101,5 +101,5 @@ def with_old(
 
 def _with_old(install: Install, old: Secret | Unread | None, mark: str, spent: Collection[str]) -> Install:
     if isinstance(old, Unread):
-        return replace(install, unread=f"its pair {old.why}")
+        return replace(install, unread=f"its pair {old.words}")
     return replace(install, old=old, doubtful=mark in spent)

@@ -17,7 +17,7 @@ from jobs.ledger.refresh_log import fingerprint, newest
 from jobs.ledger.scratch import agency_tokens, has_old_token, old_tokens
 from jobs.ledger.tables import HAS_OPEN_PAIR, HAS_PAIR, SAME_INSTALL, installs, listed, spends, todo
 from jobs.recovery.agency_tokens import AgencyKey, Bearer, UnreadAgency
-from jobs.sealing.reader import Unread, opened
+from jobs.sealing.opener import Unread, opened
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -56,7 +56,7 @@ def _bearer_of(key: InstallKey, tokens: Tokens, now: datetime, opener: Opener | 
         return None
     pair = opened(opener, key, tokens)
     if isinstance(pair, Unread):
-        return UnreadAgency(key.client_id, key.account_id, pair.why)
+        return UnreadAgency(key.client_id, key.account_id, pair.words)
     sealed = tokens.sealed is not None
     return Bearer(key.client_id, key.account_id, pair.access_token, sealed=sealed) if _lives(pair, now) else None
 

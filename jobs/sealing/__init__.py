@@ -1,8 +1,10 @@
 """Sealed pairs: a run seals what it cannot open, and whoever has an identity opens it elsewhere.
 
-`sealer` seals a pair for its recipients. `identities` reads what opens it, and `opener` refuses what belongs to another install.
-`reader` reads pairs that may be sealed, and `open_pairs` keeps new ones open in memory until they are delivered. The format is that
-of age (https://age-encryption.org/v1), by pyrage; it is imported only where pairs are sealed.
+`sealer` seals a pair for its recipients. `identities` reads what opens it, and `opener` opens it, but not for another
+install. `open_pairs` keeps new pairs open in memory until they are delivered.
+
+The format is that of age (https://age-encryption.org/v1). The library for it is pyrage, which is imported only where pairs
+are sealed or opened.
 """
 
-__all__ = ["identities", "open_pairs", "opener", "reader", "sealer"]
+__all__ = ["identities", "open_pairs", "opener", "sealer"]

@@ -6,12 +6,11 @@ from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from jobs.sealing.reader import opened
+from jobs.sealing.opener import opened
 
 if TYPE_CHECKING:
     from jobs.core.model import InstallKey, Tokens
-    from jobs.sealing.opener import Opener
-    from jobs.sealing.reader import Unread
+    from jobs.sealing.opener import Opener, Unread
 
 MOST_OPEN = 10_000
 """How many new pairs wait open in memory for their delivery, which is about 30 MB of them."""
@@ -68,7 +67,7 @@ class OpenPairs:
         return tokens.sealed is None or self._opener is not None or self._find(key, recovered_at) is not None
 
     def opened(self, key: InstallKey, recovered_at: str, tokens: Tokens) -> Tokens | Unread:
-        """A pair with its tokens, which the ledger holds in this form, or why it cannot be read (see `reader`)."""
+        """A pair with its tokens, which the ledger holds in this form, or why it cannot be read."""
         return self._find(key, recovered_at) or opened(self._opener, key, tokens)
 
     def _find(self, key: InstallKey, recovered_at: str) -> Tokens | None:

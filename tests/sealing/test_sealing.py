@@ -11,7 +11,7 @@ import pytest
 
 from jobs.core.model import InstallKey, Level, Sealed, Tokens
 from jobs.core.secret import Secret
-from jobs.sealing.opener import NotOpenedError, Opener
+from jobs.sealing.opener import NEEDS_IDENTITY, Opener, Unread, opened
 from jobs.sealing.sealer import Sealer
 
 API, AT = "https://services.leadconnectorhq.com", "2026-11-26T10:00:00.000Z"
@@ -40,9 +40,9 @@ def token_of(account_id):
 
 
 def why_not(identity, tokens, key=KEY):
-    with pytest.raises(NotOpenedError) as refused:
-        Opener([identity], API).open(key, tokens)
-    return str(refused.value)
+    unread = Opener([identity], API).open(key, tokens)
+    assert isinstance(unread, Unread)
+    return unread.why
 
 
 def test_an_identity_opens_pairs_in_several_threads_at_once(identity):
@@ -127,4 +127,8 @@ def test_a_pair_is_sealed_once_and_an_open_one_stays_as_it_is(identity):
     sealer = Sealer([str(identity.to_public())], API)
     once = sealer.seal(KEY, pair(), AT)
     assert sealer.seal(KEY, once, AT) is once
-    assert Opener([identity], API).open(KEY, pair()) == pair()
+    assert Opener([identity], API).open(KEY, pair()) == opened(None, KEY, pair()) == pair()
+
+
+def test_without_an_identity_nothing_sealed_is_opened(identity):
+    assert opened(None, KEY, sealed(identity)) == NEEDS_IDENTITY

@@ -10,7 +10,7 @@ from jobs.core.model import Delivery, Tokens
 from jobs.ledger import deliveries
 from jobs.ledger.deliveries import Settled, WaitingPair
 from jobs.outgoing.deliver.pair import Pair, key_of, pair_id_of, pair_of
-from jobs.sealing.reader import NEEDS_IDENTITY, Unread
+from jobs.sealing.opener import NEEDS_IDENTITY, Unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -54,9 +54,9 @@ class Store:
             match self._opened(pair):
                 case Tokens() as tokens:
                     pairs.append(pair.opened(tokens))
-                case Unread(why) as unread:
-                    state = Delivery.WAITING if unread is NEEDS_IDENTITY else Delivery.REFUSED
-                    others.append((pair, state, f"its sealed pair {why}"))
+                case Unread() as unread:
+                    state = Delivery.WAITING if unread == NEEDS_IDENTITY else Delivery.REFUSED
+                    others.append((pair, state, f"its sealed pair {unread.words}"))
         self.settle(others)
         return Found(pairs, [one for one in others if one[1] is Delivery.REFUSED], len(found) == most)
 
