@@ -155,7 +155,7 @@ def courier_for(
     from jobs.outgoing.deliver.courier import Policy
     from jobs.outgoing.deliver.opening import open_courier
     from jobs.outgoing.deliver.store import Store
-    from jobs.sealing.open_pairs import OpenPairs
+    from jobs.sealing.kept_pairs import KeptPairs
 
     own = ledger.write(partial(deliveries.ledger_id, fresh=secrets.token_hex(4)))
     wanted, retry = settings.deliver, settings.retry
@@ -167,11 +167,11 @@ def courier_for(
         wanted.give_up_after,
         settings.pace.patience_seconds,
     )
-    open_pairs = OpenPairs(opener)
-    courier = open_courier(wanted, policy, Store(ledger, own, utc, open_pairs), environment, columns)
+    kept = KeptPairs(opener)
+    courier = open_courier(wanted, policy, Store(ledger, own, utc, kept), environment, columns)
     turn = deliveries.REST if opener is None and ledger.ask(is_sealed) else ""
     ledger.write(partial(deliveries.take_over, turn=turn), Purpose.BULK)
-    ledger.delivers = open_pairs
+    ledger.delivers = kept
     return courier
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jobs.ledger.recent import Recent
     from jobs.ledger.refusals import Wait
     from jobs.ledger.scratch import Scratch
-    from jobs.sealing.open_pairs import OpenPairs
+    from jobs.sealing.kept_pairs import KeptPairs
     from jobs.sealing.opener import Opener
 
 _T = TypeVar("_T")
@@ -61,7 +61,7 @@ class Ledger:
         self.wait = wait
         self.last_use: LastUse | None = None  # Only a ledger in a database knows it.
         self._writing = threading.Lock()
-        self.delivers: OpenPairs | None = None  # Set where pairs are delivered.
+        self.delivers: KeptPairs | None = None  # Set where pairs are delivered.
 
     def close(self) -> None:
         """Close the file or the connection, and give back the leases."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from jobs.core.model import Install, InstallKey, Outcome
-    from jobs.sealing.open_pairs import OpenPairs
+    from jobs.sealing.kept_pairs import KeptPairs
 
     Ended = tuple[Install, Outcome]
 
@@ -59,7 +59,7 @@ class Recent:
         while self._kept and self._kept[0][0] < now - _SECONDS:
             self._kept.popleft()
 
-    def write_again(self, connection: Connection, *, delivers: OpenPairs | None) -> int:
+    def write_again(self, connection: Connection, *, delivers: KeptPairs | None) -> int:
         """How many outcomes were gone, if there was an alarm. They are written again, and so are the intentions.
 
         Raises LeaseLostError.
@@ -78,7 +78,7 @@ class Recent:
         return len(gone)
 
 
-def write_down(connection: Connection, ended: Sequence[Ended], *, delivers: OpenPairs | None) -> None:
+def write_down(connection: Connection, ended: Sequence[Ended], *, delivers: KeptPairs | None) -> None:
     """Write outcomes. Raises LeaseLostError if a database does not know the installs any more."""
     back = [(install, outcome) for install, outcome in ended if isinstance(outcome, Recovered)]
     others = [(install, outcome) for install, outcome in ended if not isinstance(outcome, Recovered)]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Tokens
     from jobs.ledger.ledger import Ledger
-    from jobs.sealing.open_pairs import OpenPairs
+    from jobs.sealing.kept_pairs import KeptPairs
 
 UNWRITTEN = "unwritten.jsonl"
 
@@ -156,7 +156,7 @@ def told(folder: Path, taken: Taken) -> Iterator[str]:
         yield f"{folder / UNWRITTEN} holds {what} that this ledger does not know: {todo}"
 
 
-def record(connection: Connection, found: list[Aside], *, delivers: OpenPairs | None, folder: Path) -> Taken:
+def record(connection: Connection, found: list[Aside], *, delivers: KeptPairs | None, folder: Path) -> Taken:
     """Write the newest pair of each install, unless the ledger knows it or has a newer one.
 
     Raises UserError if the ledger would hold open pairs beside sealed ones.

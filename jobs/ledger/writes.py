@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Insert, Update
 
-    from jobs.sealing.open_pairs import OpenPairs
+    from jobs.sealing.kept_pairs import KeptPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _await_delivery(connection: Connection) -> Insert:
     return new.on_conflict_do_update(index_elements=key_of(connection, "install"), set_=taken)
 
 
-def _waits(install: Install, outcome: Recovered, delivers: OpenPairs) -> dict[str, object]:
+def _waits(install: Install, outcome: Recovered, delivers: KeptPairs) -> dict[str, object]:
     """The values of `AWAIT_DELIVERY`."""
     is_open = delivers.can_open(install.key, outcome.at, outcome.tokens)
     return _where(install) | {"at": outcome.at, "turn": "" if is_open else REST}
@@ -164,7 +164,7 @@ FREE_DELIVERY = _statement(
 )
 
 
-def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], *, delivers: OpenPairs | None) -> bool:
+def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], *, delivers: KeptPairs | None) -> bool:
     """Whether the ledger knows all these installs. Writes new pairs, and lets them wait for their delivery if pairs are
     delivered. A pair that cannot be opened now rests.
     """
@@ -178,7 +178,7 @@ def recover(connection: Connection, ended: Sequence[tuple[Install, Recovered]], 
 
 
 def leave(
-    connection: Connection, ended: Sequence[tuple[Install, Failed | Unfinished]], *, delivers: OpenPairs | None
+    connection: Connection, ended: Sequence[tuple[Install, Failed | Unfinished]], *, delivers: KeptPairs | None
 ) -> None:
     """Write tries without a new pair. A pair that was kept back for such a try may be delivered now."""
     failed = [_failed(install, outcome) for install, outcome in ended if isinstance(outcome, Failed)]

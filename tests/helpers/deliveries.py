@@ -16,7 +16,7 @@ from jobs.ledger.deliveries import take_over
 from jobs.outgoing.deliver.courier import Policy
 from jobs.outgoing.deliver.pair import Pair, made_up_pair
 from jobs.outgoing.deliver.store import Store
-from jobs.sealing.open_pairs import OpenPairs
+from jobs.sealing.kept_pairs import KeptPairs
 from tests.helpers.made import CLIENT_ID, as_place, enrol, opened, place
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ def recovered(number, round_, at, sealer=None):
 
 
 @contextmanager
-def waiting(where: Path | Place, count: int, columns=("plan",), cells=("gold",), open_pairs=None, sealer=None):
-    """A ledger with so many pairs that wait. With a `sealer` they are sealed, and `open_pairs` knows some of them."""
+def waiting(where: Path | Place, count: int, columns=("plan",), cells=("gold",), kept=None, sealer=None):
+    """A ledger with so many pairs that wait. With a `sealer` they are sealed, and `kept` knows some of them."""
     home = as_place(where)
     home.folder.mkdir(exist_ok=True)
     ledger = opened(home)
-    ledger.delivers = open_pairs or OpenPairs()
+    ledger.delivers = kept or KeptPairs()
     try:
         rows = (place(number, "", *cells) for number in range(count))
         enrol(ledger, rows, columns, "2026-11-26T01:00:00.000Z")

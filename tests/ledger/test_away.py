@@ -42,7 +42,7 @@ from jobs.ledger.tables import installs, spends
 from jobs.outgoing.deliver.store import Store
 from jobs.report import render, report_again
 from jobs.reports.earlier import refuse_unknown_tokens
-from jobs.sealing.open_pairs import OpenPairs
+from jobs.sealing.kept_pairs import KeptPairs
 from jobs.system.lock_holders import Patience
 from tests.helpers.made import CLIENT_ID, URL, enrol, messages
 from tests.helpers.made import pair as made_pair
@@ -427,7 +427,7 @@ def test_a_restart_while_the_reports_are_rendered_costs_them_nothing(own_postgre
 
 
 def test_pairs_whose_handing_out_got_through_without_an_answer_are_handed_out(way, behind, monkeypatch):
-    behind.delivers = OpenPairs()
+    behind.delivers = KeptPairs()
     behind.record([recovered(0), recovered(1)])
     act = deliveries.hand_out
 

@@ -14,7 +14,7 @@ from jobs.ledger.deliveries import REST, free, let_tries_go_first, take_over
 from jobs.outgoing.deliver.command import CommandCourier
 from jobs.outgoing.deliver.pool import PoolCourier
 from jobs.outgoing.deliver.verdict import Later, No, Yes
-from jobs.sealing.open_pairs import OpenPairs
+from jobs.sealing.kept_pairs import KeptPairs
 from jobs.sealing.opener import Opener
 from jobs.sealing.sealer import Sealer
 from tests.helpers.deliveries import FAST, played, recovered, waiting
@@ -36,12 +36,12 @@ def identity():
 
 @pytest.fixture
 def sealed(home, identity):
-    """`sealed(count, open_pairs)` is a ledger with so many sealed pairs that were recorded beside `open_pairs`."""
+    """`sealed(count, kept)` is a ledger with so many sealed pairs that were recorded beside `kept`."""
 
     @contextmanager
-    def made(count, open_pairs):
+    def made(count, kept):
         sealer = Sealer([str(identity.to_public())], URL)
-        with waiting(home, count, open_pairs=open_pairs, sealer=sealer) as waits:
+        with waiting(home, count, kept=kept, sealer=sealer) as waits:
             yield waits
 
     return made
@@ -72,7 +72,7 @@ def turns(waits):
 
 
 def test_what_does_not_fit_into_memory_rests_and_is_never_sent(sealed):
-    with sealed(5, OpenPairs(most=2)) as waits:
+    with sealed(5, KeptPairs(most=2)) as waits:
         assert turns(waits) == [("waiting", "")] * 2 + [("waiting", "rest")] * 3
         courier = PoolCourier(waits.store, target := Target(), FAST)
         played(courier)
@@ -82,7 +82,7 @@ def test_what_does_not_fit_into_memory_rests_and_is_never_sent(sealed):
 
 
 def test_without_room_every_pair_rests(sealed):
-    with sealed(3, OpenPairs(most=0)) as waits:
+    with sealed(3, KeptPairs(most=0)) as waits:
         assert turns(waits) == [("waiting", "rest")] * 3
         played(PoolCourier(waits.store, target := Target(), FAST))
         assert target.got == []
@@ -90,7 +90,7 @@ def test_without_room_every_pair_rests(sealed):
 
 @pytest.mark.parametrize("verdict", [Yes(), No("not mine"), Later("busy")], ids=["taken", "refused", "left"])
 def test_a_pair_that_is_settled_makes_room_for_another(sealed, verdict):
-    with sealed(2, OpenPairs(most=1)) as waits:
+    with sealed(2, KeptPairs(most=1)) as waits:
         courier = PoolCourier(waits.store, target := Target(lambda _: verdict), replace(FAST, attempts=1))
         courier.start()
         wait_until(lambda: courier.report.attempted == 1)
@@ -102,7 +102,7 @@ def test_a_pair_that_is_settled_makes_room_for_another(sealed, verdict):
 
 
 def test_a_newer_pair_takes_the_room_of_the_one_it_overtakes(sealed):
-    with sealed(2, OpenPairs(most=2)) as waits:
+    with sealed(2, KeptPairs(most=2)) as waits:
         waits.recover(0, 1)
         waits.recover(0, 2)
         played(PoolCourier(waits.store, target := Target(), FAST))
@@ -110,7 +110,7 @@ def test_a_newer_pair_takes_the_room_of_the_one_it_overtakes(sealed):
 
 
 def test_a_sealed_pair_that_nothing_here_opens_rests_and_is_never_sent_as_empty_tokens(sealed):
-    with sealed(3, OpenPairs(most=1)) as waits:
+    with sealed(3, KeptPairs(most=1)) as waits:
         waits.take_over()  # As after a database that went back: all of them seem to be ready.
         assert turns(waits) == [("waiting", "")] * 3
         played(PoolCourier(waits.store, target := Target(), replace(FAST, workers=1)))
@@ -119,7 +119,7 @@ def test_a_sealed_pair_that_nothing_here_opens_rests_and_is_never_sent_as_empty_
 
 
 def test_what_rests_at_the_start_of_a_run_is_not_freed_by_a_try_that_fails(sealed):
-    with sealed(2, OpenPairs()) as waits:
+    with sealed(2, KeptPairs()) as waits:
         waits.ledger.write(partial(take_over, turn=REST))
         assert turns(waits) == [("waiting", "rest")] * 2
         waits.execute("insert into todo (client_id, install) select client_id, id from installs")
@@ -131,7 +131,7 @@ def test_what_rests_at_the_start_of_a_run_is_not_freed_by_a_try_that_fails(seale
 
 
 def test_an_identity_opens_what_is_not_in_memory(sealed, identity):
-    with sealed(200, OpenPairs(Opener([identity], URL), most=0)) as waits:
+    with sealed(200, KeptPairs(Opener([identity], URL), most=0)) as waits:
         played(PoolCourier(waits.store, target := Target(), replace(FAST, workers=8)))
         assert waits.count("delivered") == 200
     assert sorted(target.got) == sorted(refresh_tokens(*range(200)))
@@ -140,7 +140,7 @@ def test_an_identity_opens_what_is_not_in_memory(sealed, identity):
 def test_what_the_identity_does_not_open_is_refused_and_the_rest_is_handed_over(sealed):
     another = pyrage.x25519.Identity.generate()
     why = "its sealed pair cannot be opened: none of the identities opens it"
-    with sealed(9, OpenPairs(Opener([another], URL), most=0)) as waits:
+    with sealed(9, KeptPairs(Opener([another], URL), most=0)) as waits:
         waits.ledger.record([recovered(8, 1, "2026-11-26T03:00:00.000Z", Sealer([str(another.to_public())], URL))])
         news = played(courier := PoolCourier(waits.store, target := Target(), replace(FAST, workers=2)))
         assert [state[:2] for state in waits.states().values()] == [("refused", why)] * 8 + [("delivered", "")]
@@ -157,7 +157,7 @@ import json, sys
 for pair in [json.loads(line) for line in sys.stdin]:
     print(json.dumps({{"pair_id": pair["pair_id"]{error}}}))
 """
-    with sealed(4, OpenPairs(most=2, most_given=1)) as waits:
+    with sealed(4, KeptPairs(most=2, most_given=1)) as waits:
         courier = CommandCourier(waits.store, [sys.executable, "-c", at_the_end], tmp_path, 20)
         courier.start()
         wait_until(lambda: turns(waits)[:2] == [("waiting", "sent")] * 2)
@@ -172,7 +172,7 @@ for pair in [json.loads(line) for line in sys.stdin]:
 
 @pytest.mark.parametrize("by", ["memory", "identity"])
 def test_why_a_command_refuses_a_sealed_pair_is_shown_without_its_tokens(sealed, identity, tmp_path, by):
-    known = OpenPairs() if by == "memory" else OpenPairs(Opener([identity], URL), most=0)
+    known = KeptPairs() if by == "memory" else KeptPairs(Opener([identity], URL), most=0)
     with sealed(3, known) as waits:
         played(courier := CommandCourier(waits.store, [sys.executable, "-c", REFUSES], tmp_path, 20))
         assert [state[:2] for state in waits.states().values()] == [("refused", "no row for ****")] * 3

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from jobs.ledger.deliveries import PairKey
     from jobs.ledger.ledger import Ledger
-    from jobs.sealing.open_pairs import OpenPairs
+    from jobs.sealing.kept_pairs import KeptPairs
 
     Judge = Callable[[WaitingPair], tuple[Delivery, str]]
     Judged = tuple[WaitingPair, Delivery, str]
@@ -35,13 +35,13 @@ class Found(NamedTuple):
 
 
 class Store:
-    """The pairs of one ledger, known by `ledger_id`. `open_pairs` opens sealed ones. `now` gives the time in UTC."""
+    """The pairs of one ledger, known by `ledger_id`. `kept` has or opens sealed ones. `now` gives the time in UTC."""
 
-    def __init__(self, ledger: Ledger, ledger_id: str, now: Callable[[], datetime], open_pairs: OpenPairs) -> None:
+    def __init__(self, ledger: Ledger, ledger_id: str, now: Callable[[], datetime], kept: KeptPairs) -> None:
         self._ledger = ledger
         self._ledger_id = ledger_id
         self._now = now
-        self._open_pairs = open_pairs
+        self._kept = kept
 
     def waiting(self, most: int, without: Iterable[int]) -> Found:
         """Up to so many pairs that may be handed over now. A sealed pair that nothing here opens rests.
@@ -61,7 +61,7 @@ class Store:
         return Found(pairs, [one for one in others if one[1] is Delivery.REFUSED], len(found) == most)
 
     def _opened(self, pair: WaitingPair) -> Tokens | Unread:
-        return self._open_pairs.opened(pair.install, pair.key.recovered_at, pair.tokens)
+        return self._kept.opened(pair.install, pair.key.recovered_at, pair.tokens)
 
     def may_send(self) -> bool:
         """Whether a pair may be handed over now (see `Ledger`)."""
@@ -73,7 +73,7 @@ class Store:
         opened = {pair.key: pair for pair in found.pairs}
         given = self._ledger.write(partial(deliveries.hand_out, keys=[*opened])) if opened else []
         for pair in given:
-            self._open_pairs.give(pair.install, pair.key.recovered_at)
+            self._kept.give(pair.install, pair.key.recovered_at)
         return found._replace(pairs=[opened[pair.key] for pair in given])
 
     def answered(self, answers: Mapping[str, Judge]) -> list[Judged]:
@@ -104,7 +104,7 @@ class Store:
 
     def _forget(self, settled: Iterable[Judged]) -> None:
         for pair, *_ in settled:
-            self._open_pairs.forget(pair.install, pair.key.recovered_at)
+            self._kept.forget(pair.install, pair.key.recovered_at)
 
     def id_of(self, key: PairKey) -> str:
         """The id of a pair."""

@@ -18,7 +18,7 @@ MOST_GIVEN = 1_000
 """How many more are known while a command has them, so that their tokens are found in what it answers."""
 
 
-class OpenPairs:
+class KeptPairs:
     """Up to `most` open pairs that wait for their delivery, the newest of each install. Any thread may use them.
 
     Of those that were given away and are not settled yet, the last `most_given` are known too. All other sealed pairs are
