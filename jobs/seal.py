@@ -163,7 +163,7 @@ def _leave_nothing_open(
 
 def _done(sealing: _Sealing, folder: Path, *, works: bool) -> Iterator[str]:
     """What was done, for a person."""
-    names = " and ".join(sealing.sealer.named.split())
+    names = " and ".join(sealing.sealer.named)
     if not works:
         yield f"nothing to seal in {folder}: it holds no open pair"
         return

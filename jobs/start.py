@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dotenv.parser import parse_stream
 
 from jobs.config.apps import Apps, base_url, load_apps, too_open
-from jobs.config.recipients import fingerprint_of
+from jobs.config.recipients import key_fingerprint
 from jobs.config.settings import Settings, load_ledger, load_settings
 from jobs.core.clock import utc_now
 from jobs.core.errors import Gathered, Problem, UserError, refuse
@@ -105,7 +105,7 @@ class Start(Basis):
     @property
     def sealed_for(self) -> tuple[str, ...]:
         """The fingerprints of those for whom new pairs are sealed. Empty: pairs are open."""
-        return tuple(map(fingerprint_of, self.settings.seal.recipients))
+        return tuple(map(key_fingerprint, self.settings.seal.recipients))
 
 
 def environment_of(project: Path, environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import TypeAlias
 
     from pyrage import ssh, x25519
@@ -55,12 +55,7 @@ def panics_as_errors() -> Iterator[None]:
         raise RuntimeError(str(error)) from None
 
 
-def fingerprints_of(recipients: Sequence[str]) -> str:
-    """The fingerprints of all these public keys, in a fixed order."""
-    return " ".join(sorted(map(fingerprint_of, recipients)))
-
-
-def fingerprint_of(text: str) -> str:
+def key_fingerprint(text: str) -> str:
     """The beginning of the fingerprint of a public key: of an SSH key, the one that `ssh-keygen -l` shows."""
     key = base64.b64decode(text.split()[1]) if text.startswith("ssh-") else text.encode()
     mark = base64.b64encode(hashlib.sha256(key).digest()).decode()

@@ -198,7 +198,7 @@ class Sealed(NamedTuple):
 
     text: str
     fingerprint: str
-    recipients: str = ""
+    recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,8 +52,13 @@ def tokens_to_text(tokens: Tokens) -> str:
     if tokens.sealed is not None:
         text, mark, recipients = tokens.sealed
         values |= {"access_token": "", "refresh_token": "", "sealed": text}
-        values |= {"fingerprint": mark, "sealed_for": recipients}
+        values |= {"fingerprint": mark, "sealed_for": recipients_to_text(recipients)}
     return json.dumps({name: v.reveal() if isinstance(v, Secret) else v for name, v in values.items()})
+
+
+def recipients_to_text(recipients: Sequence[str]) -> str:
+    """The fingerprints of a sealed pair's recipients as the ledger stores them, in one text that can be compared."""
+    return " ".join(recipients)
 
 
 def tokens_from_text(text: str) -> Tokens:
@@ -63,7 +68,7 @@ def tokens_from_text(text: str) -> Tokens:
     return Tokens(
         **{
             **values,
-            "sealed": Sealed(sealed, mark, recipients or "") if sealed else None,
+            "sealed": Sealed(sealed, mark, tuple((recipients or "").split())) if sealed else None,
             "access_token": Secret(values["access_token"]),
             "refresh_token": Secret(values["refresh_token"]),
         }

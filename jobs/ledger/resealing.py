@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, func, literal_column, select, update
 from jobs.core.fingerprints import sealed_mark
 from jobs.core.model import InstallKey, Level
 from jobs.ledger.engines import json_value
-from jobs.ledger.reads import tokens_from_text, tokens_to_text
+from jobs.ledger.reads import recipients_to_text, tokens_from_text, tokens_to_text
 from jobs.ledger.tables import HAS_OPEN_PAIR, HAS_SEALED_PAIR, installs
 from jobs.ledger.writes import MARK, Statement
 
@@ -35,7 +35,7 @@ class Pair(NamedTuple):
     recovered_at: str
 
 
-def how_many(connection: Connection, recipients: str) -> tuple[int, int]:
+def how_many(connection: Connection, recipients: Sequence[str]) -> tuple[int, int]:
     """How many pairs are open, and how many are sealed for others than these recipients."""
     open_pairs, for_others = (
         connection.scalar(select(func.count()).select_from(installs).where(one))
@@ -57,8 +57,10 @@ def pairs_after(connection: Connection, last: int) -> list[Pair]:
     ]
 
 
-def _is_for_others(recipients: str) -> ColumnElement[bool]:
-    return HAS_SEALED_PAIR & (json_value(installs.c.tokens, literal_column("'sealed_for'")) != recipients)
+def _is_for_others(recipients: Sequence[str]) -> ColumnElement[bool]:
+    return HAS_SEALED_PAIR & (
+        json_value(installs.c.tokens, literal_column("'sealed_for'")) != recipients_to_text(recipients)
+    )
 
 
 def replace_tokens(connection: Connection, sealed: Sequence[tuple[int, Tokens]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyrage
 
-from jobs.config.recipients import fingerprints_of, panics_as_errors, recipient_of
+from jobs.config.recipients import key_fingerprint, panics_as_errors, recipient_of
 from jobs.core.fingerprints import fingerprint_of
 from jobs.core.model import Sealed
 
@@ -27,7 +27,7 @@ class Sealer:
     def __init__(self, recipients: Sequence[str], base_url: str) -> None:
         self._recipients = [recipient_of(text) for text in recipients]
         self._base_url = base_url
-        self.named = fingerprints_of(recipients)
+        self.named = tuple(sorted(map(key_fingerprint, recipients)))
 
     def seal(self, key: InstallKey, tokens: Tokens, issued_at: str) -> Tokens:
         """The pair of an install with its sealed form, which is all that is ever written of it.

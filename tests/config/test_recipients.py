@@ -9,7 +9,7 @@ import subprocess
 import pyrage
 import pytest
 
-from jobs.config.recipients import fingerprint_of
+from jobs.config.recipients import key_fingerprint
 from jobs.config.settings import load_settings
 from jobs.core.errors import UserError
 
@@ -120,10 +120,10 @@ def test_a_pair_may_be_sealed_for_fifty(loaded):
 
 @pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="OpenSSH is not installed")
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
-def test_the_fingerprint_of_an_ssh_key_is_the_one_that_ssh_keygen_shows(tmp_path, loaded, kind):
+def test_the_key_fingerprint_an_ssh_key_is_the_one_that_ssh_keygen_shows(tmp_path, loaded, kind):
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "ops@example", "-f", tmp_path / "key"], check=True)
     shown = subprocess.run(["ssh-keygen", "-l", "-f", tmp_path / "key.pub"], check=True, capture_output=True, text=True)
     (key,) = loaded((tmp_path / "key.pub").read_text())
-    assert len(fingerprint_of(key)) == len("SHA256:") + 16
-    assert shown.stdout.split()[1].startswith(fingerprint_of(key))
+    assert len(key_fingerprint(key)) == len("SHA256:") + 16
+    assert shown.stdout.split()[1].startswith(key_fingerprint(key))
     assert "secret key" in refused(loaded, (tmp_path / "key").read_text())

@@ -7,7 +7,7 @@ import json
 import pyrage
 import pytest
 
-from jobs.config.recipients import fingerprint_of
+from jobs.config.recipients import key_fingerprint
 from jobs.core.clock import utc_now
 from jobs.core.model import Install, InstallKey, Level, Recovered, Route
 from jobs.ledger.unwritten import UNWRITTEN, set_aside
@@ -112,7 +112,7 @@ def test_a_plan_says_for_whom_pairs_are_sealed_and_a_run_warns_of_one_alone_too(
     another = str(pyrage.x25519.Identity.generate().to_public())
     for keys in ([mine, mine.upper()], [mine, another]):
         job.environment["RECOVERY_SEAL__RECIPIENTS"] = "\n".join(keys)
-        named = dict.fromkeys(fingerprint_of(key.lower()) for key in keys)
+        named = dict.fromkeys(key_fingerprint(key.lower()) for key in keys)
         for command in ("plan", "run"):
             done = job(command, job.manifest(listing(3)), "--output", job.output)
             said = done.stdout + done.stderr

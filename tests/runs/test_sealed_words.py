@@ -12,7 +12,7 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from jobs.config.recipients import fingerprint_of
+from jobs.config.recipients import key_fingerprint
 from tests.helpers.lists import listing
 
 PAGE = (Path(__file__).parents[2] / "data" / "README.md").read_text(encoding="utf-8")
@@ -46,12 +46,12 @@ def test_the_closing_block_says_that_tokens_are_sealed_and_what_opens_them(job):
 
 def test_the_first_event_of_the_log_says_for_whom_pairs_are_sealed(job, recipients):
     done = job.run(job.manifest(listing(1)), "--log-format", "json")
-    assert json.loads(done.stderr.splitlines()[0])["sealed_for"] == [fingerprint_of(one) for one in recipients]
+    assert json.loads(done.stderr.splitlines()[0])["sealed_for"] == [key_fingerprint(one) for one in recipients]
 
 
 def test_a_plan_says_for_whom_pairs_are_sealed_and_that_old_ones_are_not(job, recipients):
     manifest = job.manifest("location_id,access_token\nLoc0,old\n")
-    first, second = map(fingerprint_of, recipients)
+    first, second = map(key_fingerprint, recipients)
     told = job("plan", manifest, "--output", job.output).stdout
     assert f"new pairs are sealed for {first} and {second}" in told.splitlines()
     assert f"warning: only new pairs are sealed: the old ones in {manifest} stay as they are" in told.splitlines()
@@ -101,7 +101,7 @@ def test_an_identity_made_as_the_page_says_opens_what_a_run_seals(play, tmp_path
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not here")
-def test_the_fingerprint_of_an_age_key_is_the_one_that_the_page_tells_how_to_make(recipients):
+def test_the_key_fingerprint_an_age_key_is_the_one_that_the_page_tells_how_to_make(recipients):
     (line,) = re.findall(r"`(printf %s age1\.\.\.[^`]*)`", PAGE)
     made = subprocess.check_output(["bash", "-c", line.replace("age1...", recipients[0])], text=True, timeout=30)
-    assert f"SHA256:{made}".startswith(fingerprint_of(recipients[0]))
+    assert f"SHA256:{made}".startswith(key_fingerprint(recipients[0]))
