@@ -98,8 +98,8 @@ def _copied(ledger: Ledger, had: Marks, target: Place, say: Callable[[str], None
             installs = copy_rows(old, new)
         mark(new, Marks(came_as=own))
 
-    def seal() -> None:
+    def retire() -> None:
         ledger.write(lambda connection: mark(connection, Marks(had.came_as, own, str(target))))
 
-    target.fill(usual_wait(say), _HOLDER, fill, seal, replaces=replaces)
+    target.fill(usual_wait(say), _HOLDER, fill, retire, replaces=replaces)
     return installs

@@ -109,11 +109,11 @@ def fill_in_database(
     base_url: str,
     holder: str,
     fill: Callable[[Connection], None],
-    seal: Callable[[], None],
+    retire: Callable[[], None],
     *,
     replaces: bool,
 ) -> None:
-    """Make the ledger of `folder`'s name with what `fill` writes, in one transaction, which is committed after `seal`.
+    """Make the ledger of `folder`'s name with what `fill` writes, in one transaction, which is committed after `retire`.
 
     `replaces`: the ledger is there, and its rows go. Raises UserError, with exit 11 if a run has its lease, and what the two
     raise.
@@ -134,7 +134,7 @@ def fill_in_database(
                 connection.execute(table.delete())
             fill(connection)
             note_use(connection, number)
-            seal()
+            retire()
 
 
 def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, lease: str = "") -> Ledger:

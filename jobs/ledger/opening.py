@@ -81,9 +81,9 @@ def is_begun(path: Path) -> bool:
 
 
 def fill_new(
-    folder: Path, base_url: str, wait: Wait, fill: Callable[[Connection], None], seal: Callable[[], None]
+    folder: Path, base_url: str, wait: Wait, fill: Callable[[Connection], None], retire: Callable[[], None]
 ) -> None:
-    """Make the ledger of an output folder with what `fill` writes. It gets its name only after `seal`, when it is whole.
+    """Make the ledger of an output folder with what `fill` writes. It gets its name only after `retire`, when it is whole.
 
     Raises UnwritableError, FileError, and what the two raise.
     """
@@ -98,7 +98,7 @@ def fill_new(
             fill(connection)
         in_one_file(engine)
         sync(new)
-        seal()
+        retire()
         with doing("written", path):
             new.replace(path)
         sync(folder)

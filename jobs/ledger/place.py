@@ -78,21 +78,22 @@ class Place:
         wait: Wait,
         holder: str,
         fill: Callable[[Connection], None],
-        seal: Callable[[], None],
+        retire: Callable[[], None],
         *,
         replaces: bool = False,
     ) -> None:
-        """Make the ledger with what `fill` writes, whole or not at all; `seal` is called just before it is there.
+        """Make the ledger with what `fill` writes, whole or not at all.
 
+        `retire` is called just before it is there, so that its source is used no more.
         `replaces`: it replaces one that is there, which only a database can do. Raises UserError, FileError, and what the
         two raise.
         """
         if not self.in_database:
-            opening.fill_new(self.folder, self.base_url, wait, fill, seal)
+            opening.fill_new(self.folder, self.base_url, wait, fill, retire)
             return
         from jobs.ledger.in_database import fill_in_database
 
-        fill_in_database(self.settings, self.folder, self.base_url, holder, fill, seal, replaces=replaces)
+        fill_in_database(self.settings, self.folder, self.base_url, holder, fill, retire, replaces=replaces)
 
     def marks(self) -> Marks | None:
         """Where the ledger came from and went, or None if there is none. Raises UserError."""
