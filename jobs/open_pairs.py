@@ -41,7 +41,7 @@ _OF_THE_SYSTEM = ("/dev/", "/proc/")
 
 
 @dataclass(slots=True)
-class _Book:
+class _Tally:
     """Counts what was opened and what was refused, and names the first refusals."""
 
     say: Callable[[str], None]
@@ -89,12 +89,12 @@ def open_pairs(
             raise refuse("holds no sealed pairs", str(place), open_in)
         opener = opener_of(identity, ledger.ask(place.bound_to), ask, say)
         assert opener is not None
-        book = _Book(say)
+        tally = _Tally(say)
         with _file(target, folder) as file, place.unchanged():
-            _write(file, ledger, opener, book)
-    for line in book.lines(target):
+            _write(file, ledger, opener, tally)
+    for line in tally.lines(target):
         tell(line)
-    return Exit.SOME_FAILED if book.refused else Exit.OK
+    return Exit.SOME_FAILED if tally.refused else Exit.OK
 
 
 def _refuse_target(target: Path, folder: Path, identity: Path) -> None:
@@ -141,12 +141,12 @@ def _standard_output() -> Iterator[BinaryIO]:
         raise refuse(f"cannot be written ({error.strerror})", "standard output", todo) from None
 
 
-def _write(file: BinaryIO, ledger: Ledger, opener: Opener, book: _Book) -> None:
+def _write(file: BinaryIO, ledger: Ledger, opener: Opener, tally: _Tally) -> None:
     with ledger.at_one_moment() as connection:
-        write_results(file, user_columns(connection), _opened(records(connection), opener, book))
+        write_results(file, user_columns(connection), _opened(records(connection), opener, tally))
 
 
-def _opened(found: Iterable[Record], opener: Opener, book: _Book) -> Iterator[Record]:
+def _opened(found: Iterable[Record], opener: Opener, tally: _Tally) -> Iterator[Record]:
     """The records with their tokens. A pair that is refused stays empty."""
     for record in found:
         if record.tokens is None or record.tokens.sealed is None or record.level is None:
@@ -156,8 +156,8 @@ def _opened(found: Iterable[Record], opener: Opener, book: _Book) -> Iterator[Re
         key = InstallKey(record.client_id, record.level, account_id)
         match opener.open(key, record.tokens):
             case Unread(why):
-                book.refuse(key, why)
+                tally.refuse(key, why)
                 yield replace(record, tokens=replace(record.tokens, sealed=None))
             case Tokens() as tokens:
-                book.opened += 1
+                tally.opened += 1
                 yield replace(record, tokens=tokens)

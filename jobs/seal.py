@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.config.settings import load_settings
 from jobs.core.errors import Exit, refuse
 from jobs.core.plurals import counted
-from jobs.ledger import resealing, scrubbing
+from jobs.ledger import pair_pages, scrubbing
 from jobs.ledger.engines import Purpose
 from jobs.ledger.sealed import begin_sealing, end_sealing, is_half_sealed
 from jobs.ledger.unwritten import UNWRITTEN, has_open_lines, seal_lines, take_in
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Tokens
     from jobs.ledger.ledger import Ledger
+    from jobs.ledger.pair_pages import Pair
     from jobs.ledger.place import Place
-    from jobs.ledger.resealing import Pair
     from jobs.sealing.opener import Opener
 
 
@@ -103,7 +103,7 @@ def seal(
                 _seal_pairs(ledger, sealing)
                 _leave_nothing_open(ledger, folder, project, known, say)
                 ledger.write(end_sealing)
-    for line in (*_done(sealing, folder, works=works), *_not_done(sealing, place, works=works)):
+    for line in (*_results(sealing, folder, works=works), *_left_to_do(sealing, place, works=works)):
         tell(line)
     return Exit.SOME_FAILED if sealing.refused else Exit.OK
 
@@ -116,7 +116,7 @@ def _is_needed(ledger: Ledger, sealing: _Sealing) -> bool:
 
 def _count(ledger: Ledger, sealing: _Sealing) -> int:
     """How many pairs are open. Those that are sealed for others are counted too."""
-    count = partial(resealing.how_many, recipients=sealing.sealer.named)
+    count = partial(pair_pages.how_many, recipients=sealing.sealer.named)
     open_pairs, sealing.for_others = ledger.ask(count, Purpose.ONE_MOMENT)
     return open_pairs
 
@@ -142,11 +142,11 @@ def _seal_pairs(ledger: Ledger, sealing: _Sealing) -> None:
 
 def _seal_in_pages(ledger: Ledger, sealing: _Sealing) -> None:
     last = 0
-    while pairs := ledger.ask(partial(resealing.pairs_after, last=last), Purpose.ONE_MOMENT):
+    while pairs := ledger.ask(partial(pair_pages.pairs_after, last=last), Purpose.ONE_MOMENT):
         mine = [pair for pair in pairs if sealing.is_for(pair.tokens)]
         sealed = [(pair.number, tokens) for pair in mine if (tokens := sealing.seal(pair)) is not None]
         if sealed:
-            ledger.write(partial(resealing.replace_tokens, sealed=sealed))
+            ledger.write(partial(pair_pages.replace_tokens, sealed=sealed))
         last = pairs[-1].number
 
 
@@ -161,7 +161,7 @@ def _leave_nothing_open(
     scrubbing.scrub(ledger, scrubbing.SEAL)
 
 
-def _done(sealing: _Sealing, folder: Path, *, works: bool) -> Iterator[str]:
+def _results(sealing: _Sealing, folder: Path, *, works: bool) -> Iterator[str]:
     """What was done, for a person."""
     names = " and ".join(sealing.sealer.named)
     if not works:
@@ -175,7 +175,7 @@ def _done(sealing: _Sealing, folder: Path, *, works: bool) -> Iterator[str]:
     yield f"no open pair is left in the ledger of {folder}, in its results.csv and in its {UNWRITTEN}"
 
 
-def _not_done(sealing: _Sealing, place: Place, *, works: bool) -> Iterator[str]:
+def _left_to_do(sealing: _Sealing, place: Place, *, works: bool) -> Iterator[str]:
     """What is left for a person to do."""
     folder = place.folder
     if sealing.refused:
