@@ -1,4 +1,7 @@
-"""For whom pairs are sealed: the public keys of `age` and of SSH that age takes."""
+"""For whom pairs are sealed: the public keys of `age` and of SSH that age takes.
+
+A key is tried here, where it is read, since a run must not find out at its first pair that it cannot be sealed.
+"""
 
 from __future__ import annotations
 

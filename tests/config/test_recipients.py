@@ -120,7 +120,7 @@ def test_a_pair_may_be_sealed_for_fifty(loaded):
 
 @pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="OpenSSH is not installed")
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
-def test_the_key_fingerprint_an_ssh_key_is_the_one_that_ssh_keygen_shows(tmp_path, loaded, kind):
+def test_the_fingerprint_of_an_ssh_key_is_the_one_that_ssh_keygen_shows(tmp_path, loaded, kind):
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "ops@example", "-f", tmp_path / "key"], check=True)
     shown = subprocess.run(["ssh-keygen", "-l", "-f", tmp_path / "key.pub"], check=True, capture_output=True, text=True)
     (key,) = loaded((tmp_path / "key.pub").read_text())

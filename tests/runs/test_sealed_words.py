@@ -101,7 +101,7 @@ def test_an_identity_made_as_the_page_says_opens_what_a_run_seals(play, tmp_path
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not here")
-def test_the_key_fingerprint_an_age_key_is_the_one_that_the_page_tells_how_to_make(recipients):
+def test_the_fingerprint_of_an_age_key_is_the_one_that_the_page_tells_how_to_make(recipients):
     (line,) = re.findall(r"`(printf %s age1\.\.\.[^`]*)`", PAGE)
     made = subprocess.check_output(["bash", "-c", line.replace("age1...", recipients[0])], text=True, timeout=30)
     assert f"SHA256:{made}".startswith(key_fingerprint(recipients[0]))
