@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter
@@ -34,12 +33,11 @@ from jobs.sandbox.oauth import Code, Codes, server_for
 from jobs.sandbox.tokens import Refreshes, pair, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jobs.sandbox.world import World
 
 _FORM = {"client_id", "client_secret", "grant_type", "code", "refresh_token", "user_type", "redirect_uri"}
-_TOKEN = re.compile(rb"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ class Seen:
 class Sandbox:
     """A running sandbox: its address, the world that it plays (which may be replaced), and everything that it saw.
 
-    `connections` are the origins of all connections that were opened. `tokens` are all that its answers held.
+    `connections` are the origins of all connections that were opened. `hear` is given the body of each answer before it leaves.
     """
 
     world: World
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
     connections: list[tuple[str, int]] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
+    hear: Callable[[bytes], None] | None = None
     codes: Codes = field(default_factory=Codes)
     refreshes: Refreshes = field(default_factory=Refreshes)
     tries: Counter[str] = field(default_factory=Counter)
@@ -166,7 +164,8 @@ def _answered(sandbox: Sandbox, call: str, account: str, reply: Reply) -> Respon
     if sandbox.world.latency_seconds:
         time.sleep(sandbox.world.latency_seconds)
     with sandbox.lock:
-        sandbox.tokens += [token.decode() for token in _TOKEN.findall(reply.body)]
+        if sandbox.hear:
+            sandbox.hear(reply.body)
         sandbox.seen.append(Seen(time.monotonic(), call, account, 0 if reply.drop else reply.status, request.path))
     return _out(replace(reply, headers=(*reply.headers, *g.shown)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parent.parent.parent
 CLIENT_ID = "66c8a1b2c3d4e5f6a7b8c9d0-m0testing"
 SECRET = "canary-client-secret/with+signs"
+_TOKEN = re.compile(rb"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 KEPT = {name: os.environ[name] for name in ("PATH", "HOME", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
 FAST = {
     "RECOVERY_PACE__REQUESTS_PER_SECOND": "500",
@@ -33,7 +35,7 @@ FAST = {
 @dataclass
 class Job:
     """Runs of the job on one output folder. A run is a fork of a process that has loaded everything; `alone` and
-    `process` are processes of their own, for tests of the process itself."""
+    `process` are processes of their own, for tests of the process itself. `tokens` are all that the sandbox gave out."""
 
     folder: Path
     sandbox: Sandbox
@@ -41,6 +43,13 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     project: Path = PROJECT
     command: tuple[object, ...] = ()
+    tokens: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sandbox.hear = self._hear
+
+    def _hear(self, body: bytes) -> None:
+        self.tokens += [token.decode() for token in _TOKEN.findall(body)]
 
     @property
     def output(self):

@@ -376,4 +376,4 @@ def test_a_full_disk_ends_sealing_with_what_to_do_and_the_next_one_finishes_it(s
     assert full.stderr.endswith("exit 2: not all pairs are sealed\n")
     (place / "somebody-elses").unlink()
     assert job("seal", place / "out").returncode == 0
-    assert leaks(job.sandbox.tokens, place / "out") == []
+    assert leaks(job.tokens, place / "out") == []

@@ -81,8 +81,8 @@ def everything(job, server):
 
 
 def found(job, server):
-    assert job.sandbox.tokens
-    return leaks(job.sandbox.tokens, *everything(job, server))
+    assert job.tokens
+    return leaks(job.tokens, *everything(job, server))
 
 
 def ask(job, server, statement):

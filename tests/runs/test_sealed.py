@@ -129,7 +129,7 @@ def test_a_pair_that_sealing_failed_for_once_is_sealed_at_the_end_and_nothing_is
     assert 4 <= len(job.issued()) < 30
     kept = {name: opened(row, identity)["refresh_token"] for name, row in job.results().items() if row["sealed"]}
     assert kept == job.issued()
-    assert leaks(job.sandbox.tokens, job.output) == []
+    assert leaks(job.tokens, job.output) == []
 
 
 def test_the_results_of_a_sealed_run_are_a_list_for_the_next_one_and_stay_as_they_are(job):

@@ -72,12 +72,12 @@ def rows(job, **agency):
 
 def found(job, database, *more):
     """The files and texts of a job that hold one of the tokens that it was given. What it reads is elsewhere."""
-    assert job.sandbox.tokens
+    assert job.tokens
     files = [job.output, job.folder / "state"]
     if database:
         database.execute("checkpoint")
         files.append(database.folder / "data")
-    return leaks(job.sandbox.tokens, *files, *more)
+    return leaks(job.tokens, *files, *more)
 
 
 def said(done):
@@ -90,7 +90,7 @@ def test_the_search_finds_open_pairs_in_the_ledger_and_in_the_results(job, datab
     places = found(job, database)
     assert "results.csv" in places
     assert len(places) > 1 if database else LEDGER in places
-    assert leaks(job.sandbox.tokens, str(job.results())) == ["what was said"]
+    assert leaks(job.tokens, str(job.results())) == ["what was said"]
 
 
 def test_no_token_is_in_any_byte_that_a_run_leaves_or_says(job, database):
@@ -114,7 +114,7 @@ def test_no_token_of_another_route_is_in_any_byte(job, database, route):
     assert done.returncode == 1, done.stderr
     routes = {row["route"] for row in job.results().values()}
     assert routes >= ({"agency", "refresh"} if route == "agency" else {"refresh"})
-    job.sandbox.tokens += [old["access_token"], old["refresh_token"]]
+    job.tokens += [old["access_token"], old["refresh_token"]]
     assert found(job, database, said(done)) == []
 
 
@@ -136,7 +136,7 @@ def test_no_token_of_an_opened_pair_is_in_any_byte_of_the_run_that_uses_it(job, 
 def under_way(job, *more, installs=40):
     """A run that is stopped in the middle, with pairs recorded, others on their way."""
     run = job.start("run", job.manifest(listing(installs)), "--output", job.output, "--workers", 4, *more)
-    wait_until(lambda: len(job.sandbox.tokens) >= 12)
+    wait_until(lambda: len(job.tokens) >= 12)
     run.send_signal(signal.SIGSTOP)
     return run
 
@@ -162,7 +162,7 @@ def test_no_token_is_in_a_report_that_is_half_written(stage, identity, moment):
     job = stage.job
     job.environment |= environment(identity)
     assert stage.run(job.manifest(listing(30)), job.output, kill_at=(moment, 1))["code"] == -signal.SIGKILL
-    assert leaks(job.sandbox.tokens, job.output, stage.said()) == []
+    assert leaks(job.tokens, job.output, stage.said()) == []
 
 
 def test_no_token_is_in_the_folder_that_is_made_again_after_it_was_moved(play, identity):
@@ -174,7 +174,7 @@ def test_no_token_is_in_the_folder_that_is_made_again_after_it_was_moved(play, i
     done = run.communicate(60)
     assert run.returncode == 3, done
     assert (job.output / LEDGER).exists()
-    assert leaks(job.sandbox.tokens, job.output, job.folder / "elsewhere", *done) == []
+    assert leaks(job.tokens, job.output, job.folder / "elsewhere", *done) == []
 
 
 def test_no_token_is_beside_the_reports_of_a_run_whose_database_went_away(play, identity, server):
@@ -188,7 +188,7 @@ def test_no_token_is_beside_the_reports_of_a_run_whose_database_went_away(play, 
     assert run.returncode == 3, done
     assert "sealed" in (job.output / "unwritten.jsonl").read_text()
     places = [job.output, server.folder / "data", *done]
-    assert leaks(job.sandbox.tokens, *places) == []
+    assert leaks(job.tokens, *places) == []
 
 
 def test_no_token_is_in_the_traceback_of_a_bug_nor_in_what_is_written_after_it(stage, identity):
@@ -198,7 +198,7 @@ def test_no_token_is_in_the_traceback_of_a_bug_nor_in_what_is_written_after_it(s
     assert stage.run(job.manifest(listing(30)), job.output, bug=bug)["code"] == 70
     text = stage.said()
     assert "Traceback" in text
-    assert leaks(job.sandbox.tokens, job.output, text) == []
+    assert leaks(job.tokens, job.output, text) == []
 
 
 PROGRAM = """
@@ -246,7 +246,7 @@ def test_no_token_is_left_by_a_delivery_except_in_the_apps_own_store(job, databa
         done = job.run(job.manifest(rows(job)), *LOUD)
         assert done.returncode == 1, done.stderr
         assert job.summary()["counts"]["delivered"] == PAIRS
-        assert leaks(job.sandbox.tokens, store()) == ["what was said"]
+        assert leaks(job.tokens, store()) == ["what was said"]
         purged = job("purge", job.output, "--yes")
         assert purged.returncode == 0, purged.stderr
         assert found(job, database, said(done), said(purged)) == []
@@ -278,4 +278,4 @@ def test_no_token_is_in_what_somebody_is_told_at_the_end(play, identity):
     job.environment["RECOVERY_NOTIFY__COMMAND"] = json.dumps([sys.executable, str(job.folder / "told.py"), str(told)])
     assert job.run(job.manifest(rows(job))).returncode == 1
     assert "5 of 6 installs are back" in told.read_text()
-    assert leaks(job.sandbox.tokens, told) == []
+    assert leaks(job.tokens, told) == []
