@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _LONGEST_HOURS = 8_760
 _MOST_SHOWN = 40
+_SECRET_KEYS = ("AGE-SECRET-KEY-", "-----BEGIN")
 
 
 class Duration(click.ParamType[float]):
@@ -41,22 +42,16 @@ class Duration(click.ParamType[float]):
 
 
 class SomePath(click.Path):
-    """A path. An empty one is refused: it comes from a shell variable that is not set, and would be the working directory."""
+    """A path. An empty one is refused: it comes from a shell variable that is not set, and would be the working directory.
+
+    A secret key is refused too, and never shown: others can see the arguments of a process.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
             self.fail("it is empty; give a path", param, ctx)
-        return super().convert(value, param, ctx)
-
-
-class IdentityFile(SomePath):
-    """The file of an identity. The identity itself is refused, and never shown: others can see the arguments of a process."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if any(sign in str(value).upper() for sign in ("AGE-SECRET-KEY-", "PRIVATE KEY")):
-            self.fail(
-                "it is a secret key, which others can see in an argument; give the file that holds it", param, ctx
-            )
+        if any(sign in str(value).upper() for sign in _SECRET_KEYS):
+            self.fail("it is a secret key, which others can see in an argument; give a path", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -179,7 +174,7 @@ COLUMNS = click.option(
 )
 IDENTITY = click.option(
     "--identity",
-    type=IdentityFile(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="What opens sealed pairs: the file of an age identity or of an SSH private key.",
 )

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from jobs.sandbox.world import load_world
+from tests.helpers.identities import AGE
 from tests.helpers.job import PROJECT
 
 
@@ -44,6 +45,28 @@ def test_a_wrong_call_is_named_and_the_last_line_has_the_code_in_words(play, arg
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == "exit 2: could not start; nothing was sent"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("run", "KEY"), "'INPUT'"),
+        (("check", "KEY"), "'INPUT'"),
+        (("open", "KEY", "--identity", "key.txt"), "'DIR'"),
+        (("run", "x.csv", "--output", "KEY"), "'--output'"),
+        (("open", "x", "--identity", "KEY"), "'--identity'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "key",
+    [AGE, f"# created: today\n{AGE.lower()}\n", "\n-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn\n"],
+    ids=["of age", "of a file", "of SSH"],
+)
+def test_a_secret_key_instead_of_a_path_is_refused_and_never_shown(play, arguments, named, key):
+    done = play()(*(key if word == "KEY" else word for word in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Invalid value for {named}: it is a secret key" in done.stderr
+    assert key.split()[-1][-6:] not in done.stderr
 
 
 HEAVY = {"pyrage", "sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas"}
