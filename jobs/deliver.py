@@ -146,8 +146,9 @@ def _line_up(ledger: Ledger, again: Sequence[str] | None, folder: Path) -> None:
 def courier_for(
     settings: Settings, ledger: Ledger, environment: Mapping[str, str], columns: Sequence[str], opener: Opener | None
 ) -> Courier | None:
-    """The courier for `ledger`, not started yet, or None without a target. Sealed pairs rest if there is no `opener`, except
-    new ones. Raises UserError if the target can never work.
+    """The courier for `ledger`, not started yet, or None without a target.
+
+    Without an `opener`, sealed pairs rest, except new ones. Raises UserError if the target can never work.
     """
     if settings.deliver.target is None:
         return None

@@ -1,4 +1,4 @@
-"""The story of `seal`: the open pairs of a folder are sealed in every file of it, and old sealed ones for today's recipients.
+"""The story of `seal`: the open pairs of a folder are sealed in every file there, and old sealed ones for new recipients.
 
 Until it has ended, runs on that folder are refused. If it is killed, the next one goes through what is left.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Sealing:
-    """Seals pairs, names those that cannot be opened for that, and counts. `opener` is None if sealed pairs are left alone."""
+    """Seals pairs, names those that it cannot open first, and counts. Without an `opener`, sealed pairs are left alone."""
 
     sealer: Sealer
     opener: Opener | None
@@ -78,8 +78,9 @@ def seal(
     say: Callable[[str], None],
     tell: Callable[[str], None],
 ) -> Exit:
-    """Seal the pairs in `folder`: the open ones, and with `identity` also those that are sealed for others. Returns the code.
+    """Seal the pairs in `folder`: the open ones, and with `identity` also those that are sealed for others.
 
+    Returns the exit code.
     `ask` gives the passphrase for what is asked about. A person is told what was done by `tell`, and the rest by `say`.
     Raises UserError and FileError.
     """

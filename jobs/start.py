@@ -160,10 +160,9 @@ def place_by(settings: LedgerSettings, known: Mapping[str, str], folder: Path) -
 def opener_of(
     identity: Path | None, base_url: str, ask: Callable[[str], str], warn: Callable[[str], None]
 ) -> Opener | None:
-    """What opens sealed pairs with the identities in this file. None without one. `ask` gives the passphrase for what is
-    asked about.
+    """What opens sealed pairs with the identities in this file. None without one.
 
-    Raises UserError.
+    `ask` gives the passphrase for what is asked about. Raises UserError.
     """
     if identity is None:
         return None

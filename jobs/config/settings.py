@@ -308,7 +308,10 @@ def _statements(value: object) -> Statements:
 
 
 def _recipients(value: object) -> Recipients:
-    """A JSON list in a text is public keys, and in any other text each line is one. An empty text is refused, since somebody meant to seal."""
+    """Public keys, of a list or of a text, which is a JSON list or has one key a line. Raises ValueError.
+
+    An empty text is refused, since somebody meant to seal.
+    """
     found = value
     if isinstance(value, str):
         lines = [line for line in value.splitlines() if line.strip()] or [""]

@@ -113,8 +113,9 @@ def fill_in_database(
     *,
     replaces: bool,
 ) -> None:
-    """Make the ledger of `folder`'s name with what `fill` writes, in one transaction, which is committed after `retire`.
+    """Make the ledger of `folder`'s name with what `fill` writes, in one transaction.
 
+    `retire` is called just before it is committed.
     `replaces`: the ledger is there, and its rows go. Raises UserError, with exit 11 if a run has its lease, and what the two
     raise.
     """
@@ -140,7 +141,8 @@ def fill_in_database(
 def open_beside(settings: LedgerSettings, folder: Path, base_url: str, wait: Wait, lease: str = "") -> Ledger:
     """The ledger of `folder`'s name, without a lease of its own: a run may be under way. Raises UserError.
 
-    Tables of an earlier version are brought up to date. `lease` is the token of a run that was cut short: then each write proves that the run still has its leases.
+    Tables of an earlier version are brought up to date. `lease` is the token of a run that was cut short. With it, each
+    write proves that the run still has its leases.
     """
     name, database = name_of(settings, folder), database_of(settings)
     engine, session = open_engine(database)

@@ -295,7 +295,10 @@ def _show(connection: psycopg.Connection[Any], which: str, values: Sequence[Any]
 
 
 def _lock(connection: psycopg.Connection[Any], key: LeaseKey) -> None:
-    """Lock a lease, which is made if it is missing, once a write of its last holder that is under way has ended. Raises UserError if that takes too long."""
+    """Lock a lease, once a write of its last holder that is under way has ended. It is made if it is missing.
+
+    Raises UserError if that takes too long.
+    """
     try:
         connection.execute(_NEW, key)
         connection.execute(f"SELECT FROM leases WHERE {_KEY} FOR UPDATE", key)

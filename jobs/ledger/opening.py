@@ -83,7 +83,8 @@ def is_begun(path: Path) -> bool:
 def fill_new(
     folder: Path, base_url: str, wait: Wait, fill: Callable[[Connection], None], retire: Callable[[], None]
 ) -> None:
-    """Make the ledger of an output folder with what `fill` writes. It gets its name only after `retire`, when it is whole.
+    """Make the ledger of an output folder with what `fill` writes. When it is whole, `retire` is called, and
+    then it gets its name.
 
     Raises UnwritableError, FileError, and what the two raise.
     """

@@ -46,7 +46,7 @@ def how_many(connection: Connection, recipients: Sequence[str]) -> tuple[int, in
 
 def pairs_after(connection: Connection, last: int) -> list[Pair]:
     """The next pairs, also purged ones, whose numbers are higher than `last`. Empty: there are no more."""
-    # What is asked about each pair is asked in Python. PostgreSQL may look at all pairs before it takes the first of them.
+    # Python decides about each pair. Asked to do that, PostgreSQL may look at all pairs before it takes the first.
     names = installs.c
     columns = (names.id, names.client_id, names.level, names.account_id, names.tokens, names.recovered_at)
     mine = (names.tokens.is_not(None), names.id > last)

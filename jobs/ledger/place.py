@@ -134,8 +134,9 @@ class Place:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """A block in which the ledger is read for long. Raises UserError at its end if that may have been torn: somebody has
-        begun to write to the file, which was read without a lock.
+        """A block in which the ledger is read for long.
+
+        Raises UserError at its end if somebody has begun to write to the file, which was read without a lock.
         """
         path = self.folder / opening.LEDGER
         before = None if self.in_database else opening.stamp_of(path)

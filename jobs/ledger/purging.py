@@ -1,4 +1,4 @@
-"""Pairs forgotten: no byte of a purged token is left.
+"""Forgets pairs: no byte of a purged token is left.
 
 If a purge is killed in the middle, the next one goes through it again.
 """

@@ -1,8 +1,10 @@
 """Rewrites the table of installs in PostgreSQL, so that its files hold no row that was overwritten.
 
 An UPDATE leaves the old row in its place, and a plain VACUUM only frees that place. VACUUM FULL writes the table again. It
-would copy old rows that somebody may still see, so it waits for every transaction that is older than it, and for prepared
-transactions, replication slots and replicas that keep such rows. All ledgers of the schema share the table, and it is locked meanwhile, so nobody is made to wait for that lock to be had.
+would copy old rows that somebody may still see. So it waits for every older transaction, and for prepared transactions,
+replication slots and replicas that keep such rows.
+
+All ledgers of the schema share the table, which is locked meanwhile. Nobody else waits while this waits for the lock.
 """
 
 from __future__ import annotations

@@ -116,9 +116,9 @@ def leave(folder: Path, found: list[Aside], left: list[Aside]) -> None:
 
 
 def seal_lines(folder: Path, base_url: str, seal: Callable[[InstallKey, Tokens, str], Tokens]) -> int:
-    """How many open pairs of the file are sealed now. `seal` gives an install's pair, which came at that moment, in its sealed
-    form.
+    """How many open pairs of the file are sealed now.
 
+    `seal` gives the sealed form of an install's pair, which came at that moment.
     Raises UserError as `pairs_in`, and FileError.
     """
     found = pairs_in(folder, base_url)

@@ -67,7 +67,8 @@ class ListWarnings:
     """The warnings of one pass over a list.
 
     `emptied` are agencies whose location cell holds a word for nothing. `agencies` are those whose location cell is empty.
-    `sealed` are those whose pair is sealed. `fault` says why the first torn line is torn, and `why` says why the first unusable line is unusable.
+    `sealed` are those whose pair is sealed. `fault` says why the first torn line is torn.
+    `why` says why the first unusable line is unusable.
     """
 
     blank: int = 0

@@ -252,7 +252,10 @@ class Gate:
             self._wake_all()
 
     def stop(self, *, also_codes: bool = False) -> None:
-        """Let out only requests that have a code in hand and no hold before them, while this run has the lease. With `also_codes`, let out none."""
+        """Let out only requests that have a code in hand and no hold before them, while this run has the lease.
+
+        With `also_codes`, let out none.
+        """
         with self._lock:
             self._stopping = True
             self._stopped_for_all = self._stopped_for_all or also_codes

@@ -1,8 +1,9 @@
 """The access tokens of agencies that serve as bearers in a run, and the locations that each agency lists.
 
 Nothing here sends anything. One thread decides, takes a token from here and gives back a list of locations. Both are
-in the run's scratch: a token has 2 KB, and lists may name a million locations. The scratch is a file, so the access token
-of a sealed pair is in memory alone.
+in the run's scratch: a token has 2 KB, and lists may name a million locations.
+
+The scratch is a file, so the access token of a sealed pair is in memory alone.
 """
 
 from __future__ import annotations

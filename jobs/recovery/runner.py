@@ -69,8 +69,9 @@ def work(
     """Yields the progress while the installs that are lined up are tried. An outcome is on disk before it is yielded,
     and before the next install is handed out.
 
-    `make_room` frees the disk space that was reserved, and `set_aside` keeps pairs that a database did not take. Whatever ends this, even a bug of the caller, installs in
-    flight are recorded first. Raises UnwritableError if the ledger cannot be read.
+    `make_room` frees the disk space that was reserved. `set_aside` keeps pairs that a database did not take. Whatever ends
+    this, even a bug of the caller, installs in flight are recorded first. Raises UnwritableError if the ledger cannot be
+    read.
     """
     lined_up = sum(todo.values())
     total = min(lined_up, options.limit or lined_up)

@@ -24,8 +24,9 @@ REPORTS = ("results.csv", "failures.csv", "failures.html", SUMMARY)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the reports are made from. `columns` are the user's. `records` and `failures` come in manifest order. `sealed`:
-    the pairs of the ledger are sealed.
+    """What the reports are made from. `columns` are the user's. `records` and `failures` come in manifest order.
+
+    `sealed`: the pairs of the ledger are sealed.
     """
 
     columns: tuple[str, ...]

@@ -21,8 +21,8 @@ MOST_GIVEN = 1_000
 class KeptPairs:
     """Up to `most` open pairs that wait for their delivery, the newest of each install. Any thread may use them.
 
-    Of those that were given away and are not settled yet, the last `most_given` are known too. All other sealed pairs are
-    opened by `opener`, if there is one. Pairs are known by their install and when they were recovered (UTC, ISO 8601).
+    Of those that were given away and are not settled yet, the last `most_given` are known too. `opener`, if there is one,
+    opens all other sealed pairs. Pairs are known by their install and when they were recovered (UTC, ISO 8601).
     """
 
     def __init__(self, opener: Opener | None = None, most: int = MOST_OPEN, most_given: int = MOST_GIVEN) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Sealer:
-    """Seals pairs of the API at `base_url` for `recipients`, which are public keys and are `named` by their fingerprints.
+    """Seals pairs of the API at `base_url` for `recipients`, which are public keys. `named` are their fingerprints.
 
     Raises ValueError for any other text.
     """

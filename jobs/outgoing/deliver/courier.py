@@ -1,6 +1,7 @@
 """A courier hands waiting pairs over beside a run: how it is started, asked and ended, whatever its target.
 
-Waiting pairs are in the ledger, never in memory, except sealed ones (see `KeptPairs`). A courier makes all its decisions in one thread of its own.
+Waiting pairs are in the ledger, never in memory, except sealed ones (see `KeptPairs`).
+A courier makes all its decisions in one thread of its own.
 """
 
 from __future__ import annotations
