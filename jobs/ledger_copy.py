@@ -15,7 +15,7 @@ from jobs.ledger.engines import Purpose
 from jobs.ledger.moves import Marks, is_copied, mark, marks_of, may_replace, refuse_moved
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import usual_wait
-from jobs.ledger.sealed import refuse_half_sealed, refuse_open
+from jobs.ledger.sealed import command_for, refuse_half_sealed, refuse_open
 from jobs.ledger.unwritten import take_in
 from jobs.start import SETTINGS, hold_folder, place_of, readable_environment
 from jobs.system.files import clear_left_behind
@@ -59,7 +59,7 @@ def copy(
         _refuse(source, had, target, there)
         ledger = source.open(usual_wait(say), _HOLDER, even_moved=True)
         held.callback(ledger.close)
-        todo = f"run `recover seal {folder}`{' without RECOVERY_LEDGER__URL' if into_database else ''}"
+        todo = f"run {command_for(folder)}{' without RECOVERY_LEDGER__URL' if into_database else ''}"
         ledger.ask(partial(refuse_half_sealed, folder=folder, todo=todo))
         if load_seal(project / SETTINGS, readable_environment(project, environment)).recipients:
             ledger.ask(partial(refuse_open, folder=folder, todo=todo), Purpose.ONE_MOMENT)

@@ -6,6 +6,7 @@ It reads the ledger, and changes nothing of it. A run may go on beside it.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, BinaryIO
 from jobs.core.errors import Exit, refuse
 from jobs.core.model import InstallKey, Level, Tokens
 from jobs.core.plurals import counted
+from jobs.core.secret import Secret
+from jobs.ledger.engines import Purpose
 from jobs.ledger.opening import LEDGER
 from jobs.ledger.reads import records, user_columns
-from jobs.ledger.sealed import is_sealed
+from jobs.ledger.sealed import holds_sealed_pairs
 from jobs.ledger.unwritten import UNWRITTEN, notice
 from jobs.reports.files import OPENED, REPORTS
 from jobs.reports.tables import write_results
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = Path("-")
 _STDOUT = 1
 _MOST_NAMED = 20
+_NO = Secret("")
 _OTHERS = {*REPORTS, LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", UNWRITTEN, LOCK, RESERVE}
 _OF_THE_SYSTEM = ("/dev/", "/proc/")
 
@@ -84,7 +88,7 @@ def open_pairs(
     for warning in notice(folder):
         say(warning)
     with place.reading() as ledger:
-        if not ledger.ask(is_sealed):
+        if not ledger.ask(holds_sealed_pairs, Purpose.ONE_MOMENT):
             open_in = f"look into {folder / 'results.csv'}, where its pairs are open, if it has any"
             raise refuse("holds no sealed pairs", str(place), open_in)
         opener = opener_of(identity, ledger.ask(place.bound_to), ask, say)
@@ -100,6 +104,8 @@ def open_pairs(
 def _refuse_target(target: Path, folder: Path, identity: Path) -> None:
     """Raise UserError if the table must not replace what is at `target`."""
     if target == STANDARD_OUTPUT:
+        if getattr(sys.stdout, "failed", False):  # Its number may be that of another file by now.
+            raise refuse("is closed", "standard output", "send it to a program or a file")
         if os.isatty(_STDOUT):
             what = "is a terminal, where the tokens would stay to be read"
             raise refuse(what, "standard output", "send it to a program (`| ...`), or give the name of a file")
@@ -149,15 +155,16 @@ def _write(file: BinaryIO, ledger: Ledger, opener: Opener, tally: _Tally) -> Non
 def _opened(found: Iterable[Record], opener: Opener, tally: _Tally) -> Iterator[Record]:
     """The records with their tokens. A pair that is refused stays empty."""
     for record in found:
-        if record.tokens is None or record.tokens.sealed is None or record.level is None:
+        if record.tokens is None or record.tokens.is_purged or record.level is None:
             yield record
             continue
         account_id = record.location_id if record.level is Level.SUB_ACCOUNT else record.company_id
         key = InstallKey(record.client_id, record.level, account_id)
-        match opener.open(key, record.tokens):
+        opened = opener.open(key, record.tokens) if record.tokens.sealed else Unread("it is open beside sealed ones")
+        match opened:
             case Unread(why):
                 tally.refuse(key, why)
-                yield replace(record, tokens=replace(record.tokens, sealed=None))
+                yield replace(record, tokens=replace(record.tokens, access_token=_NO, refresh_token=_NO, sealed=None))
             case Tokens() as tokens:
                 tally.opened += 1
                 yield replace(record, tokens=tokens)

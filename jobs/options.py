@@ -125,6 +125,8 @@ def ask_passphrase(what: str) -> str:
         return getpass.getpass(f"{what}: ")
     except EOFError:
         raise click.Abort from None
+    except UnicodeDecodeError:
+        raise refuse("holds bytes that are not UTF-8", what, "type it again") from None
 
 
 def given_options() -> list[tuple[str, str]]:

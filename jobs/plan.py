@@ -14,7 +14,7 @@ from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
 from jobs.ledger.place import Place
 from jobs.ledger.sealed import refuse_mixed
-from jobs.ledger.unwritten import notice
+from jobs.ledger.unwritten import notice, pairs_in, refuse_mixed_lines
 from jobs.recovery.coverage import served
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.start import plan_of, staged
@@ -86,6 +86,8 @@ def preview(start: Start, output: Path, routes: Sequence[Route], before: str = "
         if place.exists():
             ledger.ask(partial(refuse_unknown_tokens, folder=output), Purpose.ONE_MOMENT)
             ledger.ask(partial(refuse_mixed, folder=output, seals=bool(start.sealed_for)), Purpose.ONE_MOMENT)
+        aside, seals = pairs_in(output, start.base_url), bool(start.sealed_for)
+        ledger.ask(partial(refuse_mixed_lines, found=aside, folder=output, seals=seals))
         with ledger.looking_ahead() as manifest:
             plan = plan_of(start, manifest, staged(start, manifest), before)
             companies = start.manifest.with_companies

@@ -15,10 +15,10 @@ from jobs.core.errors import Exit, refuse
 from jobs.core.plurals import counted
 from jobs.ledger import pair_pages, scrubbing
 from jobs.ledger.engines import Purpose
-from jobs.ledger.sealed import begin_sealing, end_sealing, is_half_sealed
+from jobs.ledger.sealed import begin_sealing, command_for, end_sealing, is_half_sealed
 from jobs.ledger.unwritten import UNWRITTEN, has_open_lines, seal_lines, take_in
 from jobs.report import render_with
-from jobs.reports.earlier import refuse_unknown_tokens
+from jobs.reports.earlier import holds_open_pairs, refuse_unknown_tokens
 from jobs.reports.files import OPENED
 from jobs.sealing.opener import Unread, opened
 from jobs.sealing.sealer import Sealer
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from jobs.ledger.pair_pages import Pair
     from jobs.ledger.place import Place
     from jobs.sealing.opener import Opener
+
+
+_MOST_NAMED = 20
 
 
 @dataclass(slots=True)
@@ -62,7 +65,8 @@ class _Sealing:
         found = opened(self.opener, key, tokens)
         if isinstance(found, Unread):
             self.refused += 1
-            self.say(f"{key.account_id} (client id {key.client_id}): its pair stays as it was: {found.why}")
+            if self.refused <= _MOST_NAMED:
+                self.say(f"{key.account_id} (client id {key.client_id}): its pair stays as it was: {found.why}")
             return None
         self.were_open += was_open
         self.again += not was_open
@@ -94,7 +98,8 @@ def seal(
         ledger = open_held(held, place, "recover seal", say)
         base_url = ledger.ask(place.bound_to)
         sealing = _Sealing(Sealer(recipients, base_url), opener_of(identity, base_url, ask, say), say)
-        works = has_open_lines(folder, base_url) or _is_needed(ledger, sealing)
+        # All of them look before it begins, and each refuses what it cannot read.
+        works = any([_is_needed(ledger, sealing), has_open_lines(folder, base_url), holds_open_pairs(folder)])
         if works:
             ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
             with _to_be_repeated(folder, say):
@@ -128,9 +133,7 @@ def _to_be_repeated(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        say(
-            f"open pairs may be left in {folder}: run `recover seal {folder}` again; until then, runs on it are refused"
-        )
+        say(f"open pairs may be left in {folder}: run {command_for(folder)} again; until then, runs on it are refused")
         raise
 
 
@@ -180,10 +183,10 @@ def _left_to_do(sealing: _Sealing, place: Place, *, works: bool) -> Iterator[str
     """What is left for a person to do."""
     folder = place.folder
     if sealing.refused:
-        yield f"{counted(sealing.refused, 'pair', 'pairs')} could not be opened: see above"
+        yield f"{counted(sealing.refused, 'pair', 'pairs')} could not be opened: see above{'' if sealing.refused <= _MOST_NAMED else ', where the first are named'}"
     elif sealing.for_others and not sealing.opener:
         which = counted(sealing.for_others, "pair stays", "pairs stay")
-        yield f"{which} sealed for other recipients: `recover seal {folder} --identity FILE` seals them again"
+        yield f"{which} sealed for other recipients: {command_for(folder, ' --identity FILE')} seals them again"
     if (folder / OPENED).exists():
         yield f"{folder / OPENED} holds open pairs: remove it once you have used it"
     if place.left_behind:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     Recipient: TypeAlias = x25519.Recipient | ssh.Recipient
 
 _FORMS = 'a public key of age ("age1...") or of SSH ("ssh-ed25519 ..." or "ssh-rsa ...")'
+_KEYS = re.compile(r"\bage1|\bssh-[a-z0-9]+ ", re.IGNORECASE)  # What follows an SSH key on its line is its comment.
 _SHOWN = 16
 
 
 def public_key(text: str) -> str:
     """The public key without its comment, written so that two texts of one key are equal. Raises ValueError as `recipient_of`."""
+    if len(_KEYS.findall(text)) > 1:
+        raise ValueError("it holds several keys: write a list, or in the environment one key a line")
     key = " ".join(text.split()[:2]) if text.startswith("ssh-") else text.lower()
     recipient_of(key)
     return key

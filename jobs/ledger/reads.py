@@ -68,7 +68,7 @@ def tokens_from_text(text: str) -> Tokens:
     return Tokens(
         **{
             **values,
-            "sealed": Sealed(sealed, mark, tuple((recipients or "").split())) if sealed else None,
+            "sealed": Sealed(str(sealed), str(mark), tuple((recipients or "").split())) if sealed else None,
             "access_token": Secret(values["access_token"]),
             "refresh_token": Secret(values["refresh_token"]),
         }

@@ -5,6 +5,7 @@ Only `recover seal` has both for a while. `meta` says so from its first transact
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
@@ -25,6 +26,11 @@ def is_sealed(connection: Connection) -> bool:
     return _first_pair_is_sealed(connection) is True
 
 
+def holds_sealed_pairs(connection: Connection) -> bool:
+    """Whether any pair is sealed, even if somebody wrote an open one beside it."""
+    return connection.execute(select(installs.c.id).where(HAS_SEALED_PAIR).limit(1)).first() is not None
+
+
 def is_open(connection: Connection) -> bool:
     """Whether the pairs of the ledger are open. False if there are none."""
     return _first_pair_is_sealed(connection) is False
@@ -37,7 +43,7 @@ def _first_pair_is_sealed(connection: Connection) -> bool | None:
 
 def refuse_mixed(connection: Connection, folder: Path, *, seals: bool) -> None:
     """Raise UserError if a run's new pairs would not be sealed as the old ones are. `seals`: it seals them."""
-    todo = f"run `recover seal {folder}`"
+    todo = f"run {command_for(folder)}"
     refuse_half_sealed(connection, folder, todo)
     if seals:
         refuse_open(connection, folder, todo)
@@ -57,9 +63,14 @@ def refuse_half_sealed(connection: Connection, folder: Path, todo: str = "") -> 
     if is_half_sealed(connection):
         what, again = (
             "holds pairs that `recover seal` began to seal and did not finish",
-            todo or f"run `recover seal {folder}`",
+            todo or f"run {command_for(folder)}",
         )
         raise refuse(what, str(folder), f"{again} again")
+
+
+def command_for(folder: Path, more: str = "") -> str:
+    """The command that seals the ledger of this folder, with `more` after it."""
+    return f"`recover seal {quote(str(folder))}{more}`"
 
 
 def is_half_sealed(connection: Connection) -> bool:

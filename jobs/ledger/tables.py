@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    func,
     literal_column,
     select,
 )
@@ -177,8 +178,8 @@ OF_KEPT_PAIR = (deliveries.c.install == installs.c.id) & (deliveries.c.recovered
 """A row of `deliveries` that speaks of the pair an install has now."""
 HAS_OPEN_PAIR = installs.c.tokens.is_not(None) & (json_value(installs.c.tokens, literal_column("'access_token'")) != "")
 """An install whose pair is here, and not sealed."""
-HAS_SEALED_PAIR = installs.c.tokens.is_not(None) & json_value(installs.c.tokens, literal_column("'sealed'")).is_not(
-    None
+HAS_SEALED_PAIR = installs.c.tokens.is_not(None) & (
+    func.coalesce(json_value(installs.c.tokens, literal_column("'sealed'")), "") != ""
 )
 HAS_PAIR = HAS_OPEN_PAIR | HAS_SEALED_PAIR
 """An install whose pair is still here. A purged pair has neither tokens nor a sealed text."""

@@ -21,7 +21,7 @@ from jobs.core.model import Install, InstallKey, Level, Recovered, Route
 from jobs.core.plurals import counted
 from jobs.ledger import writes
 from jobs.ledger.reads import knows_pairs, tokens_from_text, tokens_to_text
-from jobs.ledger.sealed import is_half_sealed, is_open, is_sealed
+from jobs.ledger.sealed import command_for, is_half_sealed, is_open, is_sealed
 from jobs.ledger.tables import installs
 from jobs.system.files import replacing, sync
 
@@ -161,7 +161,7 @@ def record(connection: Connection, found: list[Aside], *, delivers: KeptPairs | 
 
     Raises UserError if the ledger would hold open pairs beside sealed ones.
     """
-    _refuse_mixed(connection, found, folder)
+    refuse_mixed_lines(connection, found, folder)
     newest: dict[InstallKey, Aside] = {}
     unknown: list[Aside] = []
     for one in found:
@@ -177,17 +177,26 @@ def record(connection: Connection, found: list[Aside], *, delivers: KeptPairs | 
     return Taken(len(wanted), unknown)
 
 
-def _refuse_mixed(connection: Connection, found: list[Aside], folder: Path) -> None:
+def refuse_mixed_lines(connection: Connection, found: list[Aside], folder: Path, *, seals: bool = False) -> None:
+    """Raise UserError if the ledger would hold open pairs beside sealed ones. `seals`: new pairs are sealed."""
     some_open, some_sealed = any(map(_is_open, found)), not all(map(_is_open, found))
     if is_half_sealed(connection):
         return  # Only `recover seal` comes here then, which has just sealed all lines.
-    if some_open and (some_sealed or is_sealed(connection)):
+    if some_open and (seals or some_sealed or is_sealed(connection)):
         what = "holds pairs that are not sealed, but others are"
     elif some_sealed and is_open(connection):
         what = "holds sealed pairs, but those of the ledger are not"
     else:
         return
-    raise refuse(what, str(folder / UNWRITTEN), f"set seal.recipients, and run `recover seal {folder}` first")
+    todo = f"set seal.recipients, and run {command_for(folder)} first"
+    raise refuse(what, str(folder / UNWRITTEN), todo)
+
+
+def _must_fit(key: InstallKey, tokens: Tokens) -> None:
+    """Raise ValueError if a pair says itself that it belongs to another install. What is sealed cannot be looked at."""
+    names_another = key.level is Level.SUB_ACCOUNT and tokens.location_id not in ("", key.account_id)
+    if tokens.user_type != key.level or names_another:
+        raise ValueError(tokens.user_type)
 
 
 def _recovered_at(connection: Connection, key: InstallKey) -> str | None:
@@ -229,7 +238,7 @@ def _line(base_url: str, install: Install, outcome: Recovered) -> str:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with doing("read", path):
         if path.is_file():
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8", errors="replace") as file:
                 yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
 
 
@@ -238,6 +247,7 @@ def _aside(path: Path, number: int, line: str) -> Aside:
         values: dict[str, Any] = json.loads(line)
         key = InstallKey(values["client_id"], Level(values["level"]), values["account_id"])
         tokens = tokens_from_text(json.dumps(values["pair"]))
+        _must_fit(key, tokens)
         _moment(values["recovered_at"])
         outcome = Recovered(tokens, Route(values["route"]), int(values["attempts"]), values["recovered_at"])
         return Aside(values["base_url"], Install(key, values["company_id"]), outcome, line)

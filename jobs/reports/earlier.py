@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jobs.core.batches import in_batches
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+def holds_open_pairs(folder: Path) -> bool:
+    """Whether results.csv holds tokens that are not sealed. Raises UserError if it cannot be read."""
+    path = folder / RESULTS
+    if path.is_symlink() or not path.is_file():
+        return False
+    with _readable(path):
+        return any(row["access_token"] or row["refresh_token"] for row in _rows(path))
+
+
 def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
     """Raise UserError if results.csv holds tokens that the ledger does not know. The run would lose them.
 
@@ -30,11 +40,18 @@ def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
     path = folder / RESULTS
     if path.is_symlink() or not path.is_file():
         return  # The report replaces a link and never writes to its target.
-    try:
+    with _readable(path):
         for batch in in_batches(_pairs(path)):
             if not knows_pairs(connection, batch):
                 todo = "move it to a safe place and run the job again"
                 raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """For a block that reads a report. Raises UserError if it cannot be read."""
+    try:
+        yield
     except UnwritableError:
         raise  # It is the ledger that cannot be read, not the report.
     except (OSError, UnicodeError, csv.Error) as error:
@@ -43,7 +60,18 @@ def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
 
 
 def _pairs(path: Path) -> Iterator[str]:
-    """The fingerprints of the pairs in a results.csv. A spreadsheet may have saved it with a different separator."""
+    """The fingerprints of the pairs in a results.csv."""
+    for row in _rows(path):
+        access, refresh = row["access_token"] or "", row["refresh_token"] or ""
+        if access or refresh:
+            yield fingerprint(access, refresh)
+        # A list of the user's may have had a column of this name before the reports had one.
+        if (sealed := row.get("sealed") or "").startswith(ARMOR):
+            yield sealed_mark(sealed)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str | None]]:
+    """The rows of a results.csv. A spreadsheet may have saved it with a different separator."""
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
@@ -51,13 +79,7 @@ def _pairs(path: Path) -> Iterator[str]:
         if separator is None and (header.strip() or file.read(1)):
             raise csv.Error("its first line does not name the columns of a pair")
         file.seek(0)
-        for row in csv.DictReader(file, delimiter=separator or ","):
-            access, refresh = row["access_token"] or "", row["refresh_token"] or ""
-            if access or refresh:
-                yield fingerprint(access, refresh)
-            # A list of the user's may have had a column of this name before the reports had one.
-            if (sealed := row.get("sealed") or "").startswith(ARMOR):
-                yield sealed_mark(sealed)
+        yield from csv.DictReader(file, delimiter=separator or ",")
 
 
 def _names_pairs(header: str, separator: str) -> bool:

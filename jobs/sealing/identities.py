@@ -119,7 +119,7 @@ def _without_passphrase(file: Path, data: bytes, passphrase: str) -> bytes:
 
     try:
         key = form.load_ssh_private_key(data, passphrase.encode())
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: it is empty.
         raise _wrong_passphrase(file) from None
     except UnsupportedAlgorithm:
         raise _no_key_for_age(file) from None

@@ -15,7 +15,8 @@ from jobs.core.errors import UserError
 
 NAME = "RECOVERY_SEAL__RECIPIENTS"
 SECRET = str(pyrage.x25519.Identity.generate())
-GOOD, OTHER = (str(pyrage.x25519.Identity.generate().to_public()) for _ in range(2))
+GOOD = "age1u9sx4dalgvrdanvdvrkalke5lr77feupnq46asslvtzpa4p695wss55vsz"
+OTHER = "age18nw9yn2qszdxahnch0gs4u2rpjkgw9hv4rtrwfgqknddjadtzufqd6mg6a"
 SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAII3YOrZ2c/QnCgr48bRbgPvGRFweVczSaFJ4QCjKDReU"
 
 
@@ -48,7 +49,7 @@ SECRETS = [
 ]
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=range(len(SECRETS)))
 def test_a_secret_key_given_as_a_recipient_is_refused_without_it_being_shown(loaded, secret):
     listed = [GOOD, secret, OTHER]
     said = {
@@ -69,7 +70,7 @@ def test_a_secret_key_that_breaks_the_file_is_not_shown_either(loaded):
 
 
 UNUSABLE = [
-    GOOD[:-1], GOOD[:30], GOOD + "q", "age1" + "q" * 58, f"{GOOD},{OTHER}", f"# mine {GOOD}", f'"{GOOD}"', "null",
+    GOOD[:-1], GOOD[:30], GOOD + "q", "age1" + "q" * 58, f"# mine {GOOD}", f'"{GOOD}"', "null",
     SSH[:60], "ssh-", "ssh-ed25519", "ssh-rsa " + SSH.split()[1], "ssh-dss AAAAB3NzaC1kc3M=", "ssh-ed25519 " + "A" * 99_999,
     "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTY=", "sk-ssh-ed25519@openssh.com AAAA",
     "AGE-PLUGIN-YUBIKEY-1QQQ", "\ufeff" + GOOD, GOOD + "\0", "schlüssel", "1" * 5_000, "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAAQA=",
@@ -127,3 +128,8 @@ def test_the_fingerprint_of_an_ssh_key_is_the_one_that_ssh_keygen_shows(tmp_path
     assert len(key_fingerprint(key)) == len("SHA256:") + 16
     assert shown.stdout.split()[1].startswith(key_fingerprint(key))
     assert "secret key" in refused(loaded, (tmp_path / "key").read_text())
+
+
+@pytest.mark.parametrize("both", [f"{SSH} {GOOD}", f"{SSH} {SSH}", f"{GOOD} {OTHER}", f"{GOOD},{OTHER}"])
+def test_two_keys_on_one_line_are_refused_since_the_second_would_be_a_comment(loaded, both):
+    assert "it holds several keys: write a list, or in the environment one key a line" in refused(loaded, both)

@@ -9,8 +9,11 @@ from functools import partial
 
 import pyrage
 import pytest
+from sqlalchemy import update
 
 from jobs.ledger.deliveries import REST, free, let_tries_go_first, take_over
+from jobs.ledger.engines import json_with
+from jobs.ledger.tables import installs
 from jobs.outgoing.deliver.command import CommandCourier
 from jobs.outgoing.deliver.pool import PoolCourier
 from jobs.outgoing.deliver.verdict import Later, No, Yes
@@ -147,6 +150,15 @@ def test_what_the_identity_does_not_open_is_refused_and_the_rest_is_handed_over(
     assert target.got == refresh_tokens(8, round_=1)
     assert [one.why for one in news] == [why] * 8 + [""]
     assert (courier.report.attempted, courier.report.delivered, courier.report.failed) == (9, 1, 8)
+
+
+@pytest.mark.parametrize("planted", ['"sealed": ""', '"sealed": 5'])
+def test_a_pair_that_somebody_emptied_is_never_handed_over(sealed, identity, planted):
+    with sealed(2, KeptPairs(Opener([identity], URL), most=0)) as waits:
+        emptied = json_with(installs.c.tokens, f'{{"access_token": "", {planted}}}')
+        waits.ledger.write(lambda connection: connection.execute(update(installs).values(tokens=emptied)))
+        played(PoolCourier(waits.store, target := Target(), FAST))
+    assert target.got == []
 
 
 @pytest.mark.parametrize("says", ["yes", "no"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 import stat
@@ -121,6 +122,32 @@ def test_a_pair_that_was_swapped_is_refused_by_name_and_the_rest_is_opened(anywh
     assert done.stderr.endswith("exit 1: finished; some pairs could not be opened\n")
     assert (table["Loc0"]["access_token"], table["Loc0"]["refresh_token"]) == ("", "")
     assert table["Loc1"]["refresh_token"] == job.issued()["Loc1"]
+
+
+@pytest.mark.parametrize(
+    ("planted", "why"),
+    [
+        ({"sealed": 5}, "it is damaged"),
+        ({"sealed": None, "access_token": "a", "refresh_token": "r"}, "it is open beside sealed ones"),
+    ],
+)
+def test_what_somebody_wrote_in_place_of_a_pair_is_refused_by_name(job, key, planted, why):
+    def plant(connection):
+        mine = installs.c.account_id == "Loc0"
+        text = connection.scalar(select(installs.c.tokens).where(mine))
+        connection.execute(update(installs).where(mine).values(tokens=json.dumps({**json.loads(text), **planted})))
+
+    in_ledger(job, plant)
+    done, table = opened(job, key)
+    assert done.returncode == 1, done.stderr
+    assert f"Loc0 (client id {CLIENT_ID}): its pair is not opened: {why}" in done.stderr
+    assert (table["Loc0"]["access_token"], table["Loc1"]["refresh_token"]) == ("", job.issued()["Loc1"])
+
+
+def test_a_standard_output_that_is_closed_is_one_clear_line(job, key):
+    done = in_shell(job, f"recover open {job.output} --identity {key} --output - >&-")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: standard output: is closed: send it to a program or a file\n")
 
 
 def test_another_identity_opens_nothing_and_only_the_first_refusals_are_named(play, tmp_path):

@@ -171,6 +171,15 @@ def test_a_sealed_ledger_takes_open_pairs_that_were_set_aside_after_they_are_sea
     assert in_cells(job, identity)["Loc2"] == pair().refresh_token.reveal()
 
 
+def test_open_pairs_that_came_back_with_an_older_report_are_sealed_too(job, database, identity):
+    older = (job.output / "results.csv").read_bytes()
+    seal(job, identity)
+    (job.output / "results.csv").write_bytes(older)
+    done = job("seal", job.output)
+    assert (done.returncode, FINISHED in done.stdout) == (0, True), done.stdout
+    assert found(job, database) == []
+
+
 class Killed:
     """A seal that is begun again and killed, over and over."""
 

@@ -171,7 +171,8 @@ def test_pairs_that_were_set_aside_never_mix_open_and_sealed_ones(job, identity,
         job.environment["RECOVERY_SEAL__RECIPIENTS"] = recipient
     job.run(job.manifest(listing(1)))
     left, sent = set_aside_for(job, identity, *lines), job.arrived()
-    for command in (("run", job.manifest(listing(4)), "--output"), ("purge",)):
+    manifest = job.manifest(listing(4))
+    for command in (("run", manifest, "--output"), ("plan", manifest, "--output"), ("purge",)):
         done = job(*command, job.output)
         assert done.returncode == 2, done.stderr
         assert f"{UNWRITTEN}: {why}: set seal.recipients, and run `recover seal {job.output}` first" in done.stderr
@@ -179,7 +180,7 @@ def test_pairs_that_were_set_aside_never_mix_open_and_sealed_ones(job, identity,
     assert job.arrived() == sent
     job.environment["RECOVERY_SEAL__RECIPIENTS"] = recipient
     assert job("seal", job.output).returncode == 0
-    assert job.run(job.manifest(listing(4))).returncode == 1
+    assert job.run(manifest).returncode == 1
     assert not (job.output / UNWRITTEN).exists()
     assert opened(job.results()["Loc1"], identity)["refresh_token"] == pair().refresh_token.reveal()
 
@@ -210,3 +211,15 @@ def test_a_users_own_column_called_sealed_keeps_no_run_from_starting(job):
     header, *rows = results.read_text().splitlines()
     results.write_text("\n".join([f"{header},sealed", *(f"{row},yes" for row in rows), ""]))
     assert job.run(manifest).returncode == 0
+
+
+@pytest.mark.parametrize("line", [b"\xff\n", b"swapped"])
+def test_a_line_that_was_set_aside_for_another_install_is_refused_and_the_good_pair_stays(job, identity, line):
+    job.run(job.manifest(listing(2)))
+    good = job.results()["Loc1"]["sealed"]
+    swapped = set_aside_for(job, identity, ("Loc1", True)).replace(b'"location_id": ""', b'"location_id": "Loc0"')
+    (job.output / UNWRITTEN).write_bytes(swapped if line == b"swapped" else line)
+    done = job.run(job.manifest(listing(2)))
+    assert done.returncode == 2
+    assert f"{UNWRITTEN}, line 1: cannot be read: correct or remove that line" in done.stderr
+    assert job.results()["Loc1"]["sealed"] == good

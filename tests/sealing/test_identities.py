@@ -99,7 +99,8 @@ def test_a_private_key_of_ssh_opens(tmp_path, keys, kind, passphrase):
 def test_a_wrong_passphrase_is_told_as_such(tmp_path, keys):
     for data in (ENCRYPTED, private(keys["ed25519"], PASSPHRASE)):
         file = written(tmp_path, data)
-        assert why_not(file, lambda _: "wrong horse") == f"{file}: the passphrase is wrong: run this again"
+        for wrong in ("wrong horse", ""):
+            assert why_not(file, lambda _, wrong=wrong: wrong) == f"{file}: the passphrase is wrong: run this again"
 
 
 WRONG = {

@@ -61,7 +61,9 @@ class Store:
         return Found(pairs, [one for one in others if one[1] is Delivery.REFUSED], len(found) == most)
 
     def _opened(self, pair: WaitingPair) -> Tokens | Unread:
-        return self._kept.opened(pair.install, pair.key.recovered_at, pair.tokens)
+        opened = self._kept.opened(pair.install, pair.key.recovered_at, pair.tokens)
+        # Whatever the ledger came to hold: empty tokens would end the pair that the app has.
+        return opened if isinstance(opened, Unread) or opened.is_open else Unread("it holds no tokens")
 
     def may_send(self) -> bool:
         """Whether a pair may be handed over now (see `Ledger`)."""
