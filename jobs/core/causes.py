@@ -133,9 +133,9 @@ ADVICE: Mapping[Cause, Advice] = {
         Owner.DEVELOPER,
         False,
         Shows.NOTHING,
-        "If the message names --identity, run the job again with that option. Otherwise check that the app has the scope "
-        "oauth.write and that the account belongs to this agency, and run the job again. If it fails in the same way, ask "
-        "the customer to uninstall the app and install it again.",
+        "If the message names --identity, run the job again with an identity that opens the pair. Otherwise check that the "
+        "app has the scope oauth.write and that the account belongs to this agency, and run the job again. If it fails in "
+        "the same way, ask the customer to uninstall the app and install it again.",
     ),
 }
 

@@ -162,6 +162,7 @@ class Answer:
     - `exception` is the class that the HTTP library raised. `retry_after` is in seconds.
     - `never_left` means that no server saw the request. `foreign` means that other software answered for HighLevel.
     - `stray` is a good pair that came with the answer. It belongs to the agency of the sub-account that was asked for.
+    - `unread` means that nothing was asked, since the pair for that is sealed and cannot be read.
     """
 
     stage: Stage
@@ -176,6 +177,7 @@ class Answer:
     http_status: int = 0
     foreign: bool = False
     stray: Tokens | None = None
+    unread: bool = False
 
 
 class RouteResult(NamedTuple):

@@ -94,7 +94,7 @@ class UnreadAgency(NamedTuple):
     @property
     def answer(self) -> Answer:
         """The reason as the answer that its sub-accounts get."""
-        return Answer(Stage.LOCATION_TOKEN, message=self.words, cause=Cause.AGENCY_REFUSED)
+        return Answer(Stage.LOCATION_TOKEN, message=self.words, cause=Cause.AGENCY_REFUSED, unread=True)
 
 
 class AgencyTokens:
@@ -143,7 +143,7 @@ class AgencyTokens:
         if agency.tokens or agency.closed:
             return False
         unread = self.unread(*agency.key)
-        agency.closed = replace(answer, message=f"{answer.message}; {unread.words}") if unread else answer
+        agency.closed = replace(answer, message=f"{answer.message}; {unread.words}", unread=True) if unread else answer
         return True
 
     def of(self, client_id: str, company_id: str) -> Agency | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jobs.core.causes import diagnose, most_actionable
+from jobs.core.causes import ADVICE, diagnose, most_actionable
 from jobs.core.model import Answer, Cause, Failed, RefreshState, Route, RouteResult, Stage
 from jobs.core.secret import plain
 from jobs.highlevel.parsing import LONGEST_MESSAGE
@@ -20,7 +20,7 @@ def verdict(progress: InstallProgress, routes: Sequence[Route], at: str) -> Fail
     """The failure of `progress`, with what each route answered. `at` is UTC ISO 8601."""
     met = progress.met or [RouteResult(routes[-1], _not_served(routes), asked=False)]
     told = [_in_doubt(progress, one) for one in met]
-    chosen = most_actionable([diagnose(one) for one in told])
+    chosen = most_actionable(_deciding([diagnose(one) for one in told], last=told[-1]))
     answer = told[chosen]
     share = LONGEST_MESSAGE // len(told) - 2
     parts = [plain(f"{one.route}: {one.answer.message}", share) for one in met]
@@ -39,6 +39,12 @@ def verdict(progress: InstallProgress, routes: Sequence[Route], at: str) -> Fail
         tuple(met),
         progress.refresh_state,
     )
+
+
+def _deciding(causes: list[Cause], last: Answer) -> list[Cause]:
+    """The causes to choose from. An old token that cannot be read decides nothing beside a failure that passes by itself."""
+    passes = any(ADVICE[cause].again for cause in causes)
+    return causes[:-1] if last.unread and last.stage is Stage.REFRESH and passes else causes
 
 
 def _in_doubt(progress: InstallProgress, met: RouteResult) -> Answer:

@@ -103,7 +103,8 @@ class Router:
     def _at_refresh(self, progress: InstallProgress) -> Step:
         install, closed = progress.install, self._closed.other(Route.REFRESH)
         if install.unread and closed is None:
-            return progress.not_served(Answer(Stage.REFRESH, message=install.unread, cause=Cause.REFRESH_UNKNOWN))
+            sealed = Answer(Stage.REFRESH, message=install.unread, cause=Cause.REQUEST_REFUSED, unread=True)
+            return progress.not_served(sealed)
         if install.old is None or closed is not None:
             return progress.not_served(closed)
         if install.doubtful:

@@ -122,7 +122,7 @@ CARDS: Mapping[Cause, Card] = {
         "The agency's token does not open the account",
         "Their agency's token gave no access to these accounts, or it is sealed and could not be used.",
         (
-            "If a row names --identity, run the job again with that option.",
+            "If a row names --identity, run the job again with an identity that opens the pair.",
             "Otherwise check that the app has the scope oauth.write, and that the account belongs to this agency.",
             "Run the job again.",
             "If the installs fail again, ask the customer to uninstall the app and install it again.",

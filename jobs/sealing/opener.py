@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _NAMES = {"base_url", "client_id", "user_type", "resource_id", "access_token", "refresh_token"}
-_WHY_NOT = {"No matching keys found": "none of the identities opens it"}
+_WHY_NOT = {"No matching keys found": "no identity in --identity FILE opens it"}
 
 
 class Unread(NamedTuple):

@@ -142,7 +142,7 @@ def test_an_identity_opens_what_is_not_in_memory(sealed, identity):
 
 def test_what_the_identity_does_not_open_is_refused_and_the_rest_is_handed_over(sealed):
     another = pyrage.x25519.Identity.generate()
-    why = "its sealed pair cannot be opened: none of the identities opens it"
+    why = "its sealed pair cannot be opened: no identity in --identity FILE opens it"
     with sealed(9, KeptPairs(Opener([another], URL), most=0)) as waits:
         waits.ledger.record([recovered(8, 1, "2026-11-26T03:00:00.000Z", Sealer([str(another.to_public())], URL))])
         news = played(courier := PoolCourier(waits.store, target := Target(), replace(FAST, workers=2)))

@@ -179,7 +179,7 @@ def test_a_pair_that_the_identity_does_not_open_is_refused_by_name_and_waits_for
     other.write_text(f"{pyrage.x25519.Identity.generate()}\n")
     done = job("deliver", job.output, "--identity", other)
     assert done.returncode == 1, done.stderr
-    assert states(job) == {"no: its sealed pair cannot be opened: none of the identities opens it"}
+    assert states(job) == {"no: its sealed pair cannot be opened: no identity in --identity FILE opens it"}
     assert f"id={IDS[0]} message='its sealed pair cannot be opened" in done.stderr
     assert store.seen == []
     assert job("deliver", job.output, "--identity", key).returncode == 0

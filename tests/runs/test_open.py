@@ -155,7 +155,7 @@ def test_another_identity_opens_nothing_and_only_the_first_refusals_are_named(pl
     job.run(job.manifest(listing([f"A{number}" for number in range(25)])))
     done, table = opened(job, private_file(tmp_path / "other", str(pyrage.x25519.Identity.generate())))
     assert done.returncode == 1
-    assert done.stderr.count("its pair is not opened: none of the identities opens it") == 20
+    assert done.stderr.count("its pair is not opened: no identity in --identity FILE opens it") == 20
     assert "5 more are not opened\n0 pairs are open" in done.stdout
     assert "remove it" not in done.stdout
     assert not any(row["access_token"] or row["refresh_token"] for row in table.values())

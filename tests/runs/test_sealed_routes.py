@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 
 import pyrage
 import pytest
 
+from jobs.core.causes import ADVICE
+from jobs.core.model import Cause, Owner
 from jobs.sandbox.behaviours import LISTING, REFRESH
 from jobs.sandbox.world import Place
 from tests.helpers.identities import AGE, RECIPIENT
@@ -52,6 +55,12 @@ def job(made):
     assert job.run(job.manifest(AGENCY)).returncode == 0
     without_reconnect(job)
     return job
+
+
+def failed(done):
+    """The failure that the log of a run tells, of one install."""
+    [told] = [one for one in map(json.loads, done.stderr.splitlines()) if one["event"] == "failed"]
+    return told
 
 
 def without_reconnect(job):
@@ -112,10 +121,46 @@ def test_an_older_token_in_the_list_serves_where_the_pair_of_the_agency_is_seale
 def test_a_sealed_agency_pair_that_the_identity_does_not_open_is_named_with_the_reason(job, tmp_path):
     other = private_file(tmp_path / "other.txt", str(pyrage.x25519.Identity.generate()))
     done = job.run(job.manifest(LOCATION), "--identity", other)
-    words = "the pair of the agency CoA cannot be opened: none of the identities opens it"
+    words = "the pair of the agency CoA cannot be opened: no identity in --identity FILE opens it"
     assert done.returncode == 1
     assert done.stderr.count(f"{words}: its sub-accounts") == 1
     assert words in job.failures()["LocA"]["message"]
+
+
+@IN_A_FOLDER
+@pytest.mark.parametrize("routes", ["refresh", "reconnect,agency,refresh"])
+@pytest.mark.parametrize("opens", ["no identity", "another identity"])
+def test_a_sealed_refresh_token_that_cannot_be_read_asks_for_an_identity_and_never_for_a_new_installation(
+    made, tmp_path, routes, opens
+):
+    job = made(of("LocA"))
+    manifest = job.manifest("location_id\nLocA\n")
+    job.run(manifest)
+    kept = job.results()["LocA"]["sealed"]
+    without_reconnect(job)
+    other = private_file(tmp_path / "other.txt", str(pyrage.x25519.Identity.generate()))
+    given = () if opens == "no identity" else ("--identity", other)
+    done = job.run(manifest, "--force", "--routes", routes, "--log-format", "json", *given)
+    told = failed(done)
+    advice = ADVICE[Cause(told["cause"])]
+    assert (done.returncode, told["cause"], advice.owner) == (1, "request_refused", Owner.DEVELOPER)
+    assert "--identity FILE" in told["message"]
+    assert not any(word in advice.next_step for word in ("install", "--force"))
+    assert job.calls(REFRESH) == []
+    assert (job.results()["LocA"]["sealed"], job.failures()) == (kept, {})
+
+
+@IN_A_FOLDER
+@pytest.mark.parametrize("behaviour", ["not_installed", "server_error"])
+def test_what_another_route_answered_is_reported_where_an_old_token_cannot_be_read(made, behaviour):
+    job = made(of("LocA"))
+    manifest = job.manifest("location_id\nLocA\n")
+    job.run(manifest)
+    job.sandbox.world = replace(job.sandbox.world, installs=of("LocA", behaviour=behaviour))
+    told = failed(job.run(manifest, "--force", "--routes", "reconnect,refresh", "--log-format", "json"))
+    assert told["cause"] == behaviour
+    assert told["trace_id"] == "sandbox-trace-1"
+    assert told["message"].endswith("refresh: its pair is sealed, and needs --identity FILE")
 
 
 def test_a_sealed_refresh_token_is_spent_with_an_identity_alone_and_the_older_one_of_the_list_never(made, key):

@@ -73,7 +73,7 @@ def test_the_sealed_text_says_whose_pair_it_is_and_when_it_came(identity):
 
 
 def test_another_identity_opens_nothing(identity):
-    assert why_not(pyrage.x25519.Identity.generate(), sealed(identity)) == "none of the identities opens it"
+    assert why_not(pyrage.x25519.Identity.generate(), sealed(identity)) == "no identity in --identity FILE opens it"
 
 
 @pytest.mark.parametrize(
