@@ -60,9 +60,9 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         plan, todo = _enrol(start, ledger, options, began, place, terminal.warn)
         run = _begin(start, ledger, plan, options, began)
         opening = _opening(start, folder, plan, todo, ledger, options)
-        in_place = anchor(place)
+        in_place, beside = anchor(place), ReportBeside(folder)
         terminal.started(opening)
-        beside, command = ReportBeside(folder), terminal.next_command(start.manifest.path, folder, run.recovered_before)
+        command = partial(terminal.next_command, start.manifest.path, folder, run.recovered_before)
         held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside, ledger.lease)))
         this_run, courier = run.this_run, _open_courier(start, ledger, options.opener)
         try:
@@ -154,10 +154,10 @@ def _bring_back(ledger: Ledger, place: Place, stop: Stop) -> bool:
     return True
 
 
-def _cut_short(terminal: Terminal, command: str, beside: ReportBeside, lease: str, code: Exit) -> None:
+def _cut_short(terminal: Terminal, command: Callable[[], str], beside: ReportBeside, lease: str, code: Exit) -> None:
     terminal.cut_short(code)
     beside.end()
-    leave_reports(beside.folder, code, command, beside.this_run.requests, lease)
+    leave_reports(beside.folder, code, command(), beside.this_run.requests, lease)
 
 
 def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:

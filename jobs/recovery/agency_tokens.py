@@ -177,6 +177,11 @@ class AgencyTokens:
         of_app = self._unread.get(client_id, {})
         return of_app.get(company_id) if company_id else next(iter(of_app.values()), None)
 
+    @property
+    def some_unread(self) -> bool:
+        """Whether the pair of any agency cannot be read."""
+        return any(self._unread.values())
+
     def keep_listing(self, agency: Agency, listed: Iterable[str] | None, *, whole: bool = True) -> None:
         """Keep an agency's locations that have the app (None: it would not tell). `whole`: there are no more."""
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jobs.core.clock import utc_now
 from jobs.core.errors import Exit
-from jobs.core.model import Recovered, Route, Unfinished
+from jobs.core.model import Failed, Recovered, Route, Unfinished
 from jobs.ledger.refusals import UnwritableError
 from jobs.recovery.attempt import attempt, by_its_route
 from jobs.recovery.equipment import Equipment
@@ -43,7 +43,7 @@ class Progress:
 
     `requests` were made so far. Of `total` installs, `in_flight` are being tried and `waiting` are between two tries.
     `alone`: every app still tries one install by itself. `notes` are for a person. `lowered`: why the pace is below
-    the one that was set, or None.
+    the one that was set, or None. `unread`: a sealed pair that cannot be read may keep an install from coming back.
     """
 
     ended: list[tuple[Install, Outcome]]
@@ -55,6 +55,7 @@ class Progress:
     alone: bool
     notes: tuple[str, ...] = ()
     lowered: Lowered | None = None
+    unread: bool = False
 
 
 def work(
@@ -81,14 +82,18 @@ def work(
         route_parts = open_routes(ledger, options, retry_policy, start.settings.stop, stop, api.server_time)
         try_once = partial(_try_once, api, start.apps.known, partial(_intend, ledger, stop, gate), stop)
         parts = _parts(equipment, try_once, route_parts)
-        coming, left = outcomes(_queues(ledger, todo, options), parts), lined_up
+        coming, left, met_unread = outcomes(_queues(ledger, todo, options), parts), lined_up, False
         with closing(_recorded(coming, recorder, stop)) as recorded:
             for ended, in_flight, waiting in recorded:
                 left -= sum(_is_done(outcome) for _, outcome in ended)
                 keep_bearers(route_parts.bearers, ended, options.routes)
                 alone = all(route_parts.breaker.goes_alone(client_id) for client_id in todo)
                 notes = route_parts.notes.take()
-                yield Progress(ended, gate.requests, total, gate.held, in_flight, waiting, alone, notes, gate.lowered)
+                met_unread = met_unread or any(_met_unread(outcome) for _, outcome in ended)
+                unread = met_unread or (left > 0 and route_parts.bearers.some_unread)
+                yield Progress(
+                    ended, gate.requests, total, gate.held, in_flight, waiting, alone, notes, gate.lowered, unread
+                )
     if left:  # A run that has tried every install was not stopped, whatever it met.
         _why_stopped(stop, route_parts.breaker, gate.enough, todo)
     if options.limit is not None and total < lined_up:
@@ -98,6 +103,11 @@ def work(
 def _is_done(outcome: Outcome) -> bool:
     """Whether this outcome is the end of an install that was handed out."""
     return not isinstance(outcome, Unfinished) and not (isinstance(outcome, Recovered) and outcome.stray)
+
+
+def _met_unread(outcome: Outcome) -> bool:
+    """Whether a route could not serve a failed install because a pair cannot be read."""
+    return isinstance(outcome, Failed) and any(met.answer.unread for met in outcome.met)
 
 
 def _parts(equipment: Equipment, try_once: Callable[[Task], Tried], route_parts: RouteParts) -> Parts:

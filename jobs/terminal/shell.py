@@ -35,10 +35,13 @@ def _escaped(sign: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(sign))
 
 
-def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]], before: str = "") -> str:
+def next_command(
+    manifest: Path, folder: Path, options: Iterable[tuple[str, str]], before: str = "", *, sealed: bool = False
+) -> str:
     """The command that continues a run, from any folder. `options` are those that the run was given, as (name, value);
     the value of a flag is empty. Installs recovered `before` that moment are recovered again. After `--force` that is
-    the moment when the run began, so the next run leaves alone what this one recovered.
+    the moment when the run began, so the next run leaves alone what this one recovered. `sealed`: it has use for sealed
+    pairs, so FILE must open them if the run was given no identity.
     """
     words = ["run", str(manifest.absolute()), "--output", str(folder.absolute())]
     for name, given in options:
@@ -46,6 +49,7 @@ def next_command(manifest: Path, folder: Path, options: Iterable[tuple[str, str]
         if name not in _NOT_AGAIN:
             words += [name, value] if value else [name]
     words += ["--recovered-before", before] if before else []
+    words += ["--identity", "FILE"] if sealed and "--identity" not in words else []
     return _command(*words)
 
 

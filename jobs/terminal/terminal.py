@@ -84,7 +84,7 @@ class Terminal:
         self._warnings: list[str] = []
         self._options: list[tuple[str, str]] = []
         self._input = ""
-        self._begun = self._asked = self._broke = False
+        self._begun = self._asked = self._broke = self._unread = False
         self._lost = 0
         self._nothing = ""
         self._run: Run | None = None
@@ -183,6 +183,7 @@ class Terminal:
         """Report the installs that have ended (often none) and the progress. `signalled`: a signal stops the run."""
         assert self._watch is not None
         asked, self._asked = self._asked, False
+        self._unread = progress.unread
         self._watch.see(progress, this_run, signalled=signalled, asked=asked, delivered=self._delivered)
         self._tell_lost()
 
@@ -273,7 +274,9 @@ class Terminal:
 
     def finished(self, run: Run, folder: Path, manifest: Path, *, changed: bool) -> None:
         """Print the closing block: the counts, the causes, the files, and what to do next. `exits` adds the last line."""
-        self.knows(run, folder, self.next_command(manifest, folder, run.recovered_before), changed=changed)
+        waits = run.sealed and run.counts.undelivered > 0
+        command = self.next_command(manifest, folder, run.recovered_before, sealed=waits)
+        self.knows(run, folder, command, changed=changed)
         self._say_lines(run)
 
     def _say_lines(self, run: Run) -> None:
@@ -285,9 +288,9 @@ class Terminal:
         elif run.exit_code and not self._voice.as_json:
             self._write(self._err, self._lines)
 
-    def next_command(self, manifest: Path, folder: Path, before: str) -> str:
-        """The command that continues this run (see `shell`)."""
-        return next_command(manifest, folder, self._options, before)
+    def next_command(self, manifest: Path, folder: Path, before: str, *, sealed: bool = False) -> str:
+        """The command that continues this run as it stands now (see `shell`). `sealed`: pairs that are sealed wait."""
+        return next_command(manifest, folder, self._options, before, sealed=sealed or self._unread)
 
     def knows(self, run: Run, folder: Path, command: str, *, changed: bool) -> None:
         """Remember how the run ended, for `news`. `changed`: other installs failed than in the run before."""

@@ -121,6 +121,7 @@ def test_the_end_of_a_run_and_the_plan_say_what_hands_over_pairs_that_wait_seale
     assert "0 are delivered to your app (0 of them now), 6 wait" in left.stdout
     assert "a run with --identity FILE hands over what waits, and so does this command" in left.stdout
     assert f"deliver {job.output} --identity FILE" in left.stdout
+    assert left.stdout.splitlines()[-2].endswith(f"--output {job.output} --identity FILE")
     assert job.summary()["counts"]["undelivered"] == 6
     planned = job("plan", job.manifest(LIST), "--output", job.output)
     assert "6 pairs wait to be delivered already, sealed: they need --identity FILE" in planned.stdout

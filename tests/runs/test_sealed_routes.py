@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from dataclasses import replace
 
 import pyrage
@@ -57,6 +58,12 @@ def job(made):
     return job
 
 
+def next_words(done):
+    """The command to run next, in words."""
+    lines = done.stdout.splitlines()
+    return shlex.split(lines[next(at for at, line in enumerate(lines) if line.endswith("left alone:")) + 1])
+
+
 def failed(done):
     """The failure that the log of a run tells, of one install."""
     [told] = [one for one in map(json.loads, done.stderr.splitlines()) if one["event"] == "failed"]
@@ -91,6 +98,7 @@ def test_a_sealed_agency_pair_of_an_earlier_run_serves_with_an_identity_alone(jo
     assert SAYS in job.failures()["LocA"]["message"]
     assert "If the message names --identity" in job.failures()["LocA"]["next_step"]
     assert job.calls(LISTING) == []
+    assert next_words(done)[-2:] == ["--identity", "FILE"]
     assert job.run(manifest, "--identity", key).returncode == 0
     assert job.results()["LocA"]["route"] == "agency"
 
@@ -107,8 +115,9 @@ def test_a_location_without_a_company_is_told_of_the_agency_that_cannot_be_asked
 def test_a_failure_that_passes_is_not_blamed_on_an_agency_that_may_be_another(made):
     job = made(of("LocA") | {"LocX": Place("server_error")})
     job.run(job.manifest(AGENCY))
-    job.run(job.manifest("location_id\nLocX\n"))
+    done = job.run(job.manifest("location_id\nLocX\n"))
     assert job.failures()["LocX"]["cause"] == "server_error"
+    assert "--identity" not in next_words(done)
 
 
 def test_an_older_token_in_the_list_serves_where_the_pair_of_the_agency_is_sealed(job):
@@ -125,6 +134,7 @@ def test_a_sealed_agency_pair_that_the_identity_does_not_open_is_named_with_the_
     assert done.returncode == 1
     assert done.stderr.count(f"{words}: its sub-accounts") == 1
     assert words in job.failures()["LocA"]["message"]
+    assert next_words(done)[-2:] == ["--identity", str(other)]
 
 
 @IN_A_FOLDER
@@ -148,6 +158,8 @@ def test_a_sealed_refresh_token_that_cannot_be_read_asks_for_an_identity_and_nev
     assert not any(word in advice.next_step for word in ("install", "--force"))
     assert job.calls(REFRESH) == []
     assert (job.results()["LocA"]["sealed"], job.failures()) == (kept, {})
+    _, _, identity = " ".join(next_words(done)).partition("--identity ")
+    assert identity.split()[0] == (str(other) if given else "FILE")
 
 
 @IN_A_FOLDER
@@ -161,6 +173,14 @@ def test_what_another_route_answered_is_reported_where_an_old_token_cannot_be_re
     assert told["cause"] == behaviour
     assert told["trace_id"] == "sandbox-trace-1"
     assert told["message"].endswith("refresh: its pair is sealed, and needs --identity FILE")
+
+
+@IN_A_FOLDER
+def test_a_run_that_stops_before_it_needs_the_sealed_pair_of_an_agency_names_the_identity_too(job):
+    others = "".join(f"Loc{n},CoB\n" for n in range(3))
+    done = job.run(job.manifest(f"location_id,company_id\n{others}LocA,CoA\n"))
+    assert (done.returncode, job.summary()["counts"]["pending"]) == (3, 1)
+    assert next_words(done)[-2:] == ["--identity", "FILE"]
 
 
 def test_a_sealed_refresh_token_is_spent_with_an_identity_alone_and_the_older_one_of_the_list_never(made, key):

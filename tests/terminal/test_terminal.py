@@ -708,6 +708,7 @@ def test_the_next_command_names_the_identity_from_any_folder_except_one_that_cam
     ):
         command = next_command(Path("/in.csv"), Path("/out"), [("--identity", given_as)])
         assert shlex.split(command)[-2:] == ["--identity", again]
+        assert command == next_command(Path("/in.csv"), Path("/out"), [("--identity", given_as)], sealed=True)
 
 
 @given(st.binary(min_size=1).map(os.fsdecode))
