@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,7 +20,7 @@ from jobs.core.secret import Secret
 from jobs.ledger.engines import Purpose
 from jobs.ledger.opening import LEDGER
 from jobs.ledger.reads import records, user_columns
-from jobs.ledger.sealed import holds_sealed_pairs
+from jobs.ledger.sealed import holds_sealed_pairs, refuse_half_sealed
 from jobs.ledger.unwritten import UNWRITTEN, notice
 from jobs.reports.files import OPENED, REPORTS
 from jobs.reports.tables import write_results
@@ -91,6 +92,7 @@ def open_pairs(
         if not ledger.ask(holds_sealed_pairs, Purpose.ONE_MOMENT):
             open_in = f"look into {folder / 'results.csv'}, where its pairs are open, if it has any"
             raise refuse("holds no sealed pairs", str(place), open_in)
+        ledger.ask(partial(refuse_half_sealed, folder=folder), Purpose.ONE_MOMENT)
         opener = opener_of(identity, ledger.ask(place.bound_to), ask, say)
         assert opener is not None
         tally = _Tally(say)

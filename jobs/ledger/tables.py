@@ -7,7 +7,7 @@
 - `spends` (since version 2) holds the fingerprints of refresh tokens that are or may be spent.
 - `reported` and `reported_lines` (since version 3) hold what the last report listed.
 - `deliveries` (since version 4) says how the pair recovered at that moment stands with the app's own store.
-- `meta` says since version 5 for whom new pairs are sealed (see `sealed`).
+- `meta` holds single values by name, such as whether `recover seal` is under way (since version 5, see `sealed`).
 - `listed` and `torn` are temporary: the usable lines of the manifest, and the broken ones, while they are taken in.
 """
 

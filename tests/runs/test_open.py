@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import select, update
 
 from jobs.ledger.refusals import usual_wait
+from jobs.ledger.sealed import begin_sealing
 from jobs.ledger.tables import installs
 from jobs.sandbox.world import Place
 from jobs.start import place_of
@@ -103,6 +104,13 @@ def test_standard_output_gets_the_table_alone(job, key):
     assert (done.returncode, at_default) == (0, {})
     assert {name: row["refresh_token"] for name, row in rows(done.stdout).items() if name != "Loc2"} == job.issued()
     assert "2 pairs are open, 0 refused\n" in done.stderr
+
+
+def test_pairs_that_seal_did_not_finish_are_not_opened_but_named_with_what_finishes_it(anywhere, key):
+    in_ledger(anywhere, begin_sealing)
+    done, table = opened(anywhere, key)
+    assert (done.returncode, table) == (2, {})
+    assert f"did not finish: run `recover seal {anywhere.output}` again" in done.stderr
 
 
 def test_a_pair_that_was_swapped_is_refused_by_name_and_the_rest_is_opened(anywhere, key):
