@@ -177,7 +177,15 @@ class AgencyRoute:
 
     def has_another_bearer(self, progress: InstallProgress) -> bool:
         """Whether the agency of an install has a token left after one was refused."""
+        agency = self._agency_of(progress)
+        return agency is not None and agency.tokens > 0
+
+    def with_unread(self, progress: InstallProgress, answer: Answer) -> Answer:
+        """The answer that closed the agency of an install, to report (see `AgencyTokens`)."""
+        agency = self._agency_of(progress)
+        return answer if agency is None else self._bearers.with_unread(agency, answer)
+
+    def _agency_of(self, progress: InstallProgress) -> Agency | None:
         client_id, _, account_id = progress.install.key
         known = self._bearers.of(client_id, progress.company_id)
-        agency = known or self._bearers.that_lists(client_id, account_id)
-        return agency is not None and agency.tokens > 0
+        return known or self._bearers.that_lists(client_id, account_id)

@@ -142,9 +142,13 @@ class AgencyTokens:
         agency.tokens -= self._scratch.keep(partial(_count, statement=gone))
         if agency.tokens or agency.closed:
             return False
-        unread = self.unread(*agency.key)
-        agency.closed = replace(answer, message=f"{answer.message}; {unread.words}", unread=True) if unread else answer
+        agency.closed = self.with_unread(agency, answer)
         return True
+
+    def with_unread(self, agency: Agency, answer: Answer) -> Answer:
+        """What an older token of the agency was answered, with the reason why the newer one was not used, if there is one."""
+        unread = self.unread(*agency.key)
+        return replace(answer, message=f"{answer.message}; {unread.words}", unread=True) if unread else answer
 
     def of(self, client_id: str, company_id: str) -> Agency | None:
         """The agency, or None if it is not known. It may be closed, at the start already if its pair cannot be read."""

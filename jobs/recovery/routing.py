@@ -174,8 +174,10 @@ class Router:
 
     def wait_after(self, progress: InstallProgress, answer: Answer) -> float | None:
         """Seconds until the next try on the same route, or None if the install is done with this route."""
-        if closes(answer) is Closes.AGENCY and self._agency_route.has_another_bearer(progress):
-            return 0.0
+        if closes(answer) is Closes.AGENCY:
+            if self._agency_route.has_another_bearer(progress):
+                return 0.0
+            answer = self._agency_route.with_unread(progress, answer)
         progress.tries_here += 1
         wait = self._retry_policy.wait_after(progress.tries_here, answer)
         if wait is not None and progress.left[0] is Route.REFRESH and progress.window.opened is not None:

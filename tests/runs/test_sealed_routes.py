@@ -127,6 +127,17 @@ def test_an_older_token_in_the_list_serves_where_the_pair_of_the_agency_is_seale
 
 
 @IN_A_FOLDER
+def test_where_that_older_token_is_refused_the_sealed_pair_is_named_too(job):
+    old = job.sandbox.old_pair("CoA", "Company")["access_token"]
+    refused = of("LocA") | {"CoA": Place("no_oauth_write", "Company")}
+    job.sandbox.world = replace(job.sandbox.world, installs=refused)
+    done = job.run(job.manifest(listing_of_pairs(("", "CoA", old, ""), ("LocA", "CoA", "", ""))))
+    assert job.failures()["LocA"]["message"].endswith(f"not authorized for this scope.; {SAYS}")
+    assert job.failures()["LocA"]["trace_id"]
+    assert next_words(done)[-2:] == ["--identity", "FILE"]
+
+
+@IN_A_FOLDER
 def test_a_sealed_agency_pair_that_the_identity_does_not_open_is_named_with_the_reason(job, tmp_path):
     other = private_file(tmp_path / "other.txt", str(pyrage.x25519.Identity.generate()))
     done = job.run(job.manifest(LOCATION), "--identity", other)
