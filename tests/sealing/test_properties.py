@@ -27,14 +27,14 @@ def pair(access, refresh):
     return Tokens(Secret(access), Secret(refresh), "Bearer", "", "", "", "", "", "", "")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(KEYS, TOKENS, TOKENS)
 def test_any_pair_is_opened_as_it_was_sealed_after_a_way_through_the_ledger(key, access, refresh):
     text = tokens_to_text(SEALER.seal(key, pair(access, refresh), AT))
     assert OPENER.open(key, tokens_from_text(text)) == pair(access, refresh)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(KEYS, min_size=2, max_size=4, unique=True), TOKENS)
 def test_any_pair_that_lies_at_another_install_is_refused(keys, token):
     """Even if both have the same tokens, and the fingerprint came along."""
