@@ -161,8 +161,9 @@ def test_a_check_and_a_list_of_an_agency_take_the_lease_of_the_app_too(machines)
 @pytest.mark.parametrize("number", [1, 2], ids=["first signal", "second signal"])
 def test_a_check_that_a_signal_ends_gives_its_lease_back(machines, number):
     here, there = machines(latency_seconds=1)
-    dump = here.manifest(listing_of_pairs(("Loc0", "", here.sandbox.old_pair("Loc0")["access_token"], "")), "d.csv")
-    run = here.start("check", dump)
+    pairs = [(f"Loc{n}", "", here.sandbox.old_pair(f"Loc{n}")["access_token"], "") for n in range(30)]
+    here.environment["RECOVERY_PACE__WORKERS"] = "1"
+    run = here.start("check", here.manifest(listing_of_pairs(*pairs), "d.csv"))
     wait_until(here.arrived)
     assert "recover check on " in who(there)
     run.terminate()

@@ -64,15 +64,20 @@ def test_plan_and_report_leave_unwritten_pairs_alone_and_say_that_they_are_there
         del job.environment["RECOVERY_LEDGER__URL"]
     manifest = job.manifest(listing(3))
     call(job, "run", manifest)
-    aside = job.output / "unwritten.jsonl"
-    aside.write_text('{"not": "read"}\n{"not": "read"}\n')
+    install = Install(InstallKey(CLIENT_ID, Level.SUB_ACCOUNT, "Loc0"), "")
+    kept = Recovered(pair(), Route.RECONNECT, 1, utc_now())
+    aside = set_aside(job.output, job.sandbox.url, [(install, kept), (install, kept)])
+    before = aside.read_text()
     said = (
         f"{aside} holds 2 pairs that an earlier run could not write into the ledger: the next run takes in what is new"
     )
     assert f"warning: {said}\n" in call(job, "plan", manifest).stdout
     reported = call(job, "report", manifest)
     assert (reported.returncode, said in reported.stderr) == (0, True)
-    assert aside.read_text() == '{"not": "read"}\n{"not": "read"}\n'
+    assert aside.read_text() == before
+    aside.write_text('{"not": "read"}\n')
+    planned = call(job, "plan", manifest)
+    assert (planned.returncode, f"{aside}, line 1: cannot be read" in planned.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("where", ["in the database", "in the folder"])
