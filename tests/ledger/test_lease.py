@@ -23,7 +23,7 @@ from jobs.pace.usage import LONGEST, Usage
 from tests.helpers.waiting import wait_until
 
 URL = "https://services.example"
-ROUNDS = 200
+ROUNDS = 80
 
 
 SCHEMAS = (f"schema_{number}" for number in count())

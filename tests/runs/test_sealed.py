@@ -25,13 +25,19 @@ def identity():
     return pyrage.x25519.Identity.generate()
 
 
-@pytest.fixture(params=["folder", "database"])
-def job(play, identity, request):
+@pytest.fixture
+def job(play, identity):
     job = play({"Loc2": Place("not_installed")})
     job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(identity.to_public())
+    return job
+
+
+@pytest.fixture(params=["folder", "database"])
+def anywhere(job, request):
+    """The job with its ledger in either place."""
     if request.param == "database":
         url = request.getfixturevalue("postgres").url
-        job.environment |= {"RECOVERY_LEDGER__URL": url, "RECOVERY_LEDGER__NAME": request.node.name}
+        job.environment |= {"RECOVERY_LEDGER__URL": url, "RECOVERY_LEDGER__NAME": request.node.name[:100]}
     return job
 
 
@@ -39,7 +45,8 @@ def opened(row, identity):
     return json.loads(pyrage.decrypt(row["sealed"].encode(), [identity]))
 
 
-def test_results_hold_sealed_pairs_that_whoever_has_the_identity_opens(job, identity):
+def test_results_hold_sealed_pairs_that_whoever_has_the_identity_opens(anywhere, identity):
+    job = anywhere
     done = job.run(job.manifest(listing(3)))
     assert done.returncode == 1, done.stderr
     rows = job.results()
@@ -58,7 +65,8 @@ def test_a_later_run_leaves_sealed_installs_alone(job):
     assert job.results()["Loc1"] == first
 
 
-def test_a_sealed_ledger_takes_no_open_pair(job):
+def test_a_sealed_ledger_takes_no_open_pair(anywhere):
+    job = anywhere
     manifest = job.manifest(listing(3))
     job.run(manifest)
     sent = job.arrived()
@@ -70,7 +78,8 @@ def test_a_sealed_ledger_takes_no_open_pair(job):
     assert job.arrived() == sent
 
 
-def test_a_ledger_with_open_pairs_takes_no_sealed_one(job):
+def test_a_ledger_with_open_pairs_takes_no_sealed_one(anywhere):
+    job = anywhere
     manifest = job.manifest(listing(3))
     recipient = job.environment.pop("RECOVERY_SEAL__RECIPIENTS")
     job.run(manifest)
@@ -185,7 +194,8 @@ def test_pairs_that_were_set_aside_never_mix_open_and_sealed_ones(job, identity,
     assert opened(job.results()["Loc1"], identity)["refresh_token"] == pair().refresh_token.reveal()
 
 
-def test_an_open_pair_that_was_set_aside_is_not_taken_in_where_new_ones_are_sealed(job, identity):
+def test_an_open_pair_that_was_set_aside_is_not_taken_in_where_new_ones_are_sealed(anywhere, identity):
+    job = anywhere
     job.run(job.manifest(listing(1).replace("Loc0", "Loc2")))
     left, sent = set_aside_for(job, identity, ("Loc1", False)), job.arrived()
     done = job.run(job.manifest(listing(4)))
@@ -195,7 +205,8 @@ def test_an_open_pair_that_was_set_aside_is_not_taken_in_where_new_ones_are_seal
     assert job.arrived() == sent
 
 
-def test_recipients_may_be_taken_out_while_no_pair_is_sealed(job):
+def test_recipients_may_be_taken_out_while_no_pair_is_sealed(anywhere):
+    job = anywhere
     manifest = job.manifest(listing(1).replace("Loc0", "Loc2"))
     assert job.run(manifest).returncode == 1
     del job.environment["RECOVERY_SEAL__RECIPIENTS"]
