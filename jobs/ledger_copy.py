@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jobs.ledger.ledger import Ledger
 
 _HOLDER = "`recover ledger copy`"
-_BACKUPS = "live pairs are still in it: keep it as safe as the copy, or remove it"
+_BACKUPS = "its pairs are still in it: keep it as safe as the copy, or remove it"
 
 
 def copy(

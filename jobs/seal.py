@@ -54,14 +54,18 @@ class _Sealing:
 
     def is_for(self, tokens: Tokens) -> bool:
         """Whether it has something to do with a pair."""
-        if tokens.sealed is None:
-            return tokens.is_open
-        return self.opener is not None and tokens.sealed.recipients != self.sealer.named
+        return tokens.is_open or self._is_for_others(tokens)
+
+    def _is_for_others(self, tokens: Tokens) -> bool:
+        sealed = tokens.sealed
+        return sealed is not None and self.opener is not None and sealed.recipients != self.sealer.named
 
     def seal(self, pair: Pair) -> Tokens | None:
         """The pair, sealed, or None if it cannot be opened."""
         key, tokens = pair.key, pair.tokens
         was_open = tokens.sealed is None
+        if not was_open and not self._is_for_others(tokens):
+            return tokens  # Somebody wrote an open pair beside it, which goes when it is written again.
         found = opened(self.opener, key, tokens)
         if isinstance(found, Unread):
             self.refused += 1
@@ -105,8 +109,8 @@ def seal(
             with _to_be_repeated(folder, say):
                 ledger.write(begin_sealing)
                 sealing.were_open += seal_lines(folder, base_url, sealing.sealer.seal)
-                take_in(ledger, folder, place.base_url)
-                _seal_pairs(ledger, sealing)
+                take_in(ledger, folder, base_url)
+                _seal_pairs(ledger, sealing, folder)
                 _leave_nothing_open(ledger, folder, project, known, say)
                 ledger.write(end_sealing)
     for line in (*_results(sealing, folder, works=works), *_left_to_do(sealing, place, works=works)):
@@ -137,21 +141,25 @@ def _to_be_repeated(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         raise
 
 
-def _seal_pairs(ledger: Ledger, sealing: _Sealing) -> None:
-    """Seal the ledger's pairs, until none is open: a database that goes back brings some back."""
+def _seal_pairs(ledger: Ledger, sealing: _Sealing, folder: Path) -> None:
+    """Seal the ledger's pairs, until none is open: a database that goes back brings some back. Raises UserError."""
     _seal_in_pages(ledger, sealing)
-    while _count(ledger, sealing):
-        _seal_in_pages(ledger, sealing)
+    while left := _count(ledger, sealing):
+        if not _seal_in_pages(ledger, sealing):
+            raise refuse(f"holds open pairs that cannot be sealed: {left:,}", str(folder), "correct or purge them")
 
 
-def _seal_in_pages(ledger: Ledger, sealing: _Sealing) -> None:
-    last = 0
+def _seal_in_pages(ledger: Ledger, sealing: _Sealing) -> int:
+    """How many pairs were written."""
+    last = count = 0
     while pairs := ledger.ask(partial(pair_pages.pairs_after, last=last), Purpose.ONE_MOMENT):
         mine = [pair for pair in pairs if sealing.is_for(pair.tokens)]
         sealed = [(pair.number, tokens) for pair in mine if (tokens := sealing.seal(pair)) is not None]
         if sealed:
             ledger.write(partial(pair_pages.replace_tokens, sealed=sealed))
+        count += len(sealed)
         last = pairs[-1].number
+    return count
 
 
 def _leave_nothing_open(

@@ -187,7 +187,7 @@ def open_whole(held: ExitStack, place: Place, command: str, say: Callable[[str],
     """The same, with the pairs that an earlier run had to set aside. Raises UserError also if it is half sealed."""
     ledger = open_held(held, place, command, say)
     ledger.ask(partial(refuse_half_sealed, folder=place.folder))
-    take_in(ledger, place.folder, place.base_url)
+    take_in(ledger, place.folder, ledger.ask(place.bound_to))
     return ledger
 
 

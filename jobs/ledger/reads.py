@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Select, func, select
 
 from jobs.core.model import (
+    ARMOR,
     Cause,
     Counts,
     Delivery,
@@ -65,10 +66,12 @@ def tokens_from_text(text: str) -> Tokens:
     """The pair that `tokens_to_text` wrote."""
     values = json.loads(text)
     sealed, mark, recipients = (values.pop(name, None) for name in ("sealed", "fingerprint", "sealed_for"))
+    # Only what is made like one may hide tokens that are there.
+    is_sealed = bool(sealed) and (not values["access_token"] or str(sealed).startswith(ARMOR))
     return Tokens(
         **{
             **values,
-            "sealed": Sealed(str(sealed), str(mark), tuple((recipients or "").split())) if sealed else None,
+            "sealed": Sealed(str(sealed), str(mark), tuple((recipients or "").split())) if is_sealed else None,
             "access_token": Secret(values["access_token"]),
             "refresh_token": Secret(values["refresh_token"]),
         }

@@ -97,7 +97,9 @@ def pairs_in(folder: Path, base_url: str) -> list[Aside]:
     found = [_aside(path, number, line) for number, line in _lines(path)]
     strange = next((one for one in found if base_url and one.base_url != base_url), None)
     if strange is not None:
-        raise refuse(f"holds pairs of {strange.base_url}", str(path), "run the job for that API on this folder first")
+        raise refuse(
+            f"holds pairs of {strange.base_url}", str(path), "move it to the output folder of a run for that API"
+        )
     return found
 
 
@@ -177,15 +179,15 @@ def record(connection: Connection, found: list[Aside], *, delivers: KeptPairs | 
     return Taken(len(wanted), unknown)
 
 
-def refuse_mixed_lines(connection: Connection, found: list[Aside], folder: Path, *, seals: bool = False) -> None:
-    """Raise UserError if the ledger would hold open pairs beside sealed ones. `seals`: new pairs are sealed."""
+def refuse_mixed_lines(connection: Connection, found: list[Aside], folder: Path, *, seals: bool | None = None) -> None:
+    """Raise UserError if the ledger would hold open pairs beside sealed ones. `seals`: new pairs are sealed, or not."""
     some_open, some_sealed = any(map(_is_open, found)), not all(map(_is_open, found))
     if is_half_sealed(connection):
         return  # Only `recover seal` comes here then, which has just sealed all lines.
     if some_open and (seals or some_sealed or is_sealed(connection)):
         what = "holds pairs that are not sealed, but others are"
-    elif some_sealed and is_open(connection):
-        what = "holds sealed pairs, but those of the ledger are not"
+    elif some_sealed and (seals is False or is_open(connection)):
+        what = "holds sealed pairs, but others are not"
     else:
         return
     todo = f"set seal.recipients, and run {command_for(folder)} first"

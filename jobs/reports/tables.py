@@ -21,6 +21,8 @@ def write_results(file: BinaryIO, columns: Sequence[str], records: Iterable[Reco
     `sealed`: there is a column for sealed pairs.
     """
     ours = RESULTS if sealed else RESULTS_OPEN
+    taken = {column.name for column in ours}
+    columns = [name for name in columns if name not in taken]  # An older list may have had one of these names.
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow([*(column.name for column in ours), *columns])

@@ -94,3 +94,13 @@ def test_a_cell_that_a_spreadsheet_would_run_is_harmless_in_failures_and_as_it_w
 def test_of_two_columns_with_one_name_each_keeps_its_own_and_an_absent_one_is_empty():
     record = replace(FAILED, cells=(("note", "a"), ("note", "b"), ("x", "c")))
     assert own_cells(record, ["note", "x", "note", "y", "note"]) == ["a", "c", "b", "", ""]
+
+
+def test_a_column_that_an_older_list_had_hides_no_column_of_the_reports(tmp_path):
+    record = replace(FAILED, cells=(("sealed", "yes, 2024"), ("name", "Harbor")))
+    with (tmp_path / "results.csv").open("wb") as file:
+        write_results(file, ["sealed", "name"], [record], sealed=True)
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
+        header, row = csv.reader(file)
+    assert header == [*(column.name for column in RESULTS), "name"]
+    assert row[-1] == "Harbor"

@@ -180,6 +180,18 @@ def test_open_pairs_that_came_back_with_an_older_report_are_sealed_too(job, data
     assert found(job, database) == []
 
 
+@pytest.mark.parametrize("bogus", ["x", 5, "-----BEGIN AGE ENCRYPTED FILE-----"])
+def test_a_row_that_says_that_it_is_open_and_sealed_ends_no_seal_and_no_open_pair_is_left(play, identity, bogus):
+    job = ran(play(dict(INSTALLS)))
+    (text,) = ask(job, None, "select tokens from installs where account_id = 'Loc0'")[0]
+    planted = json.dumps({**json.loads(text), "sealed": bogus}).replace("'", "''")
+    ask(job, None, f"update installs set tokens = '{planted}' where account_id = 'Loc0'")
+    assert seal(job, identity).returncode == 0
+    assert found(job, None) == []
+    ours = json.loads(ask(job, None, "select tokens from installs where account_id = 'Loc0'")[0][0])
+    assert ours["access_token"] == ""
+
+
 class Killed:
     """A seal that is begun again and killed, over and over."""
 

@@ -169,7 +169,7 @@ def set_aside_for(job, identity, *names):
 @pytest.mark.parametrize(
     ("sealed_ledger", "lines", "why"),
     [
-        (False, [("Loc1", True)], "holds sealed pairs, but those of the ledger are not"),
+        (False, [("Loc1", True)], "holds sealed pairs, but others are not"),
         (True, [("Loc1", False)], "holds pairs that are not sealed, but others are"),
         (False, [("Loc1", True), ("Loc3", False)], "holds pairs that are not sealed, but others are"),
     ],

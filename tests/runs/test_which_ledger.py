@@ -91,8 +91,14 @@ def test_pairs_that_another_api_issued_are_not_taken_in(job, where):
     before = aside.read_text()
     done = call(job, "run", job.manifest(listing(1)))
     assert done.returncode == 2
-    assert f"{aside}: holds pairs of https://services.example.test: run the job for that API" in done.stderr
+    assert f"{aside}: holds pairs of https://services.example.test: move it to the output folder" in done.stderr
     assert (aside.read_text(), job.sandbox.seen) == (before, [])
+    aside.unlink()
+    assert call(job, "run", job.manifest(listing(1))).returncode == 0
+    aside.write_text(before)
+    for command in ("deliver", "purge"):
+        done = job(command, job.output)
+        assert (done.returncode, aside.read_text()) == (2, before), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["failures.csv", "results.csv"])
