@@ -123,6 +123,26 @@ class Job:
         return json.loads((self.output / "summary.json").read_text())
 
 
+_PROGRAM = """
+import json, pathlib, sys
+kept = pathlib.Path(sys.argv[1]).open("a")
+for line in sys.stdin:
+    pair = json.loads(line)
+    kept.write(line)
+    kept.flush()
+    print(f"stored {pair['refresh_token']}", file=sys.stderr, flush=True)
+    print(json.dumps({"pair_id": pair["pair_id"]}), flush=True)
+"""
+
+
+def deliver_to_a_command(job: Job) -> Path:
+    """Let pairs go to a command that talks too much. Returns the file of the lines that it has stored."""
+    program, kept = job.folder / "program.py", job.folder / "kept"
+    program.write_text(_PROGRAM)
+    job.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps([sys.executable, str(program), str(kept)])
+    return kept
+
+
 @dataclass
 class Stage:
     """Runs that are killed where asked: at the n-th time of a moment (see `fork_server`), or some seconds after it."""

@@ -12,6 +12,7 @@ import pytest
 
 from jobs.sandbox.receiver import Receiver, receiving
 from tests.helpers.identities import ENCRYPTED, PASSPHRASE, RECIPIENT
+from tests.helpers.job import deliver_to_a_command
 from tests.helpers.screen import terminal
 from tests.helpers.waiting import wait_until
 
@@ -19,15 +20,6 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 IDS = [f"Loc{n:02}" for n in range(6)]
 LIST = "location_id,plan\n" + "".join(f"{one},gold\n" for one in IDS)
 DOWN = {"RECOVERY_DELIVER__ATTEMPTS": "1", "RECOVERY_DELIVER__GIVE_UP_AFTER": "1", "RECOVERY_DELIVER__WORKERS": "1"}
-PROGRAM = """
-import json, pathlib, sys
-kept = pathlib.Path(sys.argv[1]).open("a")
-for line in sys.stdin:
-    pair = json.loads(line)
-    kept.write(line)
-    kept.flush()
-    print(json.dumps({"pair_id": pair["pair_id"]}), flush=True)
-"""
 
 
 @pytest.fixture
@@ -222,15 +214,12 @@ def test_deliver_asks_for_the_passphrase_of_an_identity_on_the_terminal(sealing,
 
 
 def test_a_command_gets_sealed_pairs_in_the_run_and_later(sealing, key):
-    (sealing.folder / "program.py").write_text(PROGRAM)
-    kept = sealing.folder / "kept"
     ends = [sys.executable, "-c", "raise SystemExit(3)"]
-    works = [sys.executable, str(sealing.folder / "program.py"), str(kept)]
-    sealing.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps(works)
+    kept = deliver_to_a_command(sealing)
     assert sealing.run(sealing.manifest(LIST)).returncode == 0
     sealing.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps(ends)
     assert sealing.run(sealing.manifest(LIST), "--force").returncode == 1
-    sealing.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps(works)
+    deliver_to_a_command(sealing)
     assert sealing("deliver", sealing.output, "--identity", key).returncode == 0
     given = [json.loads(line) for line in kept.read_text().splitlines()]
     assert [pair["location_id"] for pair in given].count(IDS[0]) == 2

@@ -10,20 +10,11 @@ from contextlib import closing
 
 import pytest
 
+from tests.helpers.job import deliver_to_a_command
 from tests.helpers.waiting import wait_until
 
 IDS = [f"ve9EPM428h8vShlRW{number}KT" for number in range(6)]
 LIST = "location_id,Plan\n" + "".join(f"{account},gold\n" for account in IDS)
-PROGRAM = """
-import json, pathlib, sys
-kept = pathlib.Path(sys.argv[1]).open("a")
-for line in sys.stdin:
-    pair = json.loads(line)
-    kept.write(line)
-    kept.flush()
-    print(f"stored {pair['refresh_token']}", file=sys.stderr, flush=True)
-    print(json.dumps({"pair_id": pair["pair_id"]}), flush=True)
-"""
 
 
 @pytest.fixture
@@ -90,10 +81,7 @@ def test_a_database_that_another_holds_waits_and_is_served_later(job, database):
 
 
 def test_a_run_gives_new_pairs_to_a_command_and_shows_no_token_of_what_that_says(job):
-    (job.folder / "program.py").write_text(PROGRAM)
-    kept = job.folder / "kept"
-    words = [sys.executable, str(job.folder / "program.py"), str(kept)]
-    job.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps(words)
+    kept = deliver_to_a_command(job)
     done = job.run(job.manifest(LIST))
     assert done.returncode == 0, done.stderr
     pairs = [json.loads(line) for line in kept.read_text().splitlines()]

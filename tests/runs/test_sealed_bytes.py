@@ -17,6 +17,7 @@ from jobs.ledger.opening import LEDGER
 from jobs.sandbox.receiver import Receiver, new_secret, receiving
 from jobs.sandbox.world import Place
 from tests.helpers.homes import home_in_database
+from tests.helpers.job import deliver_to_a_command
 from tests.helpers.leaks import leaks, open_files
 from tests.helpers.lists import listing, listing_of_pairs, of
 from tests.helpers.made import opened
@@ -200,24 +201,8 @@ def test_no_token_is_in_the_traceback_of_a_bug_nor_in_what_is_written_after_it(s
     assert leaks(job.tokens, job.output, text) == []
 
 
-PROGRAM = """
-import json, pathlib, sys
-kept = pathlib.Path(sys.argv[1]).open("a")
-for line in sys.stdin:
-    kept.write(line)
-    kept.flush()
-    pair = json.loads(line)
-    print(f"stored {pair['refresh_token']}", file=sys.stderr, flush=True)
-    print(json.dumps({"pair_id": pair["pair_id"]}), flush=True)
-"""
-
-
 def to_command(job, stack):
-    (job.folder / "program.py").write_text(PROGRAM)
-    kept = job.folder / "kept"
-    words = [sys.executable, str(job.folder / "program.py"), str(kept)]
-    job.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps(words)
-    return kept.read_text
+    return deliver_to_a_command(job).read_text
 
 
 def to_database(job, stack):
