@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.errors import Exit, refuse
-from jobs.core.model import InstallKey, Level, Tokens
+from jobs.core.model import InstallKey, Tokens
 from jobs.core.plurals import counted
 from jobs.core.secret import Secret
 from jobs.ledger.engines import Purpose
@@ -160,12 +160,12 @@ def _opened(found: Iterable[Record], opener: Opener, tally: _Tally) -> Iterator[
         if record.tokens is None or record.tokens.is_purged or record.level is None:
             yield record
             continue
-        account_id = record.location_id if record.level is Level.SUB_ACCOUNT else record.company_id
-        key = InstallKey(record.client_id, record.level, account_id)
-        opened = opener.open(key, record.tokens) if record.tokens.sealed else Unread("it is open beside sealed ones")
+        opened = (
+            opener.open(record.key, record.tokens) if record.tokens.sealed else Unread("it is open beside sealed ones")
+        )
         match opened:
             case Unread(why):
-                tally.refuse(key, why)
+                tally.refuse(record.key, why)
                 yield replace(record, tokens=replace(record.tokens, access_token=_NO, refresh_token=_NO, sealed=None))
             case Tokens() as tokens:
                 tally.opened += 1

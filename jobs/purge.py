@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.core.clock import utc_now
 from jobs.core.file_errors import doing
 from jobs.core.plurals import counted
-from jobs.ledger import purging
+from jobs.ledger import purging, scrubbing
 from jobs.ledger.deliveries import how_many_wait
 from jobs.ledger.engines import Purpose
 from jobs.ledger.sealed import is_sealed
@@ -51,7 +51,7 @@ def purge(
             clear_left_behind(folder)
         render_with(ledger, folder, project, environment, say, None)
         # Done every time, since an earlier purge may have been killed here.
-        purging.scrub(ledger)
+        scrubbing.scrub(ledger, scrubbing.PURGE)
     yield f"{counted(count, 'pair is', 'pairs are')} forgotten in {folder}: in the ledger and in results.csv"
     if removed:
         yield f"{folder / OPENED} is removed, since it held open pairs"

@@ -319,6 +319,12 @@ class Record:
     delivered_at: str = ""
     refused_why: str = ""
 
+    @property
+    def key(self) -> InstallKey:
+        """What identifies the install. A broken line has no key."""
+        assert self.level is not None
+        return InstallKey(self.client_id, self.level, self.location_id or self.company_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, func, inspect, literal, literal_column, select, tuple_, update
 
-from jobs.core.model import Delivery, InstallKey, Record, Tokens
+from jobs.core.model import Delivery, Record, Tokens
 from jobs.ledger.engines import key_of, upsert
 from jobs.ledger.reads import as_record, layout_names
 from jobs.ledger.tables import HAS_PAIR, OF_KEPT_PAIR, deliveries, installs, remember, remembered, todo
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import Connection, Select
+
 
 TRY, REST, SENT = "try", "rest", "sent"
 _NAME = "ledger_id"
@@ -44,12 +45,6 @@ class WaitingPair:
 
     key: PairKey
     record: Record
-
-    @property
-    def install(self) -> InstallKey:
-        """What identifies its install."""
-        assert self.record.level is not None
-        return InstallKey(self.record.client_id, self.record.level, self.record.location_id or self.record.company_id)
 
     @property
     def tokens(self) -> Tokens:

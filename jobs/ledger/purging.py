@@ -1,4 +1,4 @@
-"""Forgets pairs: no byte of a purged token is left.
+"""Forgets pairs. A scrub after that leaves no byte of a purged token (see `scrubbing`).
 
 If a purge is killed in the middle, the next one goes through it again.
 """
@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from jobs.core.model import Delivery
-from jobs.ledger import scrubbing
 from jobs.ledger.deliveries import IS_DELIVERED, let_new_ones_wait
 from jobs.ledger.engines import json_with
 from jobs.ledger.tables import HAS_PAIR, deliveries, installs
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-    from jobs.ledger.ledger import Ledger
 
 _NO_TOKENS = '{"access_token": "", "refresh_token": "", "sealed": null, "fingerprint": null, "sealed_for": null}'
 
@@ -33,8 +30,3 @@ def forget(connection: Connection, *, everything: bool, at: str) -> int:
     mine = HAS_PAIR if everything else HAS_PAIR & IS_DELIVERED
     emptied = json_with(installs.c.tokens, _NO_TOKENS)
     return int(connection.execute(update(installs).where(mine).values(tokens=emptied)).rowcount)
-
-
-def scrub(ledger: Ledger) -> None:
-    """Leave no trace of the forgotten pairs in the ledger's file, or in the tables' files. Raises UserError."""
-    scrubbing.scrub(ledger, scrubbing.PURGE)

@@ -61,11 +61,8 @@ def refuse_open(connection: Connection, folder: Path, todo: str) -> None:
 def refuse_half_sealed(connection: Connection, folder: Path, todo: str = "") -> None:
     """Raise UserError if `recover seal` has begun and not ended. `todo` is how to run it."""
     if is_half_sealed(connection):
-        what, again = (
-            "holds pairs that `recover seal` began to seal and did not finish",
-            todo or f"run {command_for(folder)}",
-        )
-        raise refuse(what, str(folder), f"{again} again")
+        what = "holds pairs that `recover seal` began to seal and did not finish"
+        raise refuse(what, str(folder), f"{todo or f'run {command_for(folder)}'} again")
 
 
 def command_for(folder: Path, more: str = "") -> str:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 def holds_open_pairs(folder: Path) -> bool:
     """Whether results.csv holds tokens that are not sealed. Raises UserError if it cannot be read."""
     path = folder / RESULTS
-    if path.is_symlink() or not path.is_file():
-        return False
     with _readable(path):
         return any(row["access_token"] or row["refresh_token"] for row in _rows(path))
 
@@ -38,8 +36,6 @@ def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
     Raises UnwritableError if the ledger cannot be read.
     """
     path = folder / RESULTS
-    if path.is_symlink() or not path.is_file():
-        return  # The report replaces a link and never writes to its target.
     with _readable(path):
         for batch in in_batches(_pairs(path)):
             if not knows_pairs(connection, batch):
@@ -72,6 +68,8 @@ def _pairs(path: Path) -> Iterator[str]:
 
 def _rows(path: Path) -> Iterator[dict[str, str | None]]:
     """The rows of a results.csv. A spreadsheet may have saved it with a different separator."""
+    if path.is_symlink() or not path.is_file():
+        return  # The report replaces a link and never writes to its target.
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()

@@ -12,6 +12,7 @@ from sqlalchemy import event
 from jobs.core.errors import UserError
 from jobs.ledger import purging
 from jobs.ledger.refusals import Wait
+from jobs.ledger.scrubbing import PURGE, scrub
 from jobs.system.lock_holders import Patience
 from tests.helpers.deliveries import tokens_of, waiting
 from tests.helpers.homes import home_in_database
@@ -30,7 +31,7 @@ def test_no_byte_of_a_purged_pair_is_left_where_sqlite_does_not_overwrite_what_i
         engine = waits.ledger.engine
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA secure_delete = OFF"))
         waits.ledger.write(FORGET)
-        purging.scrub(waits.ledger)
+        scrub(waits.ledger, PURGE)
         left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert not [number for number in range(30) if in_words(number) in left]
 
@@ -42,9 +43,9 @@ def test_a_reader_of_the_journal_is_waited_for(tmp_path):
         waits.ledger.write(FORGET)
         waits.ledger.wait = Wait(Patience(0.3, 0, lambda _: None, look=0.01))
         with pytest.raises(UserError, match="is read by another program: the pairs are forgotten, but its journal"):
-            purging.scrub(waits.ledger)
+            scrub(waits.ledger, PURGE)
         waits.ledger.wait.patience = Patience(30, 0, lambda _: reader.rollback(), look=0.01)
-        purging.scrub(waits.ledger)
+        scrub(waits.ledger, PURGE)
         left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert not [number for number in range(30) if in_words(number) in left]
 
@@ -82,7 +83,7 @@ def test_no_byte_of_a_purged_pair_is_left_in_any_file_of_a_table(waits, postgres
     assert len(in_its_files(postgres, waits)) == 30
     waits.ledger.write(FORGET)
     assert in_its_files(postgres, waits)
-    purging.scrub(waits.ledger)
+    scrub(waits.ledger, PURGE)
     assert in_its_files(postgres, waits) == []
     assert waits.count("purged") == 30
 
@@ -94,7 +95,7 @@ def test_an_older_transaction_that_may_read_the_pairs_is_waited_for(waits, postg
     with pytest.raises(
         UserError, match=r"read by older transactions \(process \d+ of the server\): the pairs are forgotten, but"
     ):
-        purging.scrub(waits.ledger)
+        scrub(waits.ledger, PURGE)
     said = []
 
     def reads_and_ends(words):
@@ -104,7 +105,7 @@ def test_an_older_transaction_that_may_read_the_pairs_is_waited_for(waits, postg
         other.rollback()
 
     waits.ledger.wait.patience = Patience(30, 0, reads_and_ends, look=0.01)
-    purging.scrub(waits.ledger)
+    scrub(waits.ledger, PURGE)
     assert said[0].startswith("waiting for older transactions in the database: process")
     assert in_its_files(postgres, waits) == []
 
@@ -120,10 +121,10 @@ def test_nobody_is_made_to_wait_for_a_table_that_is_in_use(waits, postgres, othe
 
     waits.ledger.wait.patience = Patience(0.3, 0, uses_the_table, look=0.01)
     with pytest.raises(UserError, match="is in constant use by other runs: the pairs are forgotten, but"):
-        purging.scrub(waits.ledger)
+        scrub(waits.ledger, PURGE)
     assert postgres.execute("select count(*) from highlevel_recovery.all_installs") >= [(30,)]
     other.rollback()
-    purging.scrub(waits.ledger)
+    scrub(waits.ledger, PURGE)
     assert in_its_files(postgres, waits) == []
 
 
@@ -138,9 +139,9 @@ def test_a_prepared_transaction_that_keeps_old_rows_is_named(tmp_path):
             with pytest.raises(
                 UserError, match="because of the prepared transaction forgotten: the pairs are forgotten"
             ):
-                purging.scrub(made.ledger)
+                scrub(made.ledger, PURGE)
             server.execute("rollback prepared 'forgotten'")
-            purging.scrub(made.ledger)
+            scrub(made.ledger, PURGE)
 
 
 def test_a_statement_timeout_of_the_role_is_named_with_what_the_files_still_hold(waits, postgres):
@@ -157,7 +158,7 @@ def test_a_statement_timeout_of_the_role_is_named_with_what_the_files_still_hold
         with pytest.raises(
             UserError, match=r"the pairs are forgotten, but its files .* raise statement_timeout of app"
         ):
-            purging.scrub(waits.ledger)
+            scrub(waits.ledger, PURGE)
     finally:
         postgres.execute(
             "set statement_timeout = 0", "alter role app reset statement_timeout", "drop function slow cascade"

@@ -61,7 +61,7 @@ class Store:
         return Found(pairs, [one for one in others if one[1] is Delivery.REFUSED], len(found) == most)
 
     def _opened(self, pair: WaitingPair) -> Tokens | Unread:
-        opened = self._kept.opened(pair.install, pair.key.recovered_at, pair.tokens)
+        opened = self._kept.opened(pair.record.key, pair.key.recovered_at, pair.tokens)
         # Whatever the ledger came to hold: empty tokens would end the pair that the app has.
         return opened if isinstance(opened, Unread) or opened.is_open else Unread("it holds no tokens")
 
@@ -75,7 +75,7 @@ class Store:
         opened = {pair.key: pair for pair in found.pairs}
         given = self._ledger.write(partial(deliveries.hand_out, keys=[*opened])) if opened else []
         for pair in given:
-            self._kept.give(pair.install, pair.key.recovered_at)
+            self._kept.give(pair.record.key, pair.key.recovered_at)
         return found._replace(pairs=[opened[pair.key] for pair in given])
 
     def answered(self, answers: Mapping[str, Judge]) -> list[Judged]:
@@ -106,7 +106,7 @@ class Store:
 
     def _forget(self, settled: Iterable[Judged]) -> None:
         for pair, *_ in settled:
-            self._kept.forget(pair.install, pair.key.recovered_at)
+            self._kept.forget(pair.record.key, pair.key.recovered_at)
 
     def id_of(self, key: PairKey) -> str:
         """The id of a pair."""
