@@ -6,6 +6,7 @@ of the file is a row, a broken line, a blank line, or a repeated header.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -51,7 +52,14 @@ SEPARATORS = ",;\t"
 _OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")
 _LONGEST_HEADER = 1_048_576
 _LOOKED_AT = 2_000
-_NO_CSV = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")}
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_NO_CSV = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"),
+}
+# Which of the first four bytes are 0 if they are two letters in UTF-16.
+_LETTERS_IN_UTF16 = ([False, True, False, True], [True, False, True, False])
+_CHUNK_BYTES = 1 << 16
 # What other programs write into an empty cell.
 _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
@@ -120,7 +128,7 @@ class Manifest:
                     if read is not None:
                         yield read
         except UnicodeDecodeError:
-            _not_utf8(source)
+            _refuse_undecodable(source)
 
 
 class _Lines:
@@ -351,7 +359,7 @@ def _refuse_unknown_locations(source: _Source, layout: Layout) -> None:
 
 
 def _first_rows(source: _Source, layout: Layout) -> list[list[str]]:
-    """The cells of the first lines after the header. Empty if a line is not UTF-8: reading the whole list reports that."""
+    """The cells of the first lines after the header. Empty if a line is not text: reading the whole list reports that."""
     try:
         with _opened(source) as file:
             found = records(file, layout.separator)
@@ -370,7 +378,7 @@ def _header(source: _Source, separator: str) -> list[str] | None:
             file.seek(0)
             return _header_of(records(file, separator))
     except UnicodeDecodeError:
-        _not_utf8(source)
+        _refuse_undecodable(source)
 
 
 def _header_of(found: Iterator[Record]) -> list[str] | None:
@@ -398,10 +406,7 @@ def _opened(source: _Source) -> TextIO:
             raise refuse("is not a file" if path.exists() else missing, str(path), "use the path of a CSV")
         with source.open() as raw:
             begins = raw.read(4)
-        for what, signs in _NO_CSV.items():
-            if begins.startswith(signs):
-                raise refuse(f"is {what}", str(path), "save it as CSV UTF-8")
-        return io.TextIOWrapper(source.open(), encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(source.open(), encoding=_encoding(begins, str(path)), newline="")
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -410,12 +415,28 @@ def _opened(source: _Source) -> TextIO:
         raise refuse(f"cannot be read ({reason})", str(path), todo) from None
 
 
-def _not_utf8(source: _Source) -> NoReturn:
-    line = 1
+def _encoding(begins: bytes, where: str) -> str:
+    """The encoding of a list that begins with these four bytes. Raises UserError if it is not a CSV."""
+    for what, signs in _NO_CSV.items():
+        if begins.startswith(signs):
+            raise refuse(f"is {what}", where, "save it as CSV UTF-8")
+    if [byte == 0 for byte in begins] in _LETTERS_IN_UTF16:
+        raise refuse("is UTF-16 without a byte order mark", where, "save it as CSV UTF-8")
+    return "utf-16" if begins.startswith(_UTF16) else "utf-8-sig"
+
+
+def _refuse_undecodable(source: _Source) -> NoReturn:
+    """Refuse a list that is not all text in its encoding, with the first line at fault."""
+    line, where = 1, str(source.path)
     with source.open() as raw:
-        for line, text in enumerate(raw, start=1):  # noqa: B007 - the line at fault
-            try:
-                text.decode()
-            except UnicodeDecodeError:
-                break
-    raise refuse(f"is not UTF-8 (line {line})", str(source.path), "save it as CSV UTF-8") from None
+        encoding = _encoding(raw.read(4), where)
+        raw.seek(0)
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            while chunk := raw.read(_CHUNK_BYTES):
+                line += decoder.decode(chunk).count("\n")
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            line += error.object[: error.start].decode(error.encoding).count("\n")
+    name = encoding.removesuffix("-sig").upper()
+    raise refuse(f"is not {name} (line {line})", where, "save it as CSV UTF-8") from None

@@ -267,7 +267,7 @@ def _written(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "is empty"), (b"\n\n ,\n", "installs.csv"), (b"\xff\xfel\x00", "UTF-16"), (b"name\nx\n", "no column"),
+        (b"", "is empty"), (b"\n\n ,\n", "installs.csv"), (b"l\x00o\x00", "UTF-16"), (b"name\nx\n", "no column"),
         (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00", "installs.csv"), (b"location_id\nLocA\n\xc3", "not UTF-8"),
         (b"location_id,Location-ID\nA,B\n", "two columns"),
     ],

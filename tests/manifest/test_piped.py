@@ -30,10 +30,12 @@ def pipe(tmp_path):
 
 
 def test_a_list_by_a_pipe_is_read_as_often_as_needed(pipe):
-    path = pipe(LIST)
-    manifest = open_manifest(path, {}, piped(path))
-    for _ in range(2):
-        assert [(row.account_id, row.cells) for row in manifest.rows()] == [("LocA", ("Café",)), ("LocB", ("",))]
+    for data in (LIST, LIST.decode("utf-8-sig").encode("utf-16")):
+        path = pipe(data)
+        manifest = open_manifest(path, {}, piped(path))
+        for _ in range(2):
+            rows = [(row.account_id, row.cells) for row in manifest.rows()]
+            assert rows == [("LocA", ("Café",)), ("LocB", ("",))]
 
 
 def test_what_is_wrong_with_a_list_by_a_pipe_is_told_as_of_a_file(pipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -17,6 +18,11 @@ from jobs.core.formula_guard import guard, unguard
 from jobs.core.model import Broken, Level, Row
 from jobs.manifest.reader import open_manifest
 from jobs.manifest.warnings import ListWarnings
+
+
+def utf16(text):
+    """`text` as a spreadsheet's "Unicode text". Half of a surrogate pair stays half."""
+    return codecs.BOM_UTF16_LE + text.encode("utf-16-le", "surrogatepass")
 
 
 @pytest.fixture
@@ -291,7 +297,13 @@ def test_two_columns_of_the_users_with_one_name_are_kept_and_report_columns_left
         (b"name\nx\n", "no column location_id"),
         (b"location_id,locationId\na,b\n", "two columns"),
         (b'"location_id"x,name\na,b\n', "not valid CSV"),
-        ("location_id\nLocA\n".encode("utf-16"), "UTF-16"),
+        ("location_id\nLocA\n".encode("utf-16-le"), "is UTF-16 without a byte order mark: save it as CSV UTF-8"),
+        ("location_id\nLocA\n".encode("utf-16-be"), "is UTF-16 without a byte order mark: save it as CSV UTF-8"),
+        ("location_id\nLocA\n".encode("utf-32"), "is UTF-32: save it as CSV UTF-8"),
+        (codecs.BOM_UTF16_BE, "is empty"),
+        (utf16("location_id\nLocA\nLocB") + b"x", "is not UTF-16 (line 3): save it as CSV UTF-8"),
+        (utf16("location_id\tname\nLocA\t\ud800\nLocB\tx\n"), "is not UTF-16 (line 2): save it as CSV UTF-8"),
+        (utf16("location_id\n" + "LocA\n" * 40_000 + "\udc00"), "is not UTF-16 (line 40002)"),
         (b"PK\x03\x04\x14\x00", "is a workbook"),
         (b"location_id,name\nLocA,caf\xe9\n", "is not UTF-8 (line 2)"),
     ],
@@ -309,11 +321,44 @@ def test_a_missing_file_and_a_folder_are_one_clear_line(tmp_path):
             open_manifest(path)
 
 
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE], ids=["little-endian", "big-endian"])
+def test_a_list_in_utf_16_with_a_mark_has_the_same_rows_as_in_utf_8(read, mark):
+    text = 'location_id\tcompany_id\tname\r\nLocA\tCoA\t"Café\t🍰\u0a0d"\r\n\tCoB\t=1\r\n-bad\t\t\r\n'
+    text += "".join(f"Loc{number}\tCo{number}\t{'🍰' * 9}\r\n" for number in range(2_000))  # Pairs across all chunks.
+    expected, rows = read(text)
+    manifest, found = read(mark + text.encode("utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"))
+    assert (manifest.layout, found) == (expected.layout, rows)
+    assert len(found) == 2_003
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_any_text_in_utf_16_reads_as_the_same_text_in_utf_8(read, text):
+    def outcome(content):
+        try:
+            return read(content)[1]
+        except UserError as error:
+            return str(error)
+
+    text = f"location_id\tname\nLocA\t{text}"
+    assert outcome(utf16(text)) == outcome(text)
+
+
+def test_a_long_list_in_utf_16_is_not_held_in_memory(tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_bytes(utf16("location_id\tname\n" + f"LocA\t{'x' * 100}\n" * 20_000))
+    tracemalloc.start()
+    assert sum(1 for _ in open_manifest(path).rows()) == 20_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
-@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda tail: b"location_id,name\n" + tail))
-def test_any_bytes_give_rows_or_a_clear_line(read, content):
+@given(st.sampled_from([b"", b"location_id,name\n", utf16("location_id,name\n")]), st.binary(max_size=300))
+def test_any_bytes_give_rows_or_a_clear_line(read, head, tail):
     try:
-        _, rows = read(content)
+        _, rows = read(head + tail)
     except UserError:
         return
     assert all(isinstance(row, Row | Broken) for row in rows)
