@@ -149,7 +149,7 @@ def test_what_the_job_imports_and_what_it_declares_are_the_same():
     by_its_dialect = {"psycopg"}
     by_module = {module: {name.lower() for name in known[module]} & {*named} for module in outside | by_its_dialect}
     assert all(by_module.values()), by_module
-    soon = {"pandas", "prometheus-client", "python-calamine", "xlrd", "xlsxwriter"}
+    soon = {"pandas", "prometheus-client", "python-calamine", "xlsxwriter"}
     assert set().union(*by_module.values()) | soon == {*named}
     assert all(">=" in one for one in declared)
 

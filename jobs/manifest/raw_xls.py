@@ -1,0 +1,82 @@
+"""An xls: its size, and what its reader hides. xlrd holds one sheet at a time, and a text once for all its cells."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from jobs.core.errors import UserError, refuse
+from jobs.manifest.raw_cells import Extent, HiddenCell
+from jobs.manifest.raw_parts import damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+
+@contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    """Turn whatever xlrd raises into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # A damaged file makes xlrd raise nearly anything.
+        if "encrypted" in str(error):
+            raise refuse("has a password", where, "save it without one") from None
+        raise damaged(where) from error
+
+
+def streams(file: BinaryIO, where: str) -> set[str]:
+    """The names of the streams in an OLE file."""
+    from xlrd.compdoc import CompDoc
+
+    with _one_line(where):
+        file.seek(0)
+        return {entry.name for entry in CompDoc(file.read(), logfile=io.StringIO()).dirlist}
+
+
+@contextmanager
+def _book(file: BinaryIO, where: str) -> Iterator[Any]:
+    from xlrd import open_workbook
+
+    with _one_line(where):
+        file.seek(0)
+        with open_workbook(logfile=io.StringIO(), file_contents=file.read(), on_demand=True, ragged_rows=True) as book:
+            yield book
+
+
+def check(file: BinaryIO, where: str) -> None:
+    """Raise UserError if the reader, which holds all sheets, would need too much memory."""
+    with _book(file, where) as book:
+        extent = Extent(where)
+        for place in range(book.nsheets):
+            extent.start_sheet()
+            for row, column, _, value in _cells(book, place):
+                extent.add(row, column, len(value) if isinstance(value, str) else 0)
+            book.unload_sheet(place)
+
+
+def hidden(file: BinaryIO, sheet: int, where: str) -> Iterator[HiddenCell]:
+    """The errors and the formulas without a value in a sheet."""
+    from xlrd import XL_CELL_ERROR, error_text_from_code
+
+    with _book(file, where) as book:
+        place = book._all_sheets_map[sheet]  # noqa: SLF001 - nothing else tells where charts stand among the sheets
+        for row, column, kind, value in _cells(book, place) if place >= 0 else ():
+            if kind == XL_CELL_ERROR:
+                yield HiddenCell(row, column, error_text_from_code.get(value, "#"))
+            elif value == "":
+                yield HiddenCell(row, column, "")
+
+
+def _cells(book: Any, place: int) -> Iterator[tuple[int, int, int, Any]]:
+    """Row, column, type and value of every cell that is not empty."""
+    from xlrd import XL_CELL_BLANK, XL_CELL_EMPTY
+
+    sheet = book.sheet_by_index(place)
+    for row in range(sheet.nrows):
+        for column, (kind, value) in enumerate(zip(sheet.row_types(row), sheet.row_values(row), strict=True)):
+            if kind not in {XL_CELL_EMPTY, XL_CELL_BLANK}:
+                yield row + 1, column, kind, value
