@@ -6,14 +6,16 @@ cannot be sent, that is a warning and never changes the exit code.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from jobs.core.errors import EXIT_WORDS, Exit, UserError
+from jobs.core.errors import EXIT_WORDS, Exit
 from jobs.core.secret import Secret, plain, scrub_own
+from jobs.outgoing.post import post
 from jobs.outgoing.program import Program
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from jobs.config.settings import NotifySettings
     from jobs.core.model import Run
 
-_MOST_ANSWER_BYTES = 65_536
 _MOST_TEXT_BYTES = 60_000
 _LOOK_UP_SECONDS = 0.05
 _MOST_WORDS = 200
@@ -71,7 +72,8 @@ def notify(settings: NotifySettings, news: News, project: Path, environment: Map
         wrong = _to_command(settings.command, text(news), project, settings.timeout_seconds)
         yield from [f"notify.command ({settings.command[0]}): {wrong}"] if wrong else []
     if url:
-        wrong = _to_url(url, body(news), environment, settings.timeout_seconds)
+        told = json.dumps(body(news)).encode()
+        wrong = post(url, told, "application/json", environment, settings.timeout_seconds).wrong
         yield from [f"notify.url ({urlsplit(url).hostname}): {wrong}"] if wrong else []
 
 
@@ -134,23 +136,3 @@ def _first_words(said: Sequence[bytes], command: Sequence[str]) -> str:
     """The command's first words. Its arguments are scrubbed: they may be secrets, such as an address with a token in it."""
     text = scrub_own(b"\n".join(said).decode(errors="replace"), map(Secret, command[1:]))
     return plain(text, _MOST_WORDS) or "it said nothing"
-
-
-def _to_url(url: str, told: Mapping[str, Any], environment: Mapping[str, str], seconds: float) -> str:
-    """Post the message. Returns what went wrong. It follows no redirects, and uses the job's proxies and certificates."""
-    import requests
-
-    from jobs.highlevel.transport import Limits, Transport
-
-    try:
-        transport = Transport(url, Limits(seconds, seconds, seconds, _MOST_ANSWER_BYTES), environment)
-        headers = {"User-Agent": "highlevel-recovery", "Accept-Encoding": "identity"}
-        try:
-            answer = transport.send(requests.Request("POST", url, headers=headers, json=told).prepare())
-        finally:
-            transport.close()
-    except UserError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001 - no error here may change how the run ended; its words may hold the address
-        return f"no answer ({type(error).__name__})"
-    return "" if answer.status in range(200, 300) else f"answered {answer.status}; redirects are not followed"
