@@ -69,7 +69,7 @@ def notify(settings: NotifySettings, news: News, project: Path, environment: Map
         return
     url = settings.url.reveal()
     if settings.command:
-        wrong = _to_command(settings.command, text(news), project, settings.timeout_seconds)
+        wrong = _to_command(settings.command, as_bytes(news), project, settings.timeout_seconds)
         yield from [f"notify.command ({settings.command[0]}): {wrong}"] if wrong else []
     if url:
         told = json.dumps(body(news)).encode()
@@ -94,6 +94,11 @@ def text(news: News) -> str:
     return "\n".join([*lines, f"exit {int(news.code)}: {EXIT_WORDS[news.code]}", ""])
 
 
+def as_bytes(news: News) -> bytes:
+    """The same in UTF-8, cut where it is too long. A name of a file may hold what UTF-8 cannot."""
+    return text(news).encode(errors="backslashreplace")[:_MOST_TEXT_BYTES]
+
+
 def body(news: News) -> dict[str, Any]:
     """The message as an object. Chat services show its `text`."""
     run, told = news.run, {"text": headline(news), "exit_code": int(news.code), "words": EXIT_WORDS[news.code]}
@@ -110,7 +115,7 @@ def _without_ids(problems: Sequence[str]) -> list[str]:
     return [_ID.sub("…", problem) for problem in problems]
 
 
-def _to_command(command: Sequence[str], message: str, project: Path, seconds: float) -> str:
+def _to_command(command: Sequence[str], message: bytes, project: Path, seconds: float) -> str:
     """Run the command, without a shell and with few variables. Returns what went wrong, or ''."""
     try:
         program = Program(command, project)
@@ -119,7 +124,7 @@ def _to_command(command: Sequence[str], message: str, project: Path, seconds: fl
     said: list[bytes] = []
     until = time.monotonic() + seconds
     try:
-        program.give([message.encode()[:_MOST_TEXT_BYTES]])
+        program.give([message])
         program.finish()
         while program.code is None and time.monotonic() <= until:
             heard = program.turn(_LOOK_UP_SECONDS)

@@ -113,6 +113,15 @@ def test_a_run_that_could_not_start_is_told_of_too(play, arguments, code, says):
     assert says in said
 
 
+def test_a_file_whose_name_is_not_utf_8_is_told_of_too(play):
+    job = play()
+    mail = Mail(job.folder)
+    job.environment["RECOVERY_NOTIFY__COMMAND"] = mail.command
+    done = job("run", job.folder / "miss\udcff.csv")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert "miss\\udcff.csv: does not exist" in mail.mails[0]
+
+
 def test_changes_tells_when_other_installs_are_failed_than_before_and_not_again(play):
     job = play({LOCATIONS[1]: Place("not_installed")})
     mail = Mail(job.folder)
