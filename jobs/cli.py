@@ -103,7 +103,8 @@ def run(
     terminal.begins(manifest, given_options())
     start = _start(manifest, rate, workers, columns)
     secrets = [app.client_secret for app in start.apps.known.values()]
-    secrets += [start.settings.notify.url, *start.settings.deliver.secrets, *start.settings.ledger.url.secrets]
+    secrets += [start.settings.notify.url, *start.settings.ping.secrets]
+    secrets += [*start.settings.deliver.secrets, *start.settings.ledger.url.secrets]
     terminal.configured(start.settings.log.level, secrets, start.warnings)
     opener = opener_of(identity, start.base_url, ask_passphrase, terminal.warn)
     moment = utc_now() if force else before or ""
@@ -437,18 +438,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _notify(terminal: Terminal, code: int) -> None:
-    """Notify those who asked for it of how the run ended, even if it could not start."""
-    from jobs.config.settings import load_notify
+    """Tell those who asked for it how the run ended, even if it could not start."""
+    from jobs.config.settings import load_notify, load_ping
     from jobs.start import PROJECT, SETTINGS, readable_environment
 
     environment = readable_environment(PROJECT, os.environ)
-    settings = load_notify(PROJECT / SETTINGS, environment)
-    news = terminal.news(code) if settings.anybody else None
+    settings, url = load_notify(PROJECT / SETTINGS, environment), load_ping(PROJECT / SETTINGS, environment).url
+    news = terminal.news(code) if settings.anybody or url.reveal() else None
     if news is None:
         return
     from jobs.outgoing.notify import notify
+    from jobs.outgoing.ping import Watcher
 
-    for warning in notify(settings, news, PROJECT, environment):
+    watcher = Watcher(url, environment)
+    for warning in itertools.chain(watcher.ended(news), notify(settings, news, PROJECT, environment)):
         terminal.warn(warning, asked=bool(code))
 
 

@@ -24,6 +24,7 @@ from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import DatabaseRefusedError, usual_wait
 from jobs.ledger.sealed import refuse_mixed
+from jobs.outgoing.ping import Watcher
 from jobs.recovery.stop import OF_THE_LEDGER, Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
@@ -59,9 +60,9 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         ledger, make_room = _take(start, place, held, terminal)
         plan, todo = _enrol(start, ledger, options, began, place, terminal.warn)
         run = _begin(start, ledger, plan, options, began)
-        opening = _opening(start, folder, plan, todo, ledger, options)
+        terminal.started(_opening(start, folder, plan, todo, ledger, options))
+        _tell_watcher(start, run, terminal)
         in_place, beside = anchor(place), ReportBeside(folder)
-        terminal.started(opening)
         command = partial(terminal.next_command, start.manifest.path, folder, run.recovered_before)
         held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside, ledger.lease)))
         this_run, courier = run.this_run, _open_courier(start, ledger, options.opener)
@@ -90,6 +91,12 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
             changed = failed_set_changed(ledger)
             terminal.finished(run, folder, start.manifest.path, changed=changed)
     return Exit(run.exit_code or 0)
+
+
+def _tell_watcher(start: Start, run: Run, terminal: Terminal) -> None:
+    """Tell whoever watches over the runs that this one begins."""
+    for warning in Watcher(start.settings.ping.url, start.environment).begins(run.run_id):
+        terminal.warn(warning)
 
 
 def _look_after(stop: Stop, progress: Progress, beside: ReportBeside, in_place: Callable[[], bool]) -> None:

@@ -26,7 +26,9 @@ _PREFIX = "RECOVERY_"
 _SHORTEST = 0.001
 _KEY_BYTES = range(24, 65)
 # In a file that is committed they would be seen by everybody.
-_NEVER_IN_FILE = {("deliver", "url"), ("deliver", "secret"), ("deliver", "database_url"), ("ledger", "url")}
+_NEVER_IN_FILE = {
+    ("ping", "url"), ("deliver", "url"), ("deliver", "secret"), ("deliver", "database_url"), ("ledger", "url")
+}  # fmt: skip
 _Seconds = Annotated[float, Meta(ge=_SHORTEST, le=86_400)]
 _Wait = Annotated[float, Meta(ge=0, le=86_400)]
 
@@ -91,6 +93,18 @@ class NotifySettings(_Section, frozen=True):
     def anybody(self) -> bool:
         """Whether anybody wants to hear."""
         return bool(self.command or self.url.reveal())
+
+
+class PingSettings(_Section, frozen=True):
+    """Who watches over the runs: an address in the form of Healthchecks."""
+
+    url: Secret = Secret("")
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What is never shown. A ping extends the address before its query."""
+        begins, _, _ = self.url.reveal().partition("?")
+        return (self.url, Secret(begins.rstrip("/")))
 
 
 class Statements(tuple[str, ...]):
@@ -193,6 +207,7 @@ class Settings(_Section, frozen=True):
     stop: StopSettings = StopSettings()
     log: LogSettings = LogSettings()
     notify: NotifySettings = NotifySettings()
+    ping: PingSettings = PingSettings()
     deliver: DeliverSettings = DeliverSettings()
     ledger: LedgerSettings = LedgerSettings()
     seal: SealSettings = SealSettings()
@@ -238,6 +253,14 @@ def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
         return convert(values | over.get("notify", {}), NotifySettings, strict=False, dec_hook=_own)
     except (ValidationError, TypeError):
         return NotifySettings()
+
+
+def load_ping(file: Path, environment: Mapping[str, str]) -> PingSettings:
+    """Only the section `ping`, even if other sections are wrong. If it is wrong itself, nobody is told."""
+    try:
+        return convert(_section("ping", file, environment), PingSettings, strict=False, dec_hook=_own)
+    except UserError:
+        return PingSettings()
 
 
 def load_ledger(file: Path, environment: Mapping[str, str]) -> LedgerSettings:

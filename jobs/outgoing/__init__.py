@@ -1,9 +1,10 @@
-"""Everything that leaves for somebody else than HighLevel: the message that says how a run ended, and pairs for the app.
+"""Everything that leaves for somebody else than HighLevel: the message that says how a run ended, the pings for a watcher,
+and pairs for the app.
 
-A message holds no secret and no id, and a failed message never fails a run. Pairs go only to the target that the operator
+A message or a ping holds no secret and no id, and a failed one never fails a run. Pairs go only to the target that the operator
 has set, and a target that is slow or down costs no install.
 """
 
 from __future__ import annotations
 
-__all__ = ["deliver", "notify"]
+__all__ = ["deliver", "notify", "ping"]

@@ -83,6 +83,7 @@ def _play(world: World, runs: Mapping[str, list[str]], more: Mapping[str, str] |
             # The user's project may notify people of its runs, but it must not notify them of a rehearsal.
             "RECOVERY_NOTIFY__URL": "",
             "RECOVERY_NOTIFY__COMMAND": "",
+            "RECOVERY_PING__URL": "",
             "RECOVERY_DELIVER__URL": "",
             "RECOVERY_DELIVER__COMMAND": "",
             "RECOVERY_DELIVER__DATABASE_URL": "",

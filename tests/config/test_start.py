@@ -94,6 +94,7 @@ def test_an_unknown_or_wrong_setting_is_refused_by_the_name_it_was_given_under(
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [
+        ("ping", "url", "https://hc.example/key"),
         ("deliver", "url", "https://app.example/new"),
         ("deliver", "secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("deliver", "database_url", "postgresql://app:word@localhost/main"),
