@@ -94,24 +94,26 @@ def run(
     log_format: str,
 ) -> int:
     """Recover the installs that INPUT lists."""
+    from jobs.monitor import noting_refusals
     from jobs.recover import recover
-    from jobs.start import RunOptions, opener_of
+    from jobs.start import PROJECT, RunOptions, opener_of
 
     del quiet, log_format  # `_terminal` has read them.
     if force and before:
         raise click.UsageError("--force means now, and --recovered-before means another moment: give only one of them")
     terminal.begins(manifest, given_options())
-    start = _start(manifest, rate, workers, columns)
-    secrets = [app.client_secret for app in start.apps.known.values()]
-    secrets += [start.settings.notify.url, *start.settings.ping.secrets]
-    secrets += [*start.settings.deliver.secrets, *start.settings.ledger.url.secrets]
-    terminal.configured(start.settings.log.level, secrets, start.warnings)
-    opener = opener_of(identity, start.base_url, ask_passphrase, terminal.warn)
-    moment = utc_now() if force else before or ""
-    run_options = RunOptions(
-        limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment, opener
-    )
-    return recover(start, _output(start, output), run_options, terminal)
+    with noting_refusals(manifest, output, PROJECT, os.environ, terminal.warn):
+        start = _start(manifest, rate, workers, columns)
+        secrets = [app.client_secret for app in start.apps.known.values()]
+        secrets += [start.settings.notify.url, *start.settings.ping.secrets]
+        secrets += [*start.settings.deliver.secrets, *start.settings.ledger.url.secrets]
+        terminal.configured(start.settings.log.level, secrets, start.warnings)
+        opener = opener_of(identity, start.base_url, ask_passphrase, terminal.warn)
+        moment = utc_now() if force else before or ""
+        run_options = RunOptions(
+            limit, max_duration, tuple(Cause(cause) for cause in causes), force, routes, moment, opener
+        )
+        return recover(start, _output(start, output), run_options, terminal)
 
 
 def _start(manifest: Path, rate: float | None, workers: int | None, columns: Sequence[str]) -> Start:
@@ -159,20 +161,32 @@ def plan(
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--cut-short", "code", type=int, hidden=True)
 @click.option("--requests", type=int, default=0, hidden=True)
+@click.option("--rate-limited", type=int, default=0, hidden=True)
 @click.option("--then", "command", default="", hidden=True)
 @click.option("--lease", default="", hidden=True)
 @click.pass_obj
-def report(terminal: Terminal, folder: Path, code: int | None, requests: int, command: str, lease: str) -> int:
+def report(
+    terminal: Terminal,
+    folder: Path,
+    code: int | None,
+    requests: int,
+    rate_limited: int,
+    command: str,
+    lease: str,
+) -> int:
     """Write the reports in DIR again from its ledger, even while a run is under way."""
-    from jobs.report import report_again
+    from jobs.monitor import note_end
+    from jobs.report import CutShort, report_again
     from jobs.start import PROJECT
 
+    cut_short = None if code is None else CutShort(code, requests, rate_limited, lease)
     try:
-        run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, code, requests, lease)
+        run, changed = report_again(folder, PROJECT, os.environ, terminal.waits, cut_short)
     except (UserError, FileError) as error:
         if code is None:
             raise
         terminal.broke([str(error)])
+        note_end(folder, PROJECT, os.environ, Exit(code), terminal.warn)
     else:
         terminal.knows(run, folder, command, changed=changed)
     if code is not None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from jobs.config.settings import Settings
+    from jobs.core.model import DeliveryReport
     from jobs.ledger.ledger import Ledger
     from jobs.ledger.place import Place
     from jobs.outgoing.deliver.courier import Courier
@@ -186,8 +187,10 @@ def hand_over_rest(courier: Courier, stop: Stop, terminal: Terminal) -> None:
     terminal.handed_over(courier)
 
 
-def end_courier(courier: Courier | None) -> None:
-    """Wait until nothing is in flight, whatever ends the run."""
-    if courier is not None:
-        courier.stop()
-        courier.join()
+def end_courier(courier: Courier | None) -> DeliveryReport | None:
+    """What was handed over, once nothing is in flight, whatever ends the run. None without a courier."""
+    if courier is None:
+        return None
+    courier.stop()
+    courier.join()
+    return courier.report

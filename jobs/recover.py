@@ -24,12 +24,13 @@ from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import DatabaseRefusedError, usual_wait
 from jobs.ledger.sealed import refuse_mixed
+from jobs.monitor import monitor_of
 from jobs.outgoing.ping import Watcher
 from jobs.recovery.stop import OF_THE_LEDGER, Left, Stop, end_of, remaining
 from jobs.report import render
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import REPORTS, SUMMARY
-from jobs.start import hold_apps, plan_of, staged
+from jobs.start import PROJECT, hold_apps, plan_of, staged
 from jobs.system.descriptors import refuse_few_descriptors
 from jobs.system.files import clear_left_behind
 from jobs.system.locks import LOCK, alone, hold, patience_for_reports
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.ledger.ledger import Ledger
+    from jobs.monitor import Monitor
     from jobs.outgoing.deliver.courier import Courier
     from jobs.recovery.runner import Progress
     from jobs.sealing.opener import Opener
@@ -63,14 +65,16 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         terminal.started(_opening(start, folder, plan, todo, ledger, options))
         _tell_watcher(start, run, terminal)
         in_place, beside = anchor(place), ReportBeside(folder)
-        command = partial(terminal.next_command, start.manifest.path, folder, run.recovered_before)
-        held.enter_context(on_signals(stop.signal, partial(_cut_short, terminal, command, beside, ledger.lease)))
-        this_run, courier = run.this_run, _open_courier(start, ledger, options.opener)
+        monitor = monitor_of(start.settings.metrics, PROJECT, folder, ledger, run, terminal.warn)
+        cut_short = partial(_cut_short, terminal, start.manifest.path, beside, monitor, ledger.lease)
+        held.enter_context(on_signals(stop.signal, cut_short))
+        held.enter_context(monitor)
+        courier = _open_courier(start, ledger, options.opener)
         try:
             for progress in _work(start, place, ledger, todo, options, stop, make_room):
-                this_run = beside.this_run = _count(this_run, progress)
+                run = monitor.see(_count(run, progress), progress.held)
                 _tell_deliveries(courier, terminal)
-                terminal.ended(progress, this_run, signalled=stop.signalled)
+                terminal.ended(progress, run.this_run, signalled=stop.signalled)
                 _look_after(stop, progress, beside, in_place)
             _deliver_rest(courier, ledger, stop, terminal)
         except OSError as error:
@@ -80,16 +84,14 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
             raise
         finally:  # None of these steps raises because of a bad disk, so all of them are taken.
             make_room()
-            end_courier(courier)
+            run = replace(run, delivery=end_courier(courier) or run.delivery)
             terminal.reporting()
             beside.end()
             there = in_place() or _bring_back(ledger, place, stop)
-            run = replace(run, this_run=this_run, delivery=courier.report if courier else run.delivery)
             run = _finish(_counted(run, plan, ledger, stop) if there else run, stop, sum(todo.values()))
             run = _with_hints(run, start, terminal.warn)
-            run = _report(run, folder, ledger, start, terminal) if there else run
-            changed = failed_set_changed(ledger)
-            terminal.finished(run, folder, start.manifest.path, changed=changed)
+            monitor.run = run = _report(run, folder, ledger, start, terminal) if there else run
+            terminal.finished(run, folder, start.manifest.path, changed=failed_set_changed(ledger))
     return Exit(run.exit_code or 0)
 
 
@@ -161,10 +163,13 @@ def _bring_back(ledger: Ledger, place: Place, stop: Stop) -> bool:
     return True
 
 
-def _cut_short(terminal: Terminal, command: Callable[[], str], beside: ReportBeside, lease: str, code: Exit) -> None:
+def _cut_short(
+    terminal: Terminal, manifest: Path, beside: ReportBeside, monitor: Monitor, lease: str, code: Exit
+) -> None:
     terminal.cut_short(code)
     beside.end()
-    leave_reports(beside.folder, code, command(), beside.this_run.requests, lease)
+    command = terminal.next_command(manifest, beside.folder, monitor.run.recovered_before)
+    leave_reports(beside.folder, code, command, monitor.run, lease)
 
 
 def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:
@@ -247,17 +252,19 @@ def _work(
         yield from work(start, ledger, todo, options, stop, make_room, aside)
 
 
-def _count(so_far: ThisRun, progress: Progress) -> ThisRun:
-    back = [outcome for _, outcome in progress.ended if isinstance(outcome, Recovered)]
+def _count(run: Run, progress: Progress) -> Run:
+    """The run with what it has done by now."""
+    back, so_far = [outcome for _, outcome in progress.ended if isinstance(outcome, Recovered)], run.this_run
     recovered = sum(not outcome.renews for outcome in back)
     failed = sum(isinstance(outcome, Failed) for _, outcome in progress.ended)
-    return replace(
+    this_run = replace(
         so_far,
         attempted=so_far.attempted + failed + sum(not outcome.stray for outcome in back),
         recovered=so_far.recovered + recovered,
         failed=so_far.failed + failed - sum(outcome.undoes for outcome in back),
         requests=progress.requests,
     )
+    return replace(run, this_run=this_run, rate_limited=progress.rate_limited)
 
 
 def _counted(run: Run, plan: Plan, ledger: Ledger, stop: Stop) -> Run:

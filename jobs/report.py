@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from jobs.config.apps import load_apps
 from jobs.core.clock import utc_now
@@ -20,6 +20,7 @@ from jobs.ledger.refusals import UnwritableError, usual_wait
 from jobs.ledger.sealed import is_sealed, refuse_half_sealed
 from jobs.ledger.unwritten import notice
 from jobs.manifest.redaction import Redactor
+from jobs.monitor import write_again
 from jobs.reports import summary
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import SUMMARY, Source, write_all
@@ -99,21 +100,31 @@ def _worklist(connection: Connection, stars: Redactor) -> Worklist:
     )
 
 
+class CutShort(NamedTuple):
+    """A run that a second signal has just ended with this exit code. Its ledger does not know how many requests were made,
+    and how many of them were answered with 429. Its `lease` is ended before the reports are made.
+    """
+
+    code: int
+    requests: int
+    rate_limited: int
+    lease: str
+
+
 def report_again(
     folder: Path,
     project: Path,
     environment: Mapping[str, str],
     say: Callable[[str], None],
-    cut_short: int | None = None,
-    requests: int = 0,
-    lease: str = "",
+    cut_short: CutShort | None = None,
 ) -> tuple[Run, bool]:
     """The run, and whether the set of failed installs has changed since a run last ended. Renders the reports of `folder`.
 
-    `cut_short` is the exit code of a run that a second signal has just ended, after so many `requests`; its `lease` is ended
-    before the reports are made. Without `cut_short`, nobody asks about the change, and the answer is False. `say` tells a
-    person what the job waits for and which messages are left out. Raises FileError, and UserError if the folder has no ledger.
+    `cut_short` is the run that a second signal has just ended. Without it, nobody asks about the change, and the answer is
+    False. `say` tells a person what the job waits for and which messages are left out. Raises FileError, and UserError if the
+    folder has no ledger.
     """
+    lease = cut_short.lease if cut_short else ""
     place = place_of(project, environment, folder)
     with ExitStack() as held:
         with ExitStack() as first:
@@ -127,11 +138,13 @@ def report_again(
             ledger = place.open_beside(usual_wait(say), lease)
             held.callback(ledger.close)
             ledger.ask(partial(refuse_half_sealed, folder=folder))
-            changed = cut_short is not None and _ended(ledger, cut_short, requests)
+            changed = cut_short is not None and _ended(ledger, cut_short)
         with alone(folder, patience_for_reports(say)):
             with ledger.at_one_moment() as connection:
                 run = _known(_as_it_stands(connection), folder)
                 render_from(connection, folder, run, apps, messages)
+            if cut_short is not None:
+                write_again(ledger, folder, project, environment, run, say)
             return run, changed
 
 
@@ -151,6 +164,7 @@ def render_with(
             run = as_it_stands(connection, run, run.counts.rows) if run.finished_at else under_way(connection, run)
         ledger.save_run(run)
         render(folder, ledger, run, _apps(project, environment), load_messages(project / MESSAGES))
+        write_again(ledger, folder, project, environment, run, say)
         return run
 
 
@@ -175,13 +189,12 @@ def _as_it_stands(connection: Connection) -> Run | None:
     return run if run is None or run.finished_at else under_way(connection, run)
 
 
-def _ended(ledger: Ledger, code: int, requests: int) -> bool:
+def _ended(ledger: Ledger, cut_short: CutShort) -> bool:
     """Whether the set of failed installs has changed. Records that a signal ended the last run, unless it has already ended."""
     with ledger.at_one_moment() as connection:
         run = _as_it_stands(connection)
     if run is not None and not run.finished_at:
-        this_run = replace(run.this_run, requests=requests)
-        ledger.save_run(
-            replace(run, finished_at=utc_now(), exit_code=code, stopped_because="signal", this_run=this_run)
-        )
+        this_run = replace(run.this_run, requests=cut_short.requests)
+        run = replace(run, this_run=this_run, rate_limited=cut_short.rate_limited)
+        ledger.save_run(replace(run, finished_at=utc_now(), exit_code=cut_short.code, stopped_because="signal"))
     return failed_set_changed(ledger)

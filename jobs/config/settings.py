@@ -107,6 +107,12 @@ class PingSettings(_Section, frozen=True):
         return (self.url, Secret(begins.rstrip("/")))
 
 
+class MetricsSettings(_Section, frozen=True):
+    """The file that a run's metrics are written to, for Prometheus. Empty: none is written."""
+
+    textfile: str = ""
+
+
 class Statements(tuple[str, ...]):
     """One SQL statement, or a list of them."""
 
@@ -208,6 +214,7 @@ class Settings(_Section, frozen=True):
     log: LogSettings = LogSettings()
     notify: NotifySettings = NotifySettings()
     ping: PingSettings = PingSettings()
+    metrics: MetricsSettings = MetricsSettings()
     deliver: DeliverSettings = DeliverSettings()
     ledger: LedgerSettings = LedgerSettings()
     seal: SealSettings = SealSettings()
@@ -261,6 +268,14 @@ def load_ping(file: Path, environment: Mapping[str, str]) -> PingSettings:
         return convert(_section("ping", file, environment), PingSettings, strict=False, dec_hook=_own)
     except UserError:
         return PingSettings()
+
+
+def load_metrics(file: Path, environment: Mapping[str, str]) -> MetricsSettings:
+    """Only the section `metrics`, even if other sections are wrong. If it is wrong itself, no metrics are written."""
+    try:
+        return convert(_section("metrics", file, environment), MetricsSettings, strict=False, dec_hook=_own)
+    except UserError:
+        return MetricsSettings()
 
 
 def load_ledger(file: Path, environment: Mapping[str, str]) -> LedgerSettings:

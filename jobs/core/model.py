@@ -370,6 +370,7 @@ class Run:
 
     If `recovered_before` is not empty, the run recovers again what was recovered before that moment. `kept` counts the
     installs among these that were tried without success and keep the pair they had. `sealed`: the ledger's pairs are sealed.
+    `rate_limited` counts the requests that were answered with 429.
     """
 
     run_id: str
@@ -388,4 +389,5 @@ class Run:
     recovered_before: str = ""
     kept: int = 0
     sealed: bool = False
+    rate_limited: int = 0
     delivery: DeliveryReport = field(default_factory=DeliveryReport)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, Text, cast, func, literal_column, select
 
 from jobs.core.model import (
     ARMOR,
@@ -25,6 +25,7 @@ from jobs.core.model import (
     Tokens,
 )
 from jobs.core.secret import Secret
+from jobs.ledger.engines import json_value
 from jobs.ledger.tables import OF_KEPT_PAIR, broken, deliveries, installs, layouts, pairs, runs
 
 if TYPE_CHECKING:
@@ -93,6 +94,14 @@ def run_from_text(text: str) -> Run:
 def last_run(connection: Connection) -> Run | None:
     """The newest run, or None."""
     found = connection.scalar(select(runs.c.run).order_by(runs.c.id.desc()).limit(1))
+    return run_from_text(found) if found else None
+
+
+def last_ended(connection: Connection, code: int | None = None) -> Run | None:
+    """The newest run that has ended, or None. With `code`, the newest that ended with that exit code."""
+    ended_with = cast(json_value(runs.c.run, literal_column("'exit_code'")), Text)
+    wanted = ended_with.is_not(None) if code is None else ended_with == str(code)
+    found = connection.scalar(select(runs.c.run).where(wanted).order_by(runs.c.id.desc()).limit(1))
     return run_from_text(found) if found else None
 
 

@@ -92,6 +92,7 @@ class Controller:
         self._refused_since: float | None = None
         self._alone: int | None = None
         self._withdrawn = 0
+        self.rate_limited = 0
         self.held = Held(float("-inf"), 0)
         self.enough = ""
         self.out_of_patience = False
@@ -203,6 +204,7 @@ class Controller:
         flight.budget.hear(said, flight.number, now, arrived=bool(status))
         asked_for = _bounded(retry_after)
         if status == _TOO_MANY_REQUESTS:
+            self.rate_limited += 1
             if not self._is_its_own(flight, now, asked_for, said):
                 self._refused(sent, now, asked_for, utc)
             return

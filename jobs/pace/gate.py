@@ -215,6 +215,11 @@ class Gate:
         return self._control.requests
 
     @property
+    def rate_limited(self) -> int:
+        """How many requests were answered with 429."""
+        return self._control.rate_limited
+
+    @property
     def held(self) -> Held | None:
         """The current hold, or None."""
         held = self._control.held

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class Progress:
     """The outcomes that were just written down (often none), and how far the run is.
 
-    `requests` were made so far. Of `total` installs, `in_flight` are being tried and `waiting` are between two tries.
+    `requests` were made so far, and `rate_limited` of them were answered with 429. Of `total` installs, `in_flight` are being tried and `waiting` are between two tries.
     `alone`: every app still tries one install by itself. `notes` are for a person. `lowered`: why the pace is below
     the one that was set, or None. `unread`: a sealed pair that cannot be read may keep an install from coming back.
     """
@@ -56,6 +56,7 @@ class Progress:
     notes: tuple[str, ...] = ()
     lowered: Lowered | None = None
     unread: bool = False
+    rate_limited: int = 0
 
 
 def work(
@@ -92,8 +93,9 @@ def work(
                 met_unread = met_unread or any(_met_unread(outcome) for _, outcome in ended)
                 unread = met_unread or (left > 0 and route_parts.bearers.some_unread)
                 yield Progress(
-                    ended, gate.requests, total, gate.held, in_flight, waiting, alone, notes, gate.lowered, unread
-                )
+                    ended, gate.requests, total, gate.held, in_flight, waiting, alone, notes, gate.lowered, unread,
+                    gate.rate_limited,
+                )  # fmt: skip
     if left:  # A run that has tried every install was not stopped, whatever it met.
         _why_stopped(stop, route_parts.breaker, gate.enough, todo)
     if options.limit is not None and total < lined_up:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Run
 
-_NOT_TOLD = {"met", "recovered_before", "kept", "sealed"}
+_NOT_TOLD = {"met", "recovered_before", "kept", "sealed", "rate_limited"}
 
 
 def is_summary(path: Path) -> bool:

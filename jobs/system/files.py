@@ -38,8 +38,8 @@ def name_while_new(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that replaces `path` when the block ends without an error: whole, synced, private from its first byte.
+def replacing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
+    """A new file that replaces `path` when the block ends without an error: whole, synced, with this mode from its first byte.
 
     A link at `path` is replaced and never followed. Raises FileError.
     """
@@ -48,6 +48,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
         try:
             with os.fdopen(handle, "wb") as file:
+                if mode != PRIVATE:
+                    os.fchmod(handle, mode)  # Whatever the umask says.
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

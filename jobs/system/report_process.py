@@ -10,14 +10,13 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.core.model import ThisRun
-
 if TYPE_CHECKING:
     from jobs.core.errors import Exit
+    from jobs.core.model import Run
 
 _CODE = Path(__file__).resolve().parent.parent.parent
 _END_SECONDS = 2.0
@@ -25,10 +24,9 @@ _END_SECONDS = 2.0
 
 @dataclass(slots=True)
 class ReportBeside:
-    """`recover report` on `folder`, in a process beside the run. `this_run` is what the run has done so far."""
+    """`recover report` on `folder`, in a process beside the run."""
 
     folder: Path
-    this_run: ThisRun = field(default_factory=ThisRun)
     process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
@@ -54,13 +52,15 @@ class ReportBeside:
             self.process.wait()
 
 
-def leave_reports(folder: Path, code: Exit, command: str, requests: int, lease: str) -> None:
+def leave_reports(folder: Path, code: Exit, command: str, run: Run, lease: str) -> None:
     """End this process as `kill -9` would, and replace it by `recover report`, which exits with `code`.
 
-    `command` is what to run next, for the message about the end. `requests` were made, which the ledger does not know. The
-    other process gives the run's `lease` back ('': it has none). This returns only if the system cannot start it.
+    `command` is what to run next, for the message about the end. The `run` knows how many requests were made, which the
+    ledger does not. The other process gives the run's `lease` back ('': it has none). This returns only if the system cannot
+    start it.
     """
-    cut_short = ("--cut-short", str(int(code)), "--requests", str(requests), "--then", command, "--lease", lease)
+    counted = ("--requests", str(run.this_run.requests), "--rate-limited", str(run.rate_limited))
+    cut_short = ("--cut-short", str(int(code)), *counted, "--then", command, "--lease", lease)
     words, environment = _job("report", *cut_short, "--", os.fspath(folder))
     with suppress(OSError):
         os.execve(sys.executable, words, environment)  # noqa: S606 - no shell is the point

@@ -40,7 +40,7 @@ from jobs.ledger.reads import records, user_columns
 from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
 from jobs.outgoing.deliver.store import Store
-from jobs.report import render, report_again
+from jobs.report import CutShort, render, report_again
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.sealing.kept_pairs import KeptPairs
 from jobs.system.lock_holders import Patience
@@ -457,6 +457,6 @@ def test_a_run_that_was_cut_short_gives_back_its_leases_even_if_its_folder_is_go
     name = own_postgres.execute("select name from highlevel_recovery.ledgers order by id desc limit 1")[0][0]
     environment = {"RECOVERY_LEDGER__URL": own_postgres.url, "RECOVERY_LEDGER__NAME": name, "HIGHLEVEL_BASE_URL": URL}
     with pytest.raises((OSError, UserError)):
-        report_again(tmp_path / "file" / "out", tmp_path, environment, print, 143, 0, patient.lease)
+        report_again(tmp_path / "file" / "out", tmp_path, environment, print, CutShort(143, 0, 0, patient.lease))
     mine = f"select 1 from highlevel_recovery.leases where token = '{patient.lease}' and until > clock_timestamp()"
     assert own_postgres.execute(mine) == []

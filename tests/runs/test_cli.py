@@ -69,7 +69,10 @@ def test_a_secret_key_instead_of_a_path_is_refused_and_never_shown(play, argumen
     assert key.split()[-1][-6:] not in done.stderr
 
 
-HEAVY = {"pyrage", "sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas"}
+HEAVY = {
+    "pyrage", "sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas",
+    "prometheus_client",
+}  # fmt: skip
 
 
 def imported(job, *arguments):

@@ -1,0 +1,163 @@
+"""The story of a run's metrics: what they are made from, and when their file is written.
+
+A run writes it at its start, each minute, and at its end. So does whoever changes what the last run left: `recover deliver`
+and `recover purge`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+from jobs.config.settings import load_metrics
+from jobs.core.clock import utc_now
+from jobs.core.endings import ending_of
+from jobs.core.errors import Exit, UserError
+from jobs.ledger.counts import as_it_stands
+from jobs.ledger.reads import last_ended
+from jobs.outgoing.metrics import Figures, MetricsFile
+from jobs.start import SETTINGS, output_for, readable_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from jobs.config.settings import MetricsSettings
+    from jobs.core.model import Run
+    from jobs.ledger.ledger import Ledger
+    from jobs.pace.gate import Held
+
+_EVERY_SECONDS = 60.0
+
+
+class Monitor:
+    """Keeps the file of a run up to date, if there is one, whatever the run waits for. It writes every so many `seconds`.
+
+    `run` is the run as far as it is known, and `held` why nothing is sent now.
+    """
+
+    def __init__(self, file: MetricsFile | None, ledger: Ledger, run: Run, seconds: float = _EVERY_SECONDS) -> None:
+        self.run = run
+        self._held: Held | None = None
+        self._file = file
+        self._ledger = ledger
+        self._seconds = seconds
+        self._before = Figures(run)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="metrics", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Write the file, and again and again from now on."""
+        if self._file is not None:
+            self._before = self._ledger.ask(lambda connection: figures_of(connection, self.run))
+            self._file.begin(self._before)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write the file for the last time. What escapes from the block is a bug."""
+        if self._file is None:
+            return
+        self._ending.set()
+        self._thread.join()
+        if kind is not None:
+            self.run = replace(self.run, finished_at=utc_now(), exit_code=int(Exit.BUG))
+        self._file.write(self._figures(self.run))
+
+    def see(self, run: Run, held: Held | None) -> Run:
+        """The run, which is remembered, and why nothing is sent now."""
+        self.run, self._held = run, held
+        return run
+
+    def _keep(self) -> None:
+        assert self._file is not None
+        counted = self.run
+        while not self._ending.wait(self._seconds):
+            counted = self._counted(counted)
+            self._file.write(self._figures(counted))
+
+    def _counted(self, before: Run) -> Run:
+        """The run with its installs as they stand now, or as they stood `before` while the ledger cannot be read."""
+        run = self.run
+        # Not by `ask`, which waits for a ledger that is away: the file must not grow old meanwhile.
+        with suppress(OSError), self._ledger.at_one_moment() as connection:
+            return as_it_stands(connection, run, run.counts.rows)
+        return replace(before, this_run=run.this_run, rate_limited=run.rate_limited)
+
+    def _figures(self, run: Run) -> Figures:
+        seconds = self._held.until - time.monotonic() if self._held else 0.0
+        return self._before._replace(run=run, hold_until=time.time() + seconds if seconds > 0 else 0.0)
+
+
+def monitor_of(
+    settings: MetricsSettings, project: Path, folder: Path, ledger: Ledger, run: Run, warn: Callable[[str], None]
+) -> Monitor:
+    """What monitors a run from `with` on, if the settings name a file."""
+    return Monitor(_file(settings, project, folder, warn), ledger, run)
+
+
+def figures_of(connection: Connection, run: Run) -> Figures:
+    """What the metrics tell about the newest run, and about those before it."""
+    success = last_ended(connection, Exit.OK)
+    return Figures(run, last_ended(connection), success.finished_at if success else "")
+
+
+def write_again(
+    ledger: Ledger,
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    run: Run,
+    warn: Callable[[str], None],
+) -> None:
+    """Write the metrics of the last run as it stands now."""
+    file = _file(_settings(project, environment), project, folder, warn)
+    if file is not None:
+        file.write(ledger.ask(lambda connection: figures_of(connection, run)))
+
+
+def note_end(
+    folder: Path,
+    project: Path,
+    environment: Mapping[str, str],
+    code: Exit,
+    warn: Callable[[str], None],
+    *,
+    ends: bool = True,
+) -> None:
+    """Note the exit code of a run of which nothing else is known. `ends`: it was under way."""
+    file = _file(_settings(project, environment), project, folder, warn)
+    if file is not None:
+        file.amend(code, ends=ends)
+
+
+@contextmanager
+def noting_refusals(
+    manifest: Path, output: Path | None, project: Path, environment: Mapping[str, str], warn: Callable[[str], None]
+) -> Iterator[None]:
+    """A block that starts a run. If the run cannot start, its exit code is noted, unless another run is under way."""
+    try:
+        yield
+    except Exception as error:
+        code = ending_of(error).code
+        if code is not Exit.HELD:
+            with suppress(UserError):  # A list without a name has no output folder.
+                folder = output_for(project, manifest, output, in_database=True)
+                note_end(folder, project, environment, code, warn, ends=False)
+        raise
+
+
+def _settings(project: Path, environment: Mapping[str, str]) -> MetricsSettings:
+    return load_metrics(project / SETTINGS, readable_environment(project, environment))
+
+
+def _file(settings: MetricsSettings, project: Path, folder: Path, warn: Callable[[str], None]) -> MetricsFile | None:
+    """The file that the settings name, or None."""
+    if not settings.textfile:
+        return None
+    return MetricsFile(project / settings.textfile, folder.resolve().name, warn, time.time)

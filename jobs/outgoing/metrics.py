@@ -1,0 +1,195 @@
+"""The file of metrics that a monitor reads: Prometheus, by the textfile collector of node_exporter.
+
+All of them are gauges with the label `list`, the name of the output folder. No id is a label. A file that cannot be written
+is a warning and never changes how a run ends.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from jobs import __version__
+from jobs.core.causes import ADVICE
+from jobs.core.clock import utc_now
+from jobs.core.errors import Exit
+from jobs.core.file_errors import FileError
+from jobs.core.model import Cause, Run, Status
+from jobs.system.files import clear_left_behind, replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from prometheus_client import Metric
+
+PREFIX = "highlevel_recovery_"
+_ANYBODY_READS = 0o644
+
+
+class Gauge(NamedTuple):
+    """What a metric tells, and its labels beside `list`."""
+
+    told: str
+    labels: tuple[str, ...] = ()
+
+
+GAUGES: Mapping[str, Gauge] = {
+    "last_start_timestamp_seconds": Gauge("When the last run began."),
+    "last_end_timestamp_seconds": Gauge("When a run last ended, 0 if none has."),
+    "last_success_timestamp_seconds": Gauge("When a run last ended with exit code 0, 0 if none has."),
+    "last_exit_code": Gauge("The exit code of the run that ended last."),
+    "duration_seconds": Gauge("How long the last run took, or has taken by now."),
+    "running": Gauge("1 while a run is under way, and after one was killed."),
+    "installs": Gauge("Installs of the list, by their state.", ("state",)),
+    "failures": Gauge("Installs of the list that failed, by cause and by who acts next.", ("cause", "owner")),
+    "undelivered_installs": Gauge("Installs whose new pair the app's own store has not taken yet."),
+    "requests": Gauge("Requests that the last run sent to HighLevel."),
+    "rate_limited_requests": Gauge("Those that HighLevel answered with 429."),
+    "hold_until_timestamp_seconds": Gauge("Until when HighLevel asked to send nothing, 0 if it did not."),
+    "build_info": Gauge("The version of the job.", ("version",)),
+}
+"""Every metric by its name without the prefix."""
+
+
+class Figures(NamedTuple):
+    """What the metrics are made from: the newest `run`, the one that `ended` last before it, when a run `succeeded_at` before
+    it (UTC, ISO 8601, '' if none has), and until when HighLevel asked to send nothing (seconds since 1970, or 0).
+    """
+
+    run: Run
+    ended: Run | None = None
+    succeeded_at: str = ""
+    hold_until: float = 0.0
+
+
+class MetricsFile:
+    """The file at `path` about the list with this `name`. `warn` hears once if it cannot be written. `clock` gives the
+    seconds since 1970.
+    """
+
+    def __init__(self, path: Path, name: str, warn: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._path = path
+        self._name = name.encode(errors="replace").decode()
+        self._warn = warn
+        self._clock = clock
+        self._warned = False
+
+    def begin(self, figures: Figures) -> None:
+        """Write it for the first time in a run. What a killed run left half-written beside it is removed."""
+        if self._path.suffix != ".prom":
+            self._warn(f"metrics.textfile: node_exporter reads no file like {self._path}: its name must end with .prom")
+        try:
+            clear_left_behind(self._path.parent, self._path.name)
+        except FileError as error:
+            self._complain(error)
+        self.write(figures)
+
+    def write(self, figures: Figures) -> None:
+        """Write it, whole."""
+        self._write(_families(self._name, _values(figures, self._clock())))
+
+    def amend(self, code: Exit, *, ends: bool) -> None:
+        """Say in it that a run ended with this code. What else it says stays, since nothing else is known.
+
+        `ends`: that was the run in it, which is under way no more. The file of another list is left alone.
+        """
+        from prometheus_client.parser import text_string_to_metric_families
+
+        changes = {"last_exit_code": float(code), "last_end_timestamp_seconds": self._clock()}
+        changes |= {"running": 0.0} if ends else {}
+        try:
+            text = self._path.read_text(encoding="utf-8")
+            families = [*text_string_to_metric_families(text)]
+        except FileNotFoundError:
+            self.write(Figures(Run("", "", "", "", finished_at=utc_now(), exit_code=int(code))))
+            return
+        except (OSError, ValueError):  # It is not a file of ours.
+            return
+        if self._amended(families, changes):
+            self._write(families)
+
+    def _amended(self, families: list[Metric], changes: Mapping[str, float]) -> bool:
+        """Whether these are of this list. Their values are changed then."""
+        found = False
+        for family in families:
+            value = changes.get(family.name.removeprefix(PREFIX))
+            for at, sample in enumerate(family.samples):
+                if value is not None and sample.labels.get("list") == self._name:
+                    family.samples[at], found = sample._replace(value=value), True
+        return found
+
+    def _write(self, families: list[Metric]) -> None:
+        from prometheus_client import generate_latest
+
+        try:
+            with replacing(self._path, _ANYBODY_READS) as file:
+                file.write(generate_latest(_Collected(families)))
+        except FileError as error:
+            self._complain(error)
+
+    def _complain(self, error: FileError) -> None:
+        if not self._warned:
+            self._warned = True
+            why = os.strerror(error.errno or 0)
+            self._warn(f"metrics.textfile: {self._path} cannot be written ({why}); the run goes on without it")
+
+
+class _Collected(NamedTuple):
+    """Metrics as the library asks for them."""
+
+    families: list[Metric]
+
+    def collect(self) -> list[Metric]:
+        """All of them."""
+        return self.families
+
+
+def _families(name: str, values: Mapping[str, Mapping[tuple[str, ...], float]]) -> list[Metric]:
+    """The metrics of the list `name`, by their labels' values."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    families: list[Metric] = []
+    for metric, gauge in GAUGES.items():
+        family = GaugeMetricFamily(PREFIX + metric, gauge.told, labels=("list", *gauge.labels))
+        for labels, value in values[metric].items():
+            family.add_metric([name, *labels], value)
+        families.append(family)
+    return families
+
+
+def _values(figures: Figures, now: float) -> dict[str, dict[tuple[str, ...], float]]:
+    """The values of each metric, by its labels beside `list`."""
+    run = figures.run
+    ended = run if run.finished_at else figures.ended
+    succeeded_at = run.finished_at if run.exit_code == Exit.OK else figures.succeeded_at
+    began = _seconds(run.started_at)
+    single = {
+        "last_start_timestamp_seconds": began,
+        "last_end_timestamp_seconds": _seconds(ended.finished_at) if ended else 0.0,
+        "last_success_timestamp_seconds": _seconds(succeeded_at),
+        "last_exit_code": (ended.exit_code or 0) if ended else 0,
+        "duration_seconds": (_seconds(run.finished_at) or now) - began if began else 0.0,
+        "running": not run.finished_at,
+        "undelivered_installs": run.counts.undelivered,
+        "requests": run.this_run.requests,
+        "rate_limited_requests": run.rate_limited,
+        "hold_until_timestamp_seconds": figures.hold_until,
+    }
+    return {
+        **{name: {(): float(value)} for name, value in single.items()},
+        "installs": {(state.value,): float(getattr(run.counts, state)) for state in Status},
+        "failures": dict(_failures(run.failures_by_cause)),
+        "build_info": {(__version__,): 1.0},
+    }
+
+
+def _failures(by_cause: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], float]]:
+    for cause in Cause:
+        yield (cause.value, ADVICE[cause].owner.value), float(by_cause.get(cause, 0))
+
+
+def _seconds(moment: str) -> float:
+    """A moment (UTC, ISO 8601) in seconds since 1970. 0 if it is empty."""
+    return datetime.fromisoformat(moment).timestamp() if moment else 0.0
