@@ -63,6 +63,13 @@ def wrong_with_link(address, file):
     return None
 
 
+def python_under(readme, heading):
+    """The one program in Python under a heading of the second level."""
+    section = (PROJECT / readme).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    (program,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return program
+
+
 def commands_of(group=cli, name=""):
     """The commands of the job by their names, such as `plan` or `ledger copy`."""
     for word, one in group.commands.items():

@@ -27,7 +27,7 @@ from jobs.manifest.layout import ROLES
 from jobs.reports.cards import CARDS, SECTIONS, WHY_STOPPED
 from jobs.reports.columns import FAILURES, RESULTS
 from jobs.sandbox.world import Place
-from tests.docs import called_by, commands_of
+from tests.docs import called_by, commands_of, python_under
 from tests.helpers.job import CLIENT_ID
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ READMES = {
 }
 # From the top of the house to the bottom: a room imports only from the rooms after it. `sandbox` is separate.
 ORDER = [
-    "__main__", "cli", "options", "discover", "check", "recover", "deliver", "purge", "open_pairs", "seal", "ledger_copy", "report", "monitor", "plan", "leases", "terminal", "recovery", "start", "reports", "outgoing",
+    "__main__", "cli", "tables", "options", "discover", "check", "recover", "deliver", "purge", "open_pairs", "seal", "ledger_copy", "report", "monitor", "plan", "leases", "terminal", "recovery", "start", "reports", "outgoing",
     "ledger", "sealing", "highlevel", "system", "manifest", "config", "pace", "core", "sandbox", "__init__",
 ]  # fmt: skip
 
@@ -152,7 +152,7 @@ def test_what_the_job_imports_and_what_it_declares_are_the_same():
         for module in outside | by_its_dialect
     }
     assert all(by_module.values()), by_module
-    soon = {"pandas", "python-calamine", "xlsxwriter"}
+    soon = {"python-calamine", "xlsxwriter"}
     assert set().union(*by_module.values()) | soon == {*named}
     assert all(">=" in one for one in declared)
 
@@ -223,7 +223,7 @@ def test_the_readme_has_every_file_that_a_run_leaves(play):
 
 
 def test_what_the_readme_says_about_loading_pairs_works(play, tmp_path):
-    (code,) = re.findall(r"^```python\n(.*?)^```", READMES["data"], re.MULTILINE | re.DOTALL)
+    code = python_under("data/README.md", "Load the pairs into your app")
     load = {}
     exec(compile(code, "data/README.md", "exec"), load)  # It is ours.
     job = play({"LocB": Place("not_installed"), "CoA": Place(level="Company")})

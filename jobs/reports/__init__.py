@@ -5,4 +5,4 @@ Reports take values, never the ledger itself. Every cell they show is safe in a 
 
 from __future__ import annotations
 
-__all__ = ["affected", "earlier", "files", "messages", "page", "summary", "tables"]
+__all__ = ["affected", "columns", "earlier", "files", "messages", "page", "summary", "tables"]

@@ -69,9 +69,9 @@ def test_a_secret_key_instead_of_a_path_is_refused_and_never_shown(play, argumen
     assert key.split()[-1][-6:] not in done.stderr
 
 
+TABLES = {"pandas", "numpy", "python_calamine", "xlrd", "xlsxwriter"}
 HEAVY = {
-    "pyrage", "sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "pandas",
-    "prometheus_client",
+    "pyrage", "sqlalchemy", "requests", "urllib3", "tenacity", "structlog", "rich", "jinja2", "prometheus_client", *TABLES,
 }  # fmt: skip
 
 
@@ -91,7 +91,9 @@ def test_a_command_loads_nothing_heavy_that_it_does_not_need(play):
     assert imported(job, "--help") == set()
     needed = {"sqlalchemy", "jinja2"}  # For the ledger, and for the texts of messages, which are judged at the start.
     assert imported(job, "plan", manifest, "--output", job.output) == needed
-    assert {"requests", "tenacity"} <= imported(job, "run", manifest, "--output", job.output)
+    in_a_run = imported(job, "run", manifest, "--output", job.output)
+    assert {"requests", "tenacity"} <= in_a_run
+    assert in_a_run & TABLES == set()
     assert imported(job, "run", manifest, "--output", job.output) <= needed | {
         "structlog",
         "rich",
