@@ -63,7 +63,10 @@ def delivers(job, stored):
 
 def test_the_tables_name_exactly_the_recipes_that_exist():
     text = (PROJECT / "config" / "README.md").read_text(encoding="utf-8")
-    tables = [text.partition(header)[2].partition("\n\n")[0] for header in ("| your store |", "| it runs in |")]
+    tables = [
+        text.partition(header)[2].partition("\n\n")[0]
+        for header in ("| your store |", "| it runs in |", "| your monitor |")
+    ]
     files = {file.name for file in RECIPES.iterdir() if file.is_file()} - {"README.md"}
     assert {name for table in tables for name in re.findall(r"\]\(recipes/([\w.-]+)\)", table)} == files
 
