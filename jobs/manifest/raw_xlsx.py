@@ -232,7 +232,10 @@ class _SheetScan:
         self._value = text or self._value
         inline = self._type in _INLINE
         if name == "is" or (name == "v" and not inline and (text or self._type not in _EMPTY_WITHOUT_TEXT)):
-            self._length = self._length_of(text) if name == "v" and self._type == "s" else len(text)
+            shared = name == "v" and self._type == "s"
+            self._length = self._length_of(text) if shared else len(text)
+            if shared and not self._length:
+                self._value = ""  # Not its number, which a person does not see.
         else:
             self._length = None
 
