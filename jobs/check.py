@@ -113,13 +113,18 @@ class Finding(NamedTuple):
 
 
 def prepare(
-    project: Path, environment: Mapping[str, str], source: Path, options: Mapping[str, str], chosen: Chosen
+    project: Path,
+    environment: Mapping[str, str],
+    source: Path,
+    options: Mapping[str, str],
+    chosen: Chosen,
+    sheet: str | None,
 ) -> Question:
     """All that a check needs, with the whole list read. Raises UserError with every problem found."""
     gathered, left = Gathered(), Distinct()
     settings, apps, url, known = read_basis(project, environment, options, gathered)
     data, path = piped(source), NAMED if source == STANDARD_INPUT else source
-    manifest = gathered.take(lambda: open_manifest(path, chosen, data))
+    manifest = gathered.take(lambda: open_manifest(path, chosen, data, sheet))
     listed: Any = gathered.take(lambda: _listed(manifest, apps, left)) if manifest else None
     gathered.raise_all()
     return Question(settings, apps, url, known, manifest, listed, left)

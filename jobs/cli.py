@@ -27,6 +27,7 @@ from jobs.options import (
     PATH,
     QUIET,
     ROUTES,
+    SHEET,
     Duration,
     ask_passphrase,
     chosen_columns,
@@ -70,6 +71,7 @@ def cli() -> None:
 )
 @ROUTES
 @COLUMNS
+@SHEET
 @click.option("--force", is_flag=True, help="Try recovered installs too. A new pair may end the one in use.")
 @BEFORE
 @IDENTITY
@@ -87,6 +89,7 @@ def run(
     causes: tuple[str, ...],
     routes: tuple[Route, ...],
     columns: tuple[str, ...],
+    sheet: str | None,
     force: bool,
     before: str | None,
     identity: Path | None,
@@ -103,7 +106,7 @@ def run(
         raise click.UsageError("--force means now, and --recovered-before means another moment: give only one of them")
     terminal.begins(manifest, given_options())
     with noting_refusals(manifest, output, PROJECT, os.environ, terminal.warn):
-        start = _start(manifest, rate, workers, columns)
+        start = _start(manifest, rate, workers, columns, sheet)
         secrets = [app.client_secret for app in start.apps.known.values()]
         secrets += [start.settings.notify.url, *start.settings.ping.secrets]
         secrets += [*start.settings.deliver.secrets, *start.settings.ledger.url.secrets]
@@ -116,11 +119,11 @@ def run(
         return recover(start, _output(start, output), run_options, terminal)
 
 
-def _start(manifest: Path, rate: float | None, workers: int | None, columns: Sequence[str]) -> Start:
+def _start(manifest: Path, rate: float | None, workers: int | None, columns: Sequence[str], sheet: str | None) -> Start:
     from jobs.start import PROJECT, make_start
 
     given = {option: str(value) for option, value in (("--rate", rate), ("--workers", workers)) if value is not None}
-    return make_start(PROJECT, os.environ, manifest, given, chosen_columns(columns))
+    return make_start(PROJECT, os.environ, manifest, given, chosen_columns(columns), sheet)
 
 
 def _output(start: Start, output: Path | None) -> Path:
@@ -135,6 +138,7 @@ def _output(start: Start, output: Path | None) -> Path:
 @ROUTES
 @BEFORE
 @COLUMNS
+@SHEET
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def plan(
     manifest: Path,
@@ -142,12 +146,13 @@ def plan(
     routes: tuple[Route, ...],
     before: str | None,
     columns: tuple[str, ...],
+    sheet: str | None,
     as_json: bool,
 ) -> int:
     """Show what a run would do. Nothing is sent, nothing is written."""
     from jobs.plan import preview, tell
 
-    start = _start(manifest, None, None, columns)
+    start = _start(manifest, None, None, columns, sheet)
     made = preview(start, _output(start, output), routes, before or "")
     lines = [json.dumps(asdict(made))] if as_json else tell(made, start.settings.pace.requests_per_second)
     for line in lines:
@@ -282,6 +287,7 @@ def seal(terminal: Terminal, folder: Path, identity: Path | None) -> int:
 @click.option("--with-tokens", is_flag=True, help="Keep the tokens in that list, for the routes that need them.")
 @click.option("--rate", type=float, help="Requests a second.")
 @COLUMNS
+@SHEET
 @QUIET
 @LOG_FORMAT
 @click.pass_obj
@@ -292,6 +298,7 @@ def check(
     with_tokens: bool,
     rate: float | None,
     columns: tuple[str, ...],
+    sheet: str | None,
     quiet: bool,
     log_format: str,
 ) -> int:
@@ -309,7 +316,7 @@ def check(
         raise click.UsageError("--with-tokens keeps tokens in the list of --output; give that too")
     terminal.begins(manifest, given_options())
     options = {} if rate is None else {"--rate": str(rate)}
-    question = prepare(PROJECT, os.environ, manifest, options, chosen_columns(columns))
+    question = prepare(PROJECT, os.environ, manifest, options, chosen_columns(columns), sheet)
     secrets = [app.client_secret for app in question.apps.known.values()]
     secrets += question.settings.ledger.url.secrets
     terminal.configured(question.settings.log.level, secrets, question.warnings)

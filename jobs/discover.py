@@ -85,6 +85,8 @@ def prepare(
     settings, apps, url, known = read_basis(project, environment, {}, gathered)
     gathered.raise_all()
     manifest = open_manifest(output) if output.exists() else None
+    if manifest is not None and manifest.is_workbook:
+        raise refuse("is a workbook, to which no line can be added", str(output), "save it as CSV UTF-8, or name a CSV")
     noticed = ListWarnings()
     # A list that cannot be read is refused before anything is sent.
     deque(manifest.rows(noticed) if manifest else (), maxlen=0)

@@ -174,6 +174,7 @@ COLUMNS = click.option(
     metavar="ID=NAME",
     help="The column that holds location_id (or another id or token), whatever its header. `location_id=` means there is none.",
 )
+SHEET = click.option("--sheet", metavar="NAME", help="The sheet to read, if INPUT is a workbook with several lists.")
 IDENTITY = click.option(
     "--identity",
     type=PATH,

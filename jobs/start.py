@@ -225,16 +225,17 @@ def make_start(
     manifest: Path,
     options: Mapping[str, str],
     chosen: Chosen | None = None,
+    sheet: str | None = None,
 ) -> Start:
     """Everything that a run needs. It reads INPUT to its last line.
 
-    `options` are the settings of the command line, by option. `chosen` says which column of INPUT is which. Raises
-    UserError with every problem found.
+    `options` are the settings of the command line, by option. `chosen` says which column of INPUT is which, and `sheet`
+    which sheet of a workbook is read. Raises UserError with every problem found.
     """
     gathered = Gathered()
     take = gathered.take
     settings, apps, url, known = read_basis(project, environment, options, gathered)
-    opened = take(lambda: open_manifest(manifest, chosen or {}))
+    opened = take(lambda: open_manifest(manifest, chosen or {}, sheet=sheet))
     noticed = ListWarnings()
     needed = take(lambda: needed_apps(opened.rows(noticed), apps)) if opened else set()
     take(lambda: _check_target(settings.deliver, opened.columns, known) if settings and opened else None)

@@ -7,6 +7,7 @@ record. The line that shows the fault is read again on its own, and so are all l
 from __future__ import annotations
 
 import csv
+import io
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,17 +19,24 @@ _OPEN = "unexpected end of data"
 
 
 class Record(NamedTuple):
-    """The cells of a record, the number of its first line, and its lines as they are. A torn record has no cells."""
+    """The cells of a record, the number of its first line, and its lines as they are. A torn record has no cells.
+
+    A row of a sheet has no lines. `unusable` says why the cell of an id or a token cannot be used.
+    """
 
     line: int
     cells: list[str]
     lines: tuple[str, ...]
     torn: str = ""
+    unusable: str = ""
 
     @property
     def text(self) -> str:
-        """Its lines as one text, without the last line end."""
-        return "".join(self.lines).rstrip("\r\n")
+        """Its lines as one text, without the last line end. For a row of a sheet, its line in a CSV."""
+        text = io.StringIO("".join(self.lines))
+        if not self.lines:
+            csv.writer(text).writerow(self.cells)
+        return text.getvalue().rstrip("\r\n")
 
 
 class _Lines:

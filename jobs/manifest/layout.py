@@ -69,7 +69,8 @@ class Layout:
     """Which cell of a line is which: the place of each role (-1: no such column), and the places of the user's columns.
 
     `columns` are the names of the user's columns. `left_out` are user columns with a name that the reports use. `scope` is
-    the place of what the access token may do, and `sealed` that of a sealed pair.
+    the place of what the access token may do, and `sealed` that of a sealed pair. `guarded` is whether `guard` has changed its
+    cells.
     """
 
     header: tuple[str, ...]
@@ -82,7 +83,7 @@ class Layout:
     own: tuple[int, ...]
     columns: tuple[str, ...]
     left_out: tuple[str, ...]
-    from_report: bool
+    guarded: bool
     ours: bool
     scope: int = -1
     sealed: int = -1
@@ -91,6 +92,11 @@ class Layout:
     def width(self) -> int:
         """How many cells a line has."""
         return len(self.header)
+
+    @property
+    def roles(self) -> list[int]:
+        """The places of the ids and tokens that it has."""
+        return [place for role in ROLES if (place := getattr(self, role)) >= 0]
 
     @property
     def row_as_read(self) -> int:
@@ -109,8 +115,8 @@ def _normal(name: str) -> str:
 
 def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen | None) -> Layout:
     """The layout of a list with this header. `chosen` is None if the user could not choose. Raises UserError."""
-    from_report = set(header) >= _OWN_REPORT
-    ours = from_report or set(header) >= _OWN_RESULTS
+    guarded = _is_guarded(header)
+    ours = is_of_failures(header) or set(header) >= _OWN_RESULTS
     # In one of the job's own reports, every column is what its name says.
     places = _places(path, header, {} if ours else chosen or {}, asked=chosen is not None)
     taken = set(places.values())
@@ -125,12 +131,24 @@ def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen 
         separator=separator,
         **{role: places.get(role, -1) for role in ROLES},
         own=tuple(own),
-        columns=tuple(unguard(header[index]) if from_report else header[index] for index in own),
+        columns=tuple(unguard(header[index]) if guarded else header[index] for index in own),
         left_out=() if ours else tuple(left_out),
-        from_report=from_report,
+        guarded=guarded,
         ours=ours,
         scope=next((index for index, name in enumerate(header) if _normal(name) in _SCOPES), -1),
         sealed=next((index for index, name in enumerate(header) if as_seen(name) == "sealed"), -1),
+    )
+
+
+def is_of_failures(header: Sequence[str]) -> bool:
+    """Whether it is the header of a report of failures."""
+    return set(header) >= _OWN_REPORT
+
+
+def _is_guarded(header: Sequence[str]) -> bool:
+    """Whether it is the header of a failures.csv. The cells of a failures.xlsx, which begins with what to do, are as they were."""
+    return is_of_failures(header) and [*header].index("next_step") > min(
+        map(header.index, {*header} & {*IDS}), default=-1
     )
 
 

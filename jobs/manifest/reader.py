@@ -1,4 +1,4 @@
-"""Reads the manifest as a stream: a CSV of installs, with everything that a spreadsheet does to one.
+"""Reads the manifest as a stream: a table of installs, with everything that a spreadsheet does to one.
 
 This module decides what a line says about an install. If the line does not name its app, `start` decides that. Every line
 of the file is a row, a broken line, a blank line, or a repeated header.
@@ -6,24 +6,19 @@ of the file is a row, a broken line, a blank line, or a repeated header.
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import os
 import re
-import sys
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from jobs.core.errors import UserError, refuse
-from jobs.core.file_errors import what_to_do
+from jobs.core.errors import refuse
 from jobs.core.formula_guard import unguard
 from jobs.core.ids import as_seen, has_unseen, is_id
 from jobs.core.model import ARMOR, Broken, Level, Row
 from jobs.core.secret import STARS, Secret
-from jobs.manifest.csv_records import records
+from jobs.manifest.csv_file import SEPARATORS, CsvFile, open_csv
 from jobs.manifest.layout import (
     IDS,
     ROW_AS_READ,
@@ -35,12 +30,14 @@ from jobs.manifest.layout import (
     speaks_of_locations,
     unknown_locations,
 )
-from jobs.manifest.piped import STANDARD_INPUT
+from jobs.manifest.raw_sheets import kind_of
+from jobs.manifest.source import Source
 from jobs.manifest.warnings import ListWarnings
+from jobs.manifest.workbook import Workbook, open_workbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import BinaryIO, TextIO
+    from pathlib import Path
 
     from jobs.manifest.csv_records import Record
     from jobs.manifest.layout import Chosen
@@ -48,18 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "open_manifest"]
 
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
-SEPARATORS = ",;\t"
 _OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")
-_LONGEST_HEADER = 1_048_576
 _LOOKED_AT = 2_000
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_NO_CSV = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "a workbook": (b"PK\x03\x04", b"\xd0\xcf\x11\xe0"),
-}
-# Which of the first four bytes are 0 if they are two letters in UTF-16.
-_LETTERS_IN_UTF16 = ([False, True, False, True], [True, False, True, False])
-_CHUNK_BYTES = 1 << 16
 # What other programs write into an empty cell.
 _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
@@ -68,23 +55,26 @@ _AS_FORMULA = re.compile(r'="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """A list: the file at `path`, or `data` if it came by that pipe."""
-
-    path: Path
-    data: bytes | None = None
-
-    def open(self) -> BinaryIO:
-        return self.path.open("rb") if self.data is None else io.BytesIO(self.data)
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
-    """A readable manifest. `data` is all of it if it came by a pipe."""
+    """A readable manifest: a CSV or a workbook."""
 
-    path: Path
+    table: CsvFile | Workbook
     layout: Layout
-    data: bytes | None = None
+
+    @property
+    def path(self) -> Path:
+        """The path of the list."""
+        return self.table.source.path
+
+    @property
+    def data(self) -> bytes | None:
+        """All of it if it came by a pipe."""
+        return self.table.source.data
+
+    @property
+    def is_workbook(self) -> bool:
+        """Whether it is not a CSV."""
+        return isinstance(self.table, Workbook)
 
     @property
     def path_in_reports(self) -> str:
@@ -118,17 +108,16 @@ class Manifest:
         Raises UserError if the rest of the file cannot be read.
         """
         seen, lines = ListWarnings() if noticed is None else noticed, _Lines(self.layout)
-        source = _Source(self.path, self.data)
-        try:
-            with _opened(source) as file:
-                found = records(file, self.layout.separator)
-                _header_of(found)
-                for record in found:
-                    read = lines.read(record, seen)
-                    if read is not None:
-                        yield read
-        except UnicodeDecodeError:
-            _refuse_undecodable(source)
+        for record in self.records():
+            read = lines.read(record, seen)
+            if read is not None:
+                yield read
+
+    def records(self) -> Iterator[Record]:
+        """Every record after the header."""
+        if isinstance(self.table, Workbook):
+            return self.table.records(self.layout.roles)
+        return self.table.records()
 
 
 class _Lines:
@@ -140,7 +129,7 @@ class _Lines:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._header = [as_seen(unguard(name) if layout.from_report else name) for name in layout.header]
+        self._header = [as_seen(unguard(name) if layout.guarded else name) for name in layout.header]
         self._headers = {self._header[place] for place in (layout.location_id, layout.company_id) if place >= 0}
         self._torn_at = 0
         self._other_at = 0
@@ -151,14 +140,14 @@ class _Lines:
         if record.torn:
             self._torn_at = self._torn_at or record.line
             return self._torn(record, record.torn, noticed)
-        if layout.from_report:
+        if layout.guarded:
             cells = [unguard(cell) for cell in cells]
         missing = layout.width - len(cells)
         if missing:
             cells += [""] * missing
         location = _said(cells[layout.location_id]) if layout.location_id >= 0 else ""
         company = _said(cells[layout.company_id]) if layout.company_id >= 0 else ""
-        if self._says_nothing(record.line, cells, location or company, noticed):
+        if self._says_nothing(record, cells, location or company, noticed):
             return None
         if self._torn_at and not self._is_surely_a_row(missing, location, company, noticed):
             why = f"line {record.line} comes after the torn line {self._torn_at}"
@@ -168,23 +157,27 @@ class _Lines:
         self._torn_at = 0
         if len(record.lines) > 1 and self._spans_rows(record):
             noticed.spans_rows(record.line, record.line + len(record.lines) - 1)
-        return self._row(record.line, cells, location, company, noticed)
+        return self._row(record, cells, location, company, noticed)
 
-    def _says_nothing(self, line: int, cells: Sequence[str], account: str, noticed: ListWarnings) -> bool:
+    def _says_nothing(self, record: Record, cells: Sequence[str], account: str, noticed: ListWarnings) -> bool:
         if account in self._headers and [*map(as_seen, cells)] == self._header:
-            noticed.headers.add(line)
+            noticed.headers.add(record.line)
             self._other_at = 0
             return True
         if not account and not any(map(as_seen, cells)):
             noticed.blank += 1
+            if record.unusable:
+                noticed.formulas.add(record.line)
             return True
         return False
 
-    def _row(self, line: int, cells: Sequence[str], location: str, company: str, noticed: ListWarnings) -> Row | Broken:
-        layout = self._layout
+    def _row(
+        self, record: Record, cells: Sequence[str], location: str, company: str, noticed: ListWarnings
+    ) -> Row | Broken:
+        layout, line = self._layout, record.line
         client = _said(cells[layout.client_id]) if layout.client_id >= 0 else ""
         own = tuple([cells[index] for index in layout.own])
-        why = _why_broken(line, location, company, client)
+        why = record.unusable or _why_broken(line, location, company, client)
         if why:
             if layout.row_as_read >= 0 and own[layout.row_as_read] and not (location or company):
                 why = (
@@ -305,31 +298,41 @@ def _why_not_an_id(name: str, value: str) -> str:
     return f"the {name} is not a valid id (1 to 64 characters of A-Z a-z 0-9 _ . -)"
 
 
-def open_manifest(path: Path, chosen: Chosen | None = None, data: bytes | None = None) -> Manifest:
+def open_manifest(
+    path: Path, chosen: Chosen | None = None, data: bytes | None = None, sheet: str | None = None
+) -> Manifest:
     """The manifest at `path`, or in `data` that came by that pipe. Raises UserError if it cannot be used at all.
 
     `chosen` says which column is which, whatever its header is. If it is given, even empty, a list in which the job could
-    take sub-accounts for agencies is refused too.
+    take sub-accounts for agencies is refused too. `sheet` is the one to read of a workbook.
     """
-    csv.field_size_limit(sys.maxsize)
-    source = _Source(path, data)
-    found = [(header, separator) for separator in SEPARATORS if (header := _header(source, separator)) is not None]
-    if not found:
-        raise refuse("has a first line that is not valid CSV", str(path), "fix its quotes")
-    # The right separator is the one with which the header names an id, and the most columns.
-    header, separator = max(found, key=lambda one: (_names_an_id(one[0], chosen), len(one[0])))
+    table = _table(Source(path, data), chosen, sheet)
+    header = table.header
     if not any(header):
-        raise refuse("is empty", str(path), "use a CSV with a header and one line for each install")
+        raise refuse("is empty", str(path), "use a list with a header and one line for each install")
     if not _names_an_id(header, chosen):
         _refuse_no_header(path, header)
-    layout = layout_of(path, header, separator, chosen)
+    manifest = Manifest(table, layout_of(path, header, table.separator, chosen))
+    layout = manifest.layout
     if chosen is not None and "location_id" not in chosen and not layout.ours:
-        _refuse_unknown_locations(source, layout)
+        _refuse_unknown_locations(manifest)
     if layout.location_id < 0 and layout.company_id < 0:
         todo = "rename one of its columns in line 1"
         more = ", or choose one with --column location_id=NAME" if chosen is not None else ""
         raise refuse("has no column location_id or company_id", str(path), todo + more)
-    return Manifest(path, layout, data)
+    return manifest
+
+
+def _table(source: Source, chosen: Chosen | None, sheet: str | None) -> CsvFile | Workbook:
+    """The table in a file. The bytes decide what kind of file it is, whatever its name is."""
+    with source.open() as file:
+        kind = kind_of(file, str(source.path))
+    names_an_id = partial(_names_an_id, chosen=chosen)
+    if kind is not None:
+        return open_workbook(source, kind, names_an_id, sheet)
+    if sheet is not None:
+        raise refuse("is a CSV, which has no sheets", str(source.path), "leave out --sheet")
+    return open_csv(source, names_an_id)
 
 
 def _refuse_no_header(path: Path, header: Sequence[str]) -> None:
@@ -347,96 +350,13 @@ def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
     return any(role_of(name) in IDS or as_seen(name) in named for name in header)
 
 
-def _refuse_unknown_locations(source: _Source, layout: Layout) -> None:
+def _refuse_unknown_locations(manifest: Manifest) -> None:
     """Refuse a list with an unused column that may hold the location ids."""
-    rows, path = _first_rows(source, layout), source.path
+    path, layout = manifest.path, manifest.layout
+    rows = [record.cells for record in islice(manifest.records(), _LOOKED_AT)]
     if layout.location_id < 0 and (column := speaks_of_locations(layout)):
         raise unknown_locations(path, layout, column, rows)
     place = layout.location_id
     known = place >= 0 and any(len(row) > place and _said(row[place]) for row in rows)
     if not known and (column := holds_ids(layout, rows)):
         raise unknown_locations(path, layout, column, rows)
-
-
-def _first_rows(source: _Source, layout: Layout) -> list[list[str]]:
-    """The cells of the first lines after the header. Empty if a line is not text: reading the whole list reports that."""
-    try:
-        with _opened(source) as file:
-            found = records(file, layout.separator)
-            _header_of(found)
-            return [record.cells for record in islice(found, _LOOKED_AT)]
-    except UnicodeDecodeError:
-        return []
-
-
-def _header(source: _Source, separator: str) -> list[str] | None:
-    """The first line that is not blank, cut at `separator`. None if its quotes show that this separator is wrong."""
-    try:
-        with _opened(source) as file:
-            if len(file.readline(_LONGEST_HEADER)) >= _LONGEST_HEADER:
-                raise refuse("has a first line that never ends", str(source.path), "check that it is a CSV")
-            file.seek(0)
-            return _header_of(records(file, separator))
-    except UnicodeDecodeError:
-        _refuse_undecodable(source)
-
-
-def _header_of(found: Iterator[Record]) -> list[str] | None:
-    """The first record of `found` that is not blank, which is taken from it. None if it is torn, [] if there is none."""
-    for record in found:
-        if record.torn:
-            return None
-        if any(map(as_seen, record.cells)) and not _names_separator(record.cells):
-            return record.cells
-    return []
-
-
-def _names_separator(cells: Sequence[str]) -> bool:
-    """Whether it is Excel's own first line, `sep=;`."""
-    return "".join(cells).strip().casefold() in {"sep=", "sep=,", "sep=;", "sep=\t"} or [*cells] == ["sep=", ""]
-
-
-def _opened(source: _Source) -> TextIO:
-    path = source.path
-    try:
-        if source.data is None and not path.is_file():
-            if path == STANDARD_INPUT:
-                raise refuse("is standard input, which only `recover check` reads", str(path), "use the path of a CSV")
-            missing = "does not exist" if path.is_absolute() else f"does not exist in {Path.cwd()}"
-            raise refuse("is not a file" if path.exists() else missing, str(path), "use the path of a CSV")
-        with source.open() as raw:
-            begins = raw.read(4)
-        return io.TextIOWrapper(source.open(), encoding=_encoding(begins, str(path)), newline="")
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        reason = getattr(error, "strerror", None) or "its name is not valid"
-        todo = what_to_do(error, "check its path and rights")
-        raise refuse(f"cannot be read ({reason})", str(path), todo) from None
-
-
-def _encoding(begins: bytes, where: str) -> str:
-    """The encoding of a list that begins with these four bytes. Raises UserError if it is not a CSV."""
-    for what, signs in _NO_CSV.items():
-        if begins.startswith(signs):
-            raise refuse(f"is {what}", where, "save it as CSV UTF-8")
-    if [byte == 0 for byte in begins] in _LETTERS_IN_UTF16:
-        raise refuse("is UTF-16 without a byte order mark", where, "save it as CSV UTF-8")
-    return "utf-16" if begins.startswith(_UTF16) else "utf-8-sig"
-
-
-def _refuse_undecodable(source: _Source) -> NoReturn:
-    """Refuse a list that is not all text in its encoding, with the first line at fault."""
-    line, where = 1, str(source.path)
-    with source.open() as raw:
-        encoding = _encoding(raw.read(4), where)
-        raw.seek(0)
-        decoder = codecs.getincrementaldecoder(encoding)()
-        try:
-            while chunk := raw.read(_CHUNK_BYTES):
-                line += decoder.decode(chunk).count("\n")
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            line += error.object[: error.start].decode(error.encoding).count("\n")
-    name = encoding.removesuffix("-sig").upper()
-    raise refuse(f"is not {name} (line {line})", where, "save it as CSV UTF-8") from None

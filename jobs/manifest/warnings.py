@@ -68,7 +68,7 @@ class ListWarnings:
 
     `emptied` are agencies whose location cell holds a word for nothing. `agencies` are those whose location cell is empty.
     `sealed` are those whose pair is sealed. `fault` says why the first torn line is torn.
-    `why` says why the first unusable line is unusable.
+    `formulas` are blank lines of formulas without a value. `why` says why the first unusable line is unusable.
     """
 
     blank: int = 0
@@ -76,6 +76,7 @@ class ListWarnings:
     headers: Seen = field(default_factory=Seen)
     behind_another: Seen = field(default_factory=Seen)
     torn: Seen = field(default_factory=Seen)
+    formulas: Seen = field(default_factory=Seen)
     emptied: Seen = field(default_factory=Seen)
     agencies: Seen = field(default_factory=Seen)
     spans: list[tuple[int, int]] = field(default_factory=list)
@@ -115,6 +116,9 @@ class ListWarnings:
         if self.unusable.count:
             several = f"{_lines(self.unusable, '', 'cannot be used')}: " if self.unusable.count > 1 else ""
             yield several + self.why
+        if self.formulas.count:
+            skipped = _lines(self.formulas, "holds only formulas and is", "hold only formulas and are")
+            yield f"{skipped} skipped: none of them has a value"
         if self.emptied.count:
             treated = _lines(self.emptied, "is treated as an agency", "are treated as agencies")
             yield f"{treated}: the location id is a word such as null or nan"

@@ -41,7 +41,7 @@ def test_a_list_by_a_pipe_is_read_as_often_as_needed(pipe):
 def test_what_is_wrong_with_a_list_by_a_pipe_is_told_as_of_a_file(pipe):
     for data, why in (
         (b"", "is empty"),
-        (b"PK\x03\x04", "is a workbook"),
+        (b"PK\x03\x04", "is a damaged workbook"),
         (b"location_id\n\xe9\n", "is not UTF-8 (line 2)"),
     ):
         path = pipe(data)

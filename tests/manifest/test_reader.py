@@ -304,7 +304,7 @@ def test_two_columns_of_the_users_with_one_name_are_kept_and_report_columns_left
         (utf16("location_id\nLocA\nLocB") + b"x", "is not UTF-16 (line 3): save it as CSV UTF-8"),
         (utf16("location_id\tname\nLocA\t\ud800\nLocB\tx\n"), "is not UTF-16 (line 2): save it as CSV UTF-8"),
         (utf16("location_id\n" + "LocA\n" * 40_000 + "\udc00"), "is not UTF-16 (line 40002)"),
-        (b"PK\x03\x04\x14\x00", "is a workbook"),
+        (b"PK\x03\x04\x14\x00", "is a damaged workbook"),
         (b"location_id,name\nLocA,caf\xe9\n", "is not UTF-8 (line 2)"),
     ],
 )

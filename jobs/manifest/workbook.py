@@ -1,0 +1,299 @@
+"""The rows of a workbook as records. Cells are text, as a person sees them.
+
+calamine reads the cells. It shows nothing for an error and for a formula without a value, and an agency is a row without a
+location id. So `raw_sheets` looks for such cells a second time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from itertools import groupby
+from operator import attrgetter
+from shlex import quote
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from jobs.core.errors import UserError, refuse
+from jobs.core.ids import as_seen
+from jobs.manifest.csv_records import Record
+from jobs.manifest.layout import is_of_failures
+from jobs.manifest.raw_parts import damaged
+from jobs.manifest.raw_sheets import check_size, hidden_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import BinaryIO
+
+    from python_calamine import CalamineWorkbook, SheetMetadata
+
+    from jobs.manifest.raw_sheets import Kind
+    from jobs.manifest.source import Source
+
+    Cell = str | float | bool | date | datetime | time | timedelta
+
+_MOST_EXACT = 2**53  # From here on a number of a spreadsheet is no longer exact, so its digits may be wrong.
+_ERROR = re.compile(r"#[A-Z0-9/_?!]{1,20}|Err:[0-9]{1,5}")
+_AGAIN = "format the column as text, and enter it again"
+_ODD: dict[type, str] = {
+    float: "a number that is not whole or has too many digits",
+    int: "a number that has too many digits",
+    bool: "TRUE or FALSE",
+    datetime: "a date",
+    date: "a date",
+    time: "a time",
+    timedelta: "a duration",
+}
+
+
+class RowOfSheet(int):
+    """The number of a row in a list of several sheets. Its text is the number in its sheet, and the sheet."""
+
+    name: str
+
+    @classmethod
+    def numbered(cls, number: int, row: int, sheet: str) -> RowOfSheet:
+        """Row `row` of a sheet, which has this number in the list."""
+        made = cls(number)
+        made.name = f"{row} of the sheet {sheet!r}"
+        return made
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Sheet(NamedTuple):
+    """A sheet with installs: its place among all sheets, from 0, and where its header is.
+
+    `first_column` is the place of its first cell, from 0. `hides` is whether calamine does not show some of its cells.
+    """
+
+    place: int
+    name: str
+    header_row: int
+    first_column: int
+    header: tuple[str, ...]
+    hides: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Workbook:
+    """The sheets of a workbook that are one list, and the columns of that list."""
+
+    source: Source
+    kind: Kind
+    stamp: tuple[int, ...]
+    sheets: tuple[Sheet, ...]
+    header: tuple[str, ...]
+    separator: ClassVar[str] = ","
+
+    def records(self, roles: Collection[int] = ()) -> Iterator[Record]:
+        """Every row after the header. The columns of `roles` hold ids and tokens. Raises UserError."""
+        before, several = 0, len(self.sheets) > 1
+        with _opened(self.source, self.kind) as (file, book):
+            if _stamp(file, self.source) != self.stamp:
+                raise refuse("was changed while it was read", str(self.source.path), "run the command again")
+            for sheet in self.sheets:
+                reads = _RowReader(sheet, self.header, roles, of_several=several)
+                row = sheet.header_row
+                for row, cells, hidden in _rows(file, book, self.kind, sheet, str(self.source.path)):
+                    if row > sheet.header_row:
+                        number = RowOfSheet.numbered(before + row, row, sheet.name) if several else row
+                        yield reads.record(row, number, cells, hidden)
+                before += row
+
+
+class _RowReader:
+    """Makes records of the rows of a sheet."""
+
+    def __init__(self, sheet: Sheet, header: Sequence[str], roles: Collection[int], *, of_several: bool) -> None:
+        self._first_column = sheet.first_column
+        self._of_sheet = f" of the sheet {sheet.name!r}" if of_several else ""
+        here = {column: place for place, column in enumerate(_numbered(sheet.header))}
+        places = [here.get(column, -1) for column in _numbered(header)]
+        self._places = None if places == [*range(len(header))] else places
+        self._roles = [(role, places[role]) for role in roles if places[role] >= 0]
+
+    def record(self, row: int, number: int, cells: list[Cell], hidden: Mapping[int, str]) -> Record:
+        """The record of a row. If a cell of an id or a token cannot be used, the record says why, but not what is in it."""
+        texts = [cell if type(cell) is str else _text(cell) for cell in cells]
+        for place, shown in hidden.items():
+            if 0 <= place < len(texts):
+                texts[place] = shown
+        if self._places is not None:
+            texts = [texts[place] if place >= 0 else "" for place in self._places]
+        why, is_blank = "", not any(texts)
+        for role, place in self._roles:
+            if (type(cells[place]) is not str or place in hidden) and (odd := _odd(cells[place], hidden.get(place))):
+                what, todo = odd
+                why = why or f"{self._name(row, place)} holds {what}: {todo}"
+                # Whatever it was, it must not become an id when a report is read again.
+                texts[role] = "" if is_blank else f"({what})"
+        return Record(number, texts, (), unusable=why)
+
+    def _name(self, row: int, place: int) -> str:
+        from xlsxwriter.utility import xl_rowcol_to_cell  # slow to import, and needed only here
+
+        return f"{xl_rowcol_to_cell(row - 1, self._first_column + place)}{self._of_sheet}"
+
+
+def _odd(cell: Cell, shown: str | None) -> tuple[str, str] | None:
+    """What a cell holds in place of an id or a token, and what to do. None if it is one."""
+    if shown == "":
+        return "a formula without a value", "replace it by its value"
+    if shown is not None:
+        return ("an error", "correct it") if _ERROR.fullmatch(shown) else None
+    if isinstance(cell, (int, float)) and not isinstance(cell, bool) and _is_exact(cell):
+        return None
+    return _ODD[type(cell)], _AGAIN
+
+
+def _is_exact(cell: float) -> bool:
+    """Whether a number is whole and has all its digits."""
+    return abs(cell) < _MOST_EXACT and cell == int(cell)
+
+
+def _text(cell: Cell) -> str:
+    """A cell as a person sees it."""
+    if isinstance(cell, bool):
+        return str(cell).upper()
+    if isinstance(cell, (date, time)):
+        return cell.isoformat()
+    if isinstance(cell, timedelta):
+        minutes, seconds = divmod(round(cell.total_seconds()), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    if isinstance(cell, (int, float)):
+        return str(int(cell)) if _is_exact(cell) else f"{cell:.15g}"  # A spreadsheet has no more digits.
+    return cell
+
+
+def open_workbook(
+    source: Source, kind: Kind, names_an_id: Callable[[Sequence[str]], bool], name: str | None
+) -> Workbook:
+    """The sheet called `name`, or else the one visible sheet whose header names an id. Raises UserError.
+
+    If the sheets are those of a report of failures, all of them are one list.
+    """
+    where = str(source.path)
+    with _opened(source, kind) as (file, book):
+        sheets = [_sheet(file, book, kind, index, where) for index in _candidates(book.sheets_metadata, name, where)]
+        stamp = _stamp(file, source)
+    taken = sheets if name is not None else _those_of_the_list(sheets, names_an_id, where)
+    columns = dict.fromkeys(column for sheet in taken for column in _numbered(sheet.header))
+    return Workbook(source, kind, stamp, tuple(taken), tuple(column for column, _ in columns))
+
+
+def _candidates(sheets: Sequence[SheetMetadata], name: str | None, where: str) -> list[int]:
+    """The places of the sheets that may be the list: the one called `name`, or else all that are visible."""
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
+
+    tables = {index: sheet for index, sheet in enumerate(sheets) if sheet.typ == SheetTypeEnum.WorkSheet}
+    visible = [index for index, sheet in tables.items() if sheet.visible == SheetVisibleEnum.Visible]
+    named = [index for index, sheet in tables.items() if name is not None and _same(sheet.name, name)]
+    if name is None and (visible or not tables):
+        return visible
+    if named:
+        return named[:1]
+    what = "has only hidden sheets" if name is None else f"has no sheet {name!r}"
+    raise refuse(what, where, _choose(sheet.name for sheet in tables.values()))
+
+
+def _same(name: str, asked: str) -> bool:
+    """Whether two names are those of one sheet. A spreadsheet allows no two that differ only in case."""
+    return as_seen(name).casefold() == as_seen(asked).casefold()
+
+
+def _choose(names: Iterable[str]) -> str:
+    return f"choose one with --sheet: {', '.join(map(quote, names))}"
+
+
+def _those_of_the_list(
+    sheets: Sequence[Sheet], names_an_id: Callable[[Sequence[str]], bool], where: str
+) -> Sequence[Sheet]:
+    with_ids = [sheet for sheet in sheets if names_an_id(sheet.header)]
+    if len(with_ids) == 1 or (with_ids and all(is_of_failures(sheet.header) for sheet in with_ids)):
+        return with_ids
+    if with_ids:
+        raise refuse("has several sheets with installs", where, _choose(sheet.name for sheet in with_ids))
+    filled = [sheet for sheet in sheets if sheet.header]
+    if len(filled) > 1:
+        what = "has no sheet with a column location_id or company_id"
+        raise refuse(what, where, f"rename a column in one, or {_choose(sheet.name for sheet in filled)}")
+    return filled
+
+
+def _sheet(file: BinaryIO, book: CalamineWorkbook, kind: Kind, index: int, where: str) -> Sheet:
+    """A sheet and its header: the first row that is not blank."""
+    name = book.sheets_metadata[index].name
+    # To its end, also because a sheet that is too large must not get to calamine.
+    hides = sum(1 for _ in hidden_cells(file, kind, index, where)) > 0
+    found = book.get_sheet_by_index(index)
+    for row, cells in enumerate(found.iter_rows(), start=1):
+        texts = tuple(_text(cell) for cell in cells)
+        if any(map(as_seen, texts)):
+            return Sheet(index, name, row, (found.start or (0, 0))[1], texts, hides)
+    return Sheet(index, name, 0, 0, (), hides)
+
+
+def _rows(
+    file: BinaryIO, book: CalamineWorkbook, kind: Kind, sheet: Sheet, where: str
+) -> Iterator[tuple[int, list[Any], dict[int, str]]]:
+    """Every row of a sheet, from 1, with its cells, and with those that calamine does not show."""
+    cells = hidden_cells(file, kind, sheet.place, where) if sheet.hides else iter(())
+    hidden = groupby(cells, attrgetter("row"))
+    next_row, group = next(hidden, (0, iter(())))
+    row, width = 0, len(sheet.header)
+    for row, found in enumerate(book.get_sheet_by_index(sheet.place).iter_rows(), start=1):
+        shown: dict[int, str] = {}
+        if row == next_row:
+            shown = {cell.column - sheet.first_column: cell.shown for cell in group}
+            next_row, group = next(hidden, (0, iter(())))
+        yield row, found, shown
+    while next_row:  # These come after the last row that calamine shows.
+        yield next_row, [""] * width, {cell.column - sheet.first_column: cell.shown for cell in group}
+        next_row, group = next(hidden, (0, iter(())))
+
+
+def _numbered(header: Iterable[str]) -> list[tuple[str, int]]:
+    """Each column with a number among those of the same name."""
+    seen: Counter[str] = Counter()
+    columns = []
+    for name in header:
+        columns.append((name, seen[name]))
+        seen[name] += 1
+    return columns
+
+
+@contextmanager
+def _opened(source: Source, kind: Kind) -> Iterator[tuple[BinaryIO, CalamineWorkbook]]:
+    """The file and its sheets, until the block ends. Whatever is wrong with them is a UserError."""
+    import pandas as pd  # slow to import, and needed only for a workbook
+    from python_calamine import CalamineError
+
+    where = str(source.path)
+    with source.open() as file:
+        check_size(file, kind, where)
+        file.seek(0)
+        try:
+            with pd.ExcelFile(file, engine="calamine") as opened:
+                book: CalamineWorkbook = opened.book
+                yield file, book
+        except UserError:
+            raise
+        except (CalamineError, OSError, ValueError) as error:
+            raise damaged(where) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise damaged(where) from error
+
+
+def _stamp(file: BinaryIO, source: Source) -> tuple[int, ...]:
+    """What changes when the file does."""
+    if source.data is not None:
+        return ()
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,87 @@
+"""Whole runs on workbooks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.helpers.lists import of
+from tests.helpers.workbooks import Formula, workbook
+
+ROWS = [
+    ["location_id", "company_id", "name"],
+    ["LocA", "CoA", "Näme"],
+    ["LocB", "CoA", "=x"],
+    ["LocGone", "CoA", "00123"],
+]
+CSV = "location_id,company_id,name\nLocA,CoA,Näme\nLocB,CoA,=x\nLocGone,CoA,00123\n"
+WORLD = of("LocA", "LocB") | of("LocGone", behaviour="not_installed")
+GIVEN = {"access_token", "refresh_token", "expires_at", "trace_id", "recovered_at", "first_failed_at", "last_tried_at"}
+
+
+def told(table):
+    return [{name: cell for name, cell in row.items() if name not in GIVEN} for row in table]
+
+
+def test_a_run_on_a_workbook_ends_like_one_on_its_csv(play):
+    job = play(WORLD)
+    path = job.manifest(workbook({"Affected": ROWS, "Old": [["location_id"], ["LocOld"]]}), "installs.xlsx")
+    done = job.run(path, "--sheet", "Affected")
+    assert done.returncode == 1, done.stderr
+    assert f"{path} --output {job.output} --sheet Affected" in done.stdout
+    by_workbook = told(job.table("results.csv")), told(job.table("failures.csv"))
+    assert job("run", job.manifest(CSV), "--output", job.folder / "other").returncode == 1
+    job.output.rename(job.folder / "first")
+    (job.folder / "other").rename(job.output)
+    assert by_workbook == (told(job.table("results.csv")), told(job.table("failures.csv")))
+
+
+def test_a_location_that_is_an_error_is_not_asked_for_as_an_agency(play):
+    job = play(WORLD)
+    rows = [ROWS[0], [Formula("=VLOOKUP(1,X:Y,2)", "#N/A"), "CoA", "Customer"], ROWS[1]]
+    done = job.run(job.manifest(workbook({"Sheet1": rows}), "installs.xlsx"))
+    assert done.returncode == 1
+    assert {seen.account_id for seen in job.sandbox.seen} == {"LocA"}
+    (failed,) = job.table("failures.csv")
+    assert (failed["cause"], failed["name"]) == ("invalid_row", "Customer")
+    assert failed["message"] == "A2 holds an error: correct it"
+
+
+def test_a_workbook_that_cannot_be_a_list_ends_every_command_with_one_line(play):
+    job = play(WORLD)
+    path = job.manifest(workbook({"A": [["x"]], "B": [["y"]]}), "installs.xlsx")
+    for command in (["run", path, "--output", job.output], ["plan", path], ["check", path]):
+        done = job(*command)
+        assert done.returncode == 2
+        assert f"{path}: has no sheet with a column location_id or company_id" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not job.output.exists()
+
+
+def test_a_check_reads_a_workbook_from_a_pipe(play):
+    job = play(WORLD)
+    pair = job.sandbox.old_pair("LocA", "Location")
+    path = job.manifest(workbook({"A": [["location_id", "access_token"], ["LocA", pair["access_token"]]]}), "dump.xlsx")
+    with path.open("rb") as file:
+        command = [sys.executable, "-m", "jobs", "check", "-"]
+        done = subprocess.run(
+            command,
+            check=False,
+            cwd=job.project,
+            env=job.environment,
+            stdin=file,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "accepts the access tokens of 1 of 1 installs" in done.stdout
+
+
+def test_discover_adds_nothing_to_a_workbook(play):
+    job = play(WORLD)
+    path = job.manifest(workbook({"Affected": ROWS}), "installs.xlsx")
+    done = job("discover", "--company", "CoA", "--output", path)
+    assert done.returncode == 2
+    assert f"{path}: is a workbook, to which no line can be added: save it as CSV UTF-8, or name a CSV" in done.stderr
+    assert not job.sandbox.seen
