@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 TOKEN = "HIGHLEVEL_AGENCY_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _LOOK_UP_SECONDS = 0.2
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +243,11 @@ def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:
         return 0
     before = output.read_bytes() if manifest else b""
     lines = _lines(manifest, apps, fresh)
-    if before and not before.endswith((b"\n", b"\r")):
+    encoding = _UTF16.get(before[:2], "utf-8")
+    if before and not before.endswith(("\n".encode(encoding), "\r".encode(encoding))):
         lines = "\n" + lines
     with replacing(output) as file:
-        file.write(before + lines.encode())
+        file.write(before + lines.encode(encoding))
     return len(fresh)
 
 

@@ -65,15 +65,16 @@ def test_the_bearer_may_come_from_a_recovered_agency_row(agencies):
     assert {row["company_id"] for row in rows(path)} == {"CoA", "CoB"}
 
 
-def test_what_is_there_already_is_kept_to_the_byte(agencies):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_what_is_there_already_is_kept_to_the_byte_and_new_lines_have_its_encoding(agencies, encoding):
     job = agencies()
     with_token(job, "CoB")
     text = '\ufeffPlan;Location ID;name;Company\r\n"gold;";LocX;=x;CoX\r\nfree; Loc000 ;y;'
-    path = job.manifest(text)
+    path = job.manifest(text.encode(encoding))
     job.sandbox.world.installs["LocC"] = Place(company_id="CoB")
     assert job("discover", "--company", "CoB", "--output", path).returncode == 0
-    assert path.read_bytes().startswith(text.encode())
-    assert path.read_bytes().decode().removeprefix(text).split() == [";LocB;LocB;", ";LocC;LocC;"]
+    assert path.read_bytes().startswith(text.encode(encoding))
+    assert path.read_bytes().decode(encoding).removeprefix(text).split() == [";LocB;LocB;", ";LocC;LocC;"]
     before = path.read_bytes()
     again = job("discover", "--company", "CoB", "--output", path)
     assert (again.returncode, path.read_bytes()) == (0, before)
