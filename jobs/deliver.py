@@ -76,7 +76,7 @@ def deliver(
             raise UserError(problem, code=Exit.STOPPED_EARLY)
         with _after_sending(stop):
             run = render_with(ledger, folder, project, known, terminal.waits, courier.report)
-    terminal.delivered(run, courier.report, folder)
+    terminal.delivered(run, courier.report, folder, identity)
     return stop.code or (Exit.SOME_FAILED if run.counts.undelivered else Exit.OK)
 
 

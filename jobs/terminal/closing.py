@@ -26,12 +26,14 @@ _FAILURES = (
 )
 
 
-def closing(run: Run, folder: Path, command: str, nothing: str) -> list[str]:
-    """The closing block without its last line. `nothing` says why there was nothing to do, if so."""
-    return list(_lines(run, folder, command, nothing))
+def closing(run: Run, folder: Path, command: str, nothing: str, identity: str) -> list[str]:
+    """The closing block without its last line. `nothing` says why there was nothing to do, if so. The file `identity` opens
+    sealed pairs.
+    """
+    return list(_lines(run, folder, command, nothing, identity))
 
 
-def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
+def _lines(run: Run, folder: Path, command: str, nothing: str, identity: str) -> Iterator[str]:
     counts, this_run = run.counts, run.this_run
     if nothing:
         yield nothing
@@ -42,12 +44,12 @@ def _lines(run: Run, folder: Path, command: str, nothing: str) -> Iterator[str]:
     if run.kept:
         yield f"{run.kept:,} of those that are back were tried again without success; they keep the pair they had"
     yield from causes(run)
-    yield from deliveries(run, folder)
+    yield from deliveries(run, folder, identity)
     yield f"files in {shown(folder)}:"
     for name, purpose in (_SEALED if run.sealed else _RESULTS, *(_FAILURES if counts.failed else ())):
         yield f"  {name:<15}{purpose}"
         if (name, purpose) == _SEALED:
-            yield f"{'':<17}{open_command(folder)}"
+            yield f"{'':<17}{open_command(folder, identity)}"
     if run.exit_code:
         yield f"{when_to_run_again(run)}:"
         yield f"  {command}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jobs.core.clock import Every
 from jobs.core.model import Delivery
 from jobs.terminal.events import Event
-from jobs.terminal.shell import deliver_command
+from jobs.terminal.shell import deliver_command, quoted
 from jobs.terminal.watch import REFRESH_SECONDS
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def _what_now(news: News) -> str:
     return "it waits for the next run" if news.state is Delivery.WAITING else "the app's store refused it"
 
 
-def closing(run: Run, folder: Path) -> Iterator[str]:
-    """The lines of the closing block about deliveries. None without a target."""
+def closing(run: Run, folder: Path, identity: str) -> Iterator[str]:
+    """The lines of the closing block about deliveries. None without a target. The file `identity` opens sealed pairs."""
     counts, report = run.counts, run.delivery
     if report.target is None:
         return
@@ -66,6 +66,6 @@ def closing(run: Run, folder: Path) -> Iterator[str]:
     if report.rested_because:
         yield f"delivery rests for now: {report.rested_because}"
     if counts.undelivered:
-        run_again = "a run with --identity FILE" if run.sealed else "the next run"
+        run_again = f"a run with --identity {quoted(identity)}" if run.sealed else "the next run"
         yield f"{run_again} hands over what waits, and so does this command (results.csv says why each waits):"
-        yield f"  {deliver_command(folder, sealed=run.sealed)}"
+        yield f"  {deliver_command(folder, identity if run.sealed else '')}"

@@ -45,7 +45,7 @@ def next_command(
     """
     words = ["run", str(manifest.absolute()), "--output", str(folder.absolute())]
     for name, given in options:
-        value = _identity(given) if name == "--identity" else given
+        value = identity_word(given) if name == "--identity" else given
         if name not in _NOT_AGAIN:
             words += [name, value] if value else [name]
     words += ["--recovered-before", before] if before else []
@@ -53,9 +53,11 @@ def next_command(
     return _command(*words)
 
 
-def _identity(given: str) -> str:
-    """A file from any folder. What came by a descriptor must be given again."""
-    path = Path(given).absolute()
+def identity_word(given: object) -> str:
+    """The file of an identity, from any folder. FILE is for the reader to fill in: none was `given`, or it came by a
+    descriptor and must be given again.
+    """
+    path = Path(str(given or "/dev")).absolute()
     return "FILE" if any(map(path.is_relative_to, ("/dev", "/proc"))) else str(path)
 
 
@@ -64,14 +66,14 @@ def run_command(manifest: Path) -> str:
     return _command("run", str(manifest.absolute()))
 
 
-def deliver_command(folder: Path, *, sealed: bool) -> str:
-    """The command that hands over what waits in `folder`, from wherever it is typed. FILE opens `sealed` pairs."""
-    return _command("deliver", str(folder.absolute()), *(("--identity", "FILE") if sealed else ()))
+def deliver_command(folder: Path, identity: str = "") -> str:
+    """The command that hands over what waits in `folder`, from wherever it is typed. An `identity` opens sealed pairs."""
+    return _command("deliver", str(folder.absolute()), *(("--identity", identity) if identity else ()))
 
 
-def open_command(folder: Path) -> str:
-    """The command that opens the sealed pairs of `folder`. FILE is for the reader to fill in."""
-    return _command("open", str(folder.absolute()), "--identity", "FILE")
+def open_command(folder: Path, identity: str) -> str:
+    """The command that opens the sealed pairs of `folder`."""
+    return _command("open", str(folder.absolute()), "--identity", identity)
 
 
 def _command(*words: str) -> str:

@@ -24,7 +24,7 @@ from jobs.terminal.deliveries import DeliveryWatch
 from jobs.terminal.deliveries import closing as deliveries
 from jobs.terminal.events import Event
 from jobs.terminal.header import header, nothing_to_do
-from jobs.terminal.shell import next_command
+from jobs.terminal.shell import identity_word, next_command
 from jobs.terminal.streams import LATE_SECONDS
 from jobs.terminal.voice import Stray, Voice
 from jobs.terminal.watch import Watch
@@ -208,13 +208,13 @@ class Terminal:
         self.handed_over(courier)
         self._deliveries.delivering(courier.report)
 
-    def delivered(self, run: Run, report: DeliveryReport, folder: Path) -> None:
-        """Say how `recover deliver` ended."""
+    def delivered(self, run: Run, report: DeliveryReport, folder: Path, identity: Path | None) -> None:
+        """Say how `recover deliver` ended, which was given this `identity`."""
         self._close()
         if not (report.attempted or run.counts.undelivered):
             self._write(self._out, ["nothing to do: no pair waits to be delivered"])
         else:
-            self._write(self._out, list(deliveries(run, folder)))
+            self._write(self._out, list(deliveries(run, folder, identity_word(identity))))
 
     def opening_pairs(self, *names: Path, beside: bool) -> None:
         """Speak of pairs that are opened. `names` are shown whole. `beside`: standard output is for the pairs alone."""
@@ -295,7 +295,8 @@ class Terminal:
     def knows(self, run: Run, folder: Path, command: str, *, changed: bool) -> None:
         """Remember how the run ended, for `news`. `changed`: other installs failed than in the run before."""
         self._input, self._run, self._folder, self._changed = self._input or run.input, run, folder, changed
-        self._lines = closing(run, folder, command, self._nothing)
+        identity = identity_word(dict(self._options).get("--identity"))
+        self._lines = closing(run, folder, command, self._nothing, identity)
 
     def broke(self, problems: Sequence[str], text: str = "") -> None:
         """Say why the command could not go on: what a person must correct, or a text such as a traceback."""

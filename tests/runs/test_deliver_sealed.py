@@ -119,6 +119,18 @@ def test_the_end_of_a_run_and_the_plan_say_what_hands_over_pairs_that_wait_seale
     assert "6 pairs wait to be delivered already, sealed: they need --identity FILE" in planned.stdout
 
 
+def test_what_to_run_next_names_the_identity_that_was_given(sealing, store, key):
+    sealing.environment |= DOWN | {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": SECRET}
+    store.answers.extend([503] * 100)
+    done = sealing.run(sealing.manifest(LIST), "--identity", key)
+    assert f"a run with --identity {key} hands over what waits" in done.stdout
+    again = sealing("deliver", sealing.output, "--identity", key)
+    for said in (done.stdout, again.stdout):
+        assert f" deliver {sealing.output} --identity {key}\n" in said
+    assert f" open {sealing.output} --identity {key}\n" in done.stdout
+    assert "FILE" not in done.stdout + again.stdout
+
+
 def test_a_later_run_without_an_identity_leaves_sealed_pairs_waiting_and_never_sends_empty_ones(left, job, store):
     more = LIST + "LocNew,gold\n"
     again = job.run(job.manifest(more))
