@@ -182,12 +182,12 @@ def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tu
         terminal.warn(warning)
     with alone(folder, patience_for_reports(terminal.waits)):
         clear_left_behind(folder)
+    hold_apps(held, start, start.needed, holder)  # Before the ledger, which a run that is refused must leave as it was.
     make_room = held.enter_context(reserve(folder))
     ledger = place.open(usual_wait(terminal.waits), me, start.needed)
     held.callback(ledger.close)
     ledger.ask(partial(refuse_mixed, folder=folder, seals=bool(start.sealed_for)), Purpose.ONE_MOMENT)
     ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
-    hold_apps(held, start, start.needed, holder)
     refuse_few_descriptors()
     return ledger, make_room
 

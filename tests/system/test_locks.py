@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -16,8 +18,8 @@ import pytest
 from jobs.core.errors import UserError
 from jobs.ledger.opening import open_ledger
 from jobs.system.lock_holders import Patience
-from jobs.system.locks import alone, app_lock, patience_for_reports
-from tests.helpers.job import pairs
+from jobs.system.locks import alone, app_lock, hold, patience_for_reports
+from tests.helpers.job import CLIENT_ID, pairs
 from tests.helpers.lists import listing
 from tests.helpers.waiting import wait_until
 
@@ -59,6 +61,20 @@ def test_the_same_folder_by_any_spelling_and_the_same_app_from_any_folder_are_he
         done = job("run", manifest, "--output", job.folder / "other")
         assert done.returncode == 11, done.stderr
         assert f"is held by process {process.pid} on {socket.gethostname()}: the run on {manifest}" in done.stderr
+
+
+def test_a_run_that_another_one_of_the_app_holds_back_neither_makes_nor_upgrades_a_ledger(play):
+    job = play()
+    manifest = job.manifest(listing(1))
+    job.run(manifest)
+    with closing(sqlite3.connect(job.output / "ledger.sqlite3")) as ledger:
+        ledger.execute("PRAGMA user_version = 4")
+    with hold(app_lock(job.environment, job.sandbox.url, CLIENT_ID), "the app", "a run"):
+        assert job.run(manifest).returncode == 11
+        assert job("run", manifest, "--output", job.folder / "new").returncode == 11
+    with closing(sqlite3.connect(job.output / "ledger.sqlite3")) as ledger:
+        assert ledger.execute("PRAGMA user_version").fetchone() == (4,)
+    assert not (job.folder / "new" / "ledger.sqlite3").exists()
 
 
 def test_a_holder_that_was_killed_blocks_nobody(holding):
