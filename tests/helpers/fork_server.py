@@ -139,9 +139,12 @@ def fork_server() -> Iterator[ForkServer]:
     """One for the block."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        command = [sys.executable, "-m", "tests.helpers.stage", str(theirs.fileno())]
+        # It measures runs by itself: what coverage does at each fork would take longer than most runs.
+        unmeasured = dict(KEPT)
+        coverage = filter(None, [unmeasured.pop("COVERAGE_PROCESS_CONFIG", "")])
+        command = [sys.executable, "-m", "tests.helpers.stage", str(theirs.fileno()), *coverage]
         with subprocess.Popen(
-            command, cwd=PROJECT, env=KEPT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            command, cwd=PROJECT, env=unmeasured, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
         ) as process:
             theirs.close()
             yield ForkServer(ours)
