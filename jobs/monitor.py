@@ -33,20 +33,31 @@ if TYPE_CHECKING:
     from jobs.pace.gate import Held
 
 _EVERY_SECONDS = 60.0
+# A count of a million installs takes seconds, and a database takes no outcome meanwhile. So it may cost one percent.
+_REST = 100
 
 
 class Monitor:
     """Keeps the file of a run up to date, if there is one, whatever the run waits for. It writes every so many `seconds`.
 
-    `run` is the run as far as it is known, and `held` why nothing is sent now.
+    `run` is the run as far as it is known. `clock` gives monotonic seconds.
     """
 
-    def __init__(self, file: MetricsFile | None, ledger: Ledger, run: Run, seconds: float = _EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        file: MetricsFile | None,
+        ledger: Ledger,
+        run: Run,
+        seconds: float = _EVERY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.run = run
         self._held: Held | None = None
         self._file = file
         self._ledger = ledger
         self._seconds = seconds
+        self._clock = clock
+        self._count_again_at = float("-inf")
         self._before = Figures(run)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="metrics", daemon=True)
@@ -82,15 +93,19 @@ class Monitor:
             self._file.write(self._figures(counted))
 
     def _counted(self, before: Run) -> Run:
-        """The run with its installs as they stand now, or as they stood `before` while the ledger cannot be read."""
-        run = self.run
-        # Not by `ask`, which waits for a ledger that is away: the file must not grow old meanwhile.
-        with suppress(OSError), self._ledger.at_one_moment() as connection:
-            return as_it_stands(connection, run, run.counts.rows)
+        """The run with its installs as they stand now, or as they stood `before` if it is too early to count them again, or the
+        ledger cannot be read.
+        """
+        run, began = self.run, self._clock()
+        if began >= self._count_again_at:
+            # Not by `ask`, which waits for a ledger that is away: the file must not grow old meanwhile.
+            with suppress(OSError), self._ledger.at_one_moment() as connection:
+                before = as_it_stands(connection, run, run.counts.rows)
+                self._count_again_at = began + _REST * (self._clock() - began)
         return replace(before, this_run=run.this_run, rate_limited=run.rate_limited)
 
     def _figures(self, run: Run) -> Figures:
-        seconds = self._held.until - time.monotonic() if self._held else 0.0
+        seconds = self._held.until - self._clock() if self._held else 0.0
         return self._before._replace(run=run, hold_until=time.time() + seconds if seconds > 0 else 0.0)
 
 

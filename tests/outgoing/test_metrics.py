@@ -17,7 +17,7 @@ from jobs.ledger.refusals import AwayError
 from jobs.monitor import Monitor, figures_of, monitor_of
 from jobs.outgoing.metrics import GAUGES, Figures, MetricsFile
 from jobs.pace.gate import Held
-from tests.helpers.made import CLIENT_ID, URL, make_run, opened, outcome, place
+from tests.helpers.made import CLIENT_ID, URL, as_place, make_run, opened, outcome, place
 from tests.helpers.metrics import told
 from tests.helpers.waiting import wait_until
 
@@ -202,6 +202,33 @@ def test_while_a_run_is_under_way_the_file_has_the_counts_of_the_ledger(home):
         assert abs(told(file)["hold_until_timestamp_seconds"] - time.time() - 1_000) < 100
         monitor.see(run, Held(time.monotonic() - 1, 429))
         wait_until(lambda: not told(file)["hold_until_timestamp_seconds"])
+
+
+class SlowLedger:
+    """A ledger in which a look takes five seconds. It counts the looks."""
+
+    def __init__(self, ledger):
+        self.ledger, self.now, self.looks = ledger, 0.0, 0
+        self.ask = ledger.ask
+
+    @contextmanager
+    def at_one_moment(self):
+        self.now, self.looks = self.now + 5, self.looks + 1
+        with self.ledger.at_one_moment() as connection:
+            yield connection
+
+
+def test_counting_a_long_list_takes_one_percent_of_the_time_at_most(tmp_path):
+    run = make_run(tmp_path, (), [(place(1), None)], killed=True)
+    writes = []
+    with closing(opened(as_place(tmp_path))) as ledger:
+        slow = SlowLedger(ledger)
+        file = MetricsFile(tmp_path / "night.prom", "night", print, lambda: writes.append(1) or NOW)
+        with Monitor(file, slow, run, seconds=0.001, clock=lambda: slow.now):
+            wait_until(lambda: len(writes) > 5)
+            assert slow.looks == 1
+            slow.now = 501
+            wait_until(lambda: slow.looks == 2)
 
 
 def test_the_ledger_remembers_the_last_success_and_the_last_end(home):
