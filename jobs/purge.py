@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.core.clock import utc_now
-from jobs.core.file_errors import doing
 from jobs.core.plurals import counted
 from jobs.ledger import purging, scrubbing
 from jobs.ledger.deliveries import how_many_wait
@@ -16,7 +15,7 @@ from jobs.ledger.sealed import is_sealed
 from jobs.report import render_with
 from jobs.reports.files import OPENED
 from jobs.start import open_whole, place_of
-from jobs.system.files import clear_left_behind
+from jobs.system.files import clear_left_behind, remove
 from jobs.system.locks import alone, patience_for_reports
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def purge(
         if lost:
             what = counted(lost, "pair was", "pairs were")
             sure(f"{what} not delivered: without them these customers must install your app again")
-        removed = ledger.ask(is_sealed) and _remove(folder / OPENED)  # First: it is known by the pairs that go now.
+        removed = ledger.ask(is_sealed) and remove(folder / OPENED)  # First: it is known by the pairs that go now.
         count = ledger.write(partial(purging.forget, everything=everything, at=utc_now()), Purpose.BULK)
         with alone(folder, patience_for_reports(say)):
             clear_left_behind(folder)
@@ -60,13 +59,3 @@ def purge(
     yield "backups and earlier copies of that folder are yours to find and remove; they may still hold them"
     if place.in_database:
         yield "so are the database's own log (WAL), its replicas and its backups"
-
-
-def _remove(path: Path) -> bool:
-    """Whether there was such a file, which is removed. Raises FileError."""
-    with doing("removed", path):
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-    return True

@@ -1,10 +1,11 @@
-"""Writes files whole and synced, private from their first byte, and removes half-written files of killed runs."""
+"""Writes files whole and synced, private from their first byte, and removes what killed runs left half-written."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import shutil
 from contextlib import contextmanager, suppress
 from glob import escape
 from typing import TYPE_CHECKING, BinaryIO
@@ -61,6 +62,21 @@ def replacing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A private folder beside `path`, for the temporary files of whatever writes it. It is removed when the block ends.
+
+    `clear_left_behind` removes that of a killed run. Raises FileError.
+    """
+    folder = name_while_new(path)
+    with doing("written", path):
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
 def sync(path: Path) -> bool:
     """Whether a file's content, or the names in a folder, are now durable. False if the file system does not sync folders."""
     with doing("synced", path):
@@ -76,11 +92,24 @@ def sync(path: Path) -> bool:
     return True
 
 
+def remove(path: Path) -> bool:
+    """Whether there was such a file, which is removed. Raises FileError."""
+    with doing("removed", path):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return False
+    return True
+
+
 def clear_left_behind(folder: Path, name: str = "") -> None:
-    """Remove the half-written files (of the one called `name`) of a run that was killed; they hold tokens. Raises FileError."""
-    for file in folder.glob(f"{_LEFT_BEHIND}{escape(name)}-*" if name else f"{_LEFT_BEHIND}*"):
-        with doing("removed", file):
-            file.unlink(missing_ok=True)
+    """Remove what a killed run left half-written (of the file called `name`). It may hold tokens. Raises FileError."""
+    for left in folder.glob(f"{_LEFT_BEHIND}{escape(name)}-*" if name else f"{_LEFT_BEHIND}*"):
+        with doing("removed", left):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def make_private_file(path: Path) -> None:
