@@ -327,14 +327,13 @@ def _without_reports(run: Run, folder: Path, error: OSError | UserError) -> Run:
 
 def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Terminal) -> Run:
     """The run after its reports were written. If the disk refuses a report, that is why the run stopped."""
+    workbook = start.settings.reports.workbook
     try:
         with alone(folder, patience_for_reports(terminal.waits)):
             ledger.save_run(run)
-            starred = render(folder, ledger, run, start.apps.known, start.messages)
-        if starred:
-            terminal.warn(
-                f"values that look like tokens or secrets are starred in failures.csv and failures.html: {', '.join(starred)}"
-            )
+            told = render(folder, ledger, run, start.apps.known, start.messages, workbook=workbook)
+        for line in told:
+            terminal.warn(line)
     except (OSError, UserError) as error:
         if isinstance(error, OSError) and problem_of(error) is None:
             raise
@@ -343,5 +342,5 @@ def _report(run: Run, folder: Path, ledger: Ledger, start: Start, terminal: Term
             ledger.save_run(run)
         with suppress(OSError, UserError), alone(folder, replace(patience_for_reports(terminal.waits), seconds=0)):
             # Reports that can still be written say why the run stopped.
-            render(folder, ledger, run, start.apps.known, start.messages)
+            render(folder, ledger, run, start.apps.known, start.messages, workbook=workbook)
     return run

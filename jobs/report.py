@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from jobs.config.apps import load_apps
+from jobs.config.settings import load_reports
 from jobs.core.clock import utc_now
 from jobs.core.errors import UserError, refuse
 from jobs.ledger import support_queries
@@ -23,16 +24,17 @@ from jobs.manifest.redaction import Redactor
 from jobs.monitor import write_again
 from jobs.reports import summary
 from jobs.reports.earlier import refuse_unknown_tokens
-from jobs.reports.files import SUMMARY, Source, write_all
+from jobs.reports.files import SUMMARY, WORKBOOK, Source, write_all
 from jobs.reports.messages import load_messages
 from jobs.reports.page import Worklist
-from jobs.start import MESSAGES, environment_of, place_of
-from jobs.system.files import replacing
+from jobs.reports.workbook import why_left_out
+from jobs.start import MESSAGES, SETTINGS, environment_of, place_of, readable_environment
+from jobs.system.files import remove, replacing, scratch_folder
 from jobs.system.locks import alone, patience_for_reports
 from jobs.system.output_folder import make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -42,16 +44,18 @@ if TYPE_CHECKING:
     from jobs.reports.messages import Messages
 
 
-def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages) -> tuple[str, ...]:
+def render(
+    folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], messages: Messages, *, workbook: bool
+) -> Sequence[str]:
     """Write every report of `folder`. The caller must hold `alone` since before it read `run`.
 
-    Returns the user's columns in which failures.* show stars instead of a secret. Raises OSError, and UserError if
-    results.csv holds pairs that would be lost.
+    Returns what a person should know about them, a line each. Raises OSError, and UserError if results.csv holds pairs
+    that would be lost.
     """
 
-    def once() -> tuple[str, ...]:
+    def once() -> Sequence[str]:
         with ledger.at_one_moment() as connection:
-            return render_from(connection, folder, run, apps, messages)
+            return render_from(connection, folder, run, apps, messages, workbook=workbook)
 
     try:
         return ledger.wait.for_database(once)  # All that is left of a run must not fail for a short restart.
@@ -62,8 +66,8 @@ def render(folder: Path, ledger: Ledger, run: Run, apps: Mapping[str, App], mess
 
 
 def render_from(
-    connection: Connection, folder: Path, run: Run, apps: Mapping[str, App], messages: Messages
-) -> tuple[str, ...]:
+    connection: Connection, folder: Path, run: Run, apps: Mapping[str, App], messages: Messages, *, workbook: bool
+) -> Sequence[str]:
     """The same, for the moment that `connection` sees. `run` was counted at that moment too."""
     stars = Redactor()
     source = Source(
@@ -81,8 +85,18 @@ def render_from(
         with replacing(folder / name) as file:
             yield file
 
-    write_all(source, run, apps, messages, in_place)
-    return tuple(stars.columns)
+    failed = sum(tally.count for tally in source.worklist.tallies)
+    left_out = why_left_out(failed, len(source.columns)) if workbook else ""
+    with_workbook = workbook and not left_out
+    if not with_workbook:
+        remove(folder / WORKBOOK)  # An older one must not stay beside newer reports.
+    write_all(
+        source, run, apps, messages, in_place, partial(scratch_folder, folder / WORKBOOK) if with_workbook else None
+    )
+    starred = (
+        f"values that look like tokens or secrets are starred in the reports of failures: {', '.join(stars.columns)}"
+    )
+    return [*([starred] if stars.columns else []), *([f"{WORKBOOK} is left out: {left_out}"] if left_out else [])]
 
 
 def _worklist(connection: Connection, stars: Redactor) -> Worklist:
@@ -142,9 +156,12 @@ def report_again(
         with alone(folder, patience_for_reports(say)):
             with ledger.at_one_moment() as connection:
                 run = _known(_as_it_stands(connection), folder)
-                render_from(connection, folder, run, apps, messages)
+                told = render_from(connection, folder, run, apps, messages, workbook=_workbook(project, environment))
             if cut_short is not None:
                 write_again(ledger, folder, project, environment, run, say)
+            else:
+                for line in told:
+                    say(line)
             return run, changed
 
 
@@ -163,9 +180,16 @@ def render_with(
             run = replace(run, delivery=delivery or run.delivery)
             run = as_it_stands(connection, run, run.counts.rows) if run.finished_at else under_way(connection, run)
         ledger.save_run(run)
-        render(folder, ledger, run, _apps(project, environment), load_messages(project / MESSAGES))
+        apps, messages = _apps(project, environment), load_messages(project / MESSAGES)
+        for line in render(folder, ledger, run, apps, messages, workbook=_workbook(project, environment)):
+            say(line)
         write_again(ledger, folder, project, environment, run, say)
         return run
+
+
+def _workbook(project: Path, environment: Mapping[str, str]) -> bool:
+    """Whether the settings ask for failures.xlsx."""
+    return load_reports(project / SETTINGS, readable_environment(project, environment)).workbook
 
 
 def _apps(project: Path, environment: Mapping[str, str]) -> Mapping[str, App]:

@@ -204,6 +204,12 @@ class SealSettings(_Section, frozen=True):
     recipients: Recipients = Recipients()
 
 
+class ReportsSettings(_Section, frozen=True):
+    """Which reports a run leaves: `workbook` is failures.xlsx."""
+
+    workbook: bool = True
+
+
 class Settings(_Section, frozen=True):
     """Every setting of the job."""
 
@@ -218,6 +224,7 @@ class Settings(_Section, frozen=True):
     deliver: DeliverSettings = DeliverSettings()
     ledger: LedgerSettings = LedgerSettings()
     seal: SealSettings = SealSettings()
+    reports: ReportsSettings = ReportsSettings()
 
 
 def load_settings(file: Path, environment: Mapping[str, str], options: Mapping[str, str]) -> Settings:
@@ -276,6 +283,14 @@ def load_metrics(file: Path, environment: Mapping[str, str]) -> MetricsSettings:
         return convert(_section("metrics", file, environment), MetricsSettings, strict=False, dec_hook=_own)
     except UserError:
         return MetricsSettings()
+
+
+def load_reports(file: Path, environment: Mapping[str, str]) -> ReportsSettings:
+    """Only the section `reports`, even if other sections are wrong. If it cannot be read, the usual reports are made."""
+    try:
+        return convert(_section("reports", file, environment), ReportsSettings, strict=False)
+    except UserError:
+        return ReportsSettings()
 
 
 def load_ledger(file: Path, environment: Mapping[str, str]) -> LedgerSettings:
@@ -447,7 +462,7 @@ def _problems(
 
 def _not_valid(kind: object, error: ValidationError, where: str) -> Problem:
     """The problem with a value, and which values are allowed."""
-    from msgspec.inspect import FloatType, IntType, LiteralType, type_info
+    from msgspec.inspect import BoolType, FloatType, IntType, LiteralType, type_info
 
     allowed = type_info(kind)
     if isinstance(allowed, IntType | FloatType):
@@ -455,6 +470,8 @@ def _not_valid(kind: object, error: ValidationError, where: str) -> Problem:
         todo = f"give a {whole}number from {allowed.ge:,} to {allowed.le:,}"
     elif isinstance(allowed, LiteralType):
         todo = f"give one of {', '.join(map(str, allowed.values))}"
+    elif isinstance(allowed, BoolType):
+        todo = "give true or false"
     else:
         return Problem(f"has an invalid value ({error})", where, "correct the value")
     return Problem("has an invalid value", where, todo)

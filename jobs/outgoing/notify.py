@@ -7,6 +7,7 @@ cannot be sent, that is a warning and never changes the exit code.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -29,7 +30,7 @@ _MOST_TEXT_BYTES = 60_000
 _LOOK_UP_SECONDS = 0.05
 _MOST_WORDS = 200
 _MOST_LINES = 100
-_FILES = ("results.csv", "failures.csv", "failures.html", "summary.json")
+_FILES = ("results.csv", "failures.csv", "failures.html", "failures.xlsx", "summary.json")
 # Ids of locations, companies and clients, unless they are part of a path.
 _ID = re.compile(r"(?<![\w/.\-])[A-Za-z0-9]{18,24}(?:-[A-Za-z0-9]+)?(?![\w/])")
 
@@ -108,7 +109,8 @@ def body(news: News) -> dict[str, Any]:
     names = ("started_at", "finished_at", "stopped_because", "counts", "this_run", "retryable", "delivery")
     values = asdict(run)
     told |= {name: values[name] for name in (*names, "failures_by_cause", "failures_by_owner")}
-    return told | {"files": {name: str(news.folder.absolute() / name) for name in _FILES}}
+    files = {name: news.folder.absolute() / name for name in _FILES}
+    return told | {"files": {name: str(path) for name, path in files.items() if os.access(path, os.F_OK)}}
 
 
 def _without_ids(problems: Sequence[str]) -> list[str]:

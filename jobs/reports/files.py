@@ -6,20 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.errors import UserError
-from jobs.reports import page, summary, tables
+from jobs.reports import page, summary, tables, workbook
 from jobs.reports.groups import PageContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from jobs.core.model import App, Record, Run
     from jobs.reports.messages import Messages
 
+    Scratch = Callable[[], AbstractContextManager[Path]]
+
 SUMMARY = "summary.json"
 OPENED = "opened.csv"
 """What `recover open` leaves in a folder. A run does not make it."""
-REPORTS = ("results.csv", "failures.csv", "failures.html", SUMMARY)
+WORKBOOK = "failures.xlsx"
+REPORTS = ("results.csv", "failures.csv", "failures.html", WORKBOOK, SUMMARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +46,15 @@ def write_all(
     apps: Mapping[str, App],
     messages: Messages,
     replace: Callable[[str], AbstractContextManager[BinaryIO]],
+    scratch: Scratch | None,
 ) -> None:
     """Write every report. `replace` gives a new file that replaces the report when its block ends without an error.
 
+    `scratch` gives a private folder for the temporary files of the workbook. Without it, the workbook is left out.
     If one report cannot be written, the others still are. Then the first OSError or UserError is raised.
     """
     errors: list[Exception] = []
-    writers: tuple[Callable[[BinaryIO], None], ...] = (
-        lambda file: tables.write_results(file, source.columns, source.records(), sealed=source.sealed),
-        lambda file: tables.write_failures(file, source.columns, source.failures(), apps),
-        lambda file: page.write(file, run, source.worklist, PageContext(source.columns, apps, messages)),
-        lambda file: summary.write(file, run),
-    )
-    for name, write in zip(REPORTS, writers, strict=True):
+    for name, write in _writers(source, run, apps, messages, scratch).items():
         try:
             with replace(name) as file:
                 write(file)
@@ -62,3 +62,27 @@ def write_all(
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+def _writers(
+    source: Source, run: Run, apps: Mapping[str, App], messages: Messages, scratch: Scratch | None
+) -> dict[str, Callable[[BinaryIO], None]]:
+    """What writes each report, in the order of `REPORTS`."""
+    columns, worklist = source.columns, source.worklist
+
+    def write_workbook(file: BinaryIO) -> None:
+        if scratch is not None:
+            with scratch() as folder:
+                workbook.write(file, columns, worklist, apps, folder)
+
+    writers: tuple[Callable[[BinaryIO], None], ...] = (
+        lambda file: tables.write_results(file, columns, source.records(), sealed=source.sealed),
+        lambda file: tables.write_failures(file, columns, source.failures(), apps),
+        lambda file: page.write(file, run, worklist, PageContext(columns, apps, messages)),
+        write_workbook,
+        lambda file: summary.write(file, run),
+    )
+    named = dict(zip(REPORTS, writers, strict=True))
+    if scratch is None:
+        del named[WORKBOOK]
+    return named

@@ -11,8 +11,9 @@ from jobs.core.errors import refuse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A report reads the ledger and its log, writes a file and its folder, holds a lock, and may load a module.
-_FOR_REPORTS = 8
+# A report reads the ledger and its log, writes a file and its folder, holds a lock, and may load a module. A workbook has a
+# temporary file for each of its five sheets, and one for what is put together.
+_FOR_REPORTS = 14
 
 
 def refuse_few_descriptors() -> None:

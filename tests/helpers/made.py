@@ -131,14 +131,14 @@ def make_run(where: Path | Place, columns: tuple[str, ...], made: list[Made], **
             if isinstance(row, Row)
         ]
         ledger.record([(install, outcome(cause, number, at, said)) for install, cause, number in ended])
-        killed = more.pop("killed", False)
+        killed, workbook = more.pop("killed", False), more.pop("workbook", False)
         with ledger.at_one_moment() as connection:
             run = as_it_stands(connection, run, len(rows))
         if not killed:
             code = int(bool(run.counts.failed))
             run = replace(run, finished_at=at, **{"exit_code": code, **more})
             ledger.save_run(run)
-            render(place.folder, ledger, run, {APP.client_id: APP}, messages())
+            render(place.folder, ledger, run, {APP.client_id: APP}, messages(), workbook=workbook)
         return run
     finally:
         ledger.close()
@@ -149,7 +149,9 @@ def render_again(where: Path | Place, apps: dict[str, App] | None = None, words:
     place = as_place(where)
     ledger = opened(place)
     try:
-        render(place.folder, ledger, ledger.last_run(), apps or {APP.client_id: APP}, words or messages())
+        render(
+            place.folder, ledger, ledger.last_run(), apps or {APP.client_id: APP}, words or messages(), workbook=False
+        )
     finally:
         ledger.close()
     return (place.folder / "failures.html").read_text(encoding="utf-8")

@@ -422,7 +422,7 @@ def test_a_restart_while_the_reports_are_rendered_costs_them_nothing(own_postgre
         return user_columns(connection)
 
     monkeypatch.setattr("jobs.report.user_columns", restarted)
-    render(tmp_path, patient, Run("run", "list.csv", URL, AT), {}, messages())
+    render(tmp_path, patient, Run("run", "list.csv", URL, AT), {}, messages(), workbook=True)
     assert (tmp_path / "results.csv").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 from jobs.manifest.redaction import holds_secret, names_secret
 from jobs.sandbox.tokens import mint
 from tests.helpers.job import CLIENT_ID
+from tests.helpers.workbook_parts import parts_of
 
 JWT = mint("access", "Location", "LocA", CLIENT_ID, "CoA", 60)
 HEX = "5f3a9c1e7b2d48605f3a9c1e7b2d48605f3a9c1e"
@@ -85,10 +86,11 @@ SECRETS = ("OLD-ACCESS", "OLD-REFRESH", "OLD-OTHER", "A-CLIENT-SECRET", JWT)
 
 
 def seen_by_others(job):
-    return "".join(
+    texts = [
         (job.output / name).read_text(encoding="utf-8-sig")
         for name in ("failures.csv", "failures.html", "summary.json")
-    )
+    ]
+    return "".join([*texts, *parts_of(job.output / "failures.xlsx").values()])
 
 
 def test_secrets_in_columns_of_the_users_are_starred_for_others_and_said_and_kept_in_the_results(play):
@@ -97,7 +99,7 @@ def test_secrets_in_columns_of_the_users_are_starred_for_others_and_said_and_kep
     assert not [secret for secret in SECRETS if secret in seen_by_others(job) + done.stdout + done.stderr]
     assert [of(job, "failures.csv")[0][name] for name in HEADER[2:]] == ["Acme", *["****"] * 4]
     assert [of(job, "results.csv")[0][name] for name in HEADER[2:]] == list(ROW[2:])
-    assert "starred in failures.csv and failures.html: token_data, ghl_access_token, client_secret, free" in done.stderr
+    assert "starred in the reports of failures: token_data, ghl_access_token, client_secret, free" in done.stderr
     assert "starred" not in job.run(job.manifest("location_id,name\nLocB,x\n")).stderr.rpartition("free")[2]
 
 

@@ -28,8 +28,8 @@ MOMENTS = {
     "a commit begins": 12,
     "a commit is done": 12,
     "the reserve is given back": 3,
-    "a report is begun": 4,
-    "a report is moved into place": 4,
+    "a report is begun": 8,  # A workbook has temporary files.
+    "a report is moved into place": 5,
 }
 """Each moment, and how often it is met in a run at least."""
 

@@ -203,7 +203,7 @@ def test_reports_that_an_earlier_run_left_are_named_as_older(job, own_postgres):
     done = ended(run)
     own_postgres.start()
     forget_leases(own_postgres)
-    assert "results.csv, failures.csv, failures.html may be older than this run" in done.stdout
+    assert "results.csv, failures.csv, failures.html, failures.xlsx may be older than this run" in done.stdout
     assert f"then run `recover report {job.output}`" in done.stdout
 
 

@@ -16,7 +16,7 @@ from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing
 from tests.helpers.waiting import wait_until
 
-REPORTS = ["results.csv", "failures.csv", "failures.html", "summary.json"]
+REPORTS = ["results.csv", "failures.csv", "failures.html", "failures.xlsx", "summary.json"]
 
 
 @pytest.fixture

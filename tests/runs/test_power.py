@@ -64,7 +64,7 @@ def test_names_and_contents_are_synced_before_anything_relies_on_them(traced):
     for exchange, following in zip(exchanges, [*reconnects[1:], reports[0]], strict=True):
         assert [sync for sync in syncs if exchange < sync < following]
     # A report is synced before it is moved into place, and its name after.
-    for name in ("results.csv", "failures.csv", "failures.html", "summary.json"):
+    for name in ("results.csv", "failures.csv", "failures.html", "failures.xlsx", "summary.json"):
         (move,) = places(found, "rename", f".new-{name}")
         (before,) = places(found, "fsync", f".new-{name}")
         assert before < move

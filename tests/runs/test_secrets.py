@@ -19,6 +19,7 @@ from jobs.ledger.sqlite import open_memory
 from tests.helpers.bad_server import KEEP, Bad, http, serving
 from tests.helpers.job import SECRET
 from tests.helpers.waiting import wait_until
+from tests.helpers.workbook_parts import parts_of
 
 CODE = "canary-of-a-code/+0123456789abcdef"
 ACCESS, REFRESH = "canary-access.of+a/pair", "canary-refresh.of+a/pair"
@@ -99,6 +100,7 @@ def test_secrets_and_codes_that_the_server_echoes_anywhere_are_found_nowhere(sta
     assert ended["code"] in {1, 3}
     said = stage.said()
     assert "Traceback" not in said
+    said += "".join(parts_of(job.output / "failures.xlsx").values())
     for name in REPORTS_WITHOUT_TOKENS:
         said += (job.output / name).read_text(encoding="utf-8-sig")
     said += (job.output / "results.csv").read_text() + (job.output / "ledger.sqlite3").read_bytes().decode("latin-1")
@@ -133,6 +135,7 @@ def test_a_pair_is_found_in_the_results_alone_and_one_of_another_account_nowhere
         job.environment["HIGHLEVEL_BASE_URL"] = server.url
         code = stage.run(job.manifest("location_id\nLocA\n"), job.output)["code"]
     said = stage.said()
+    said += "".join(parts_of(job.output / "failures.xlsx").values())
     for name in REPORTS_WITHOUT_TOKENS:
         said += (job.output / name).read_text(encoding="utf-8-sig")
     assert hidden(said) == []

@@ -1,0 +1,191 @@
+"""failures.xlsx: what is in it, that a spreadsheet changes nothing of it, and what it never holds."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import stat
+import subprocess
+
+import pytest
+from openpyxl import load_workbook
+
+from jobs.core.formula_guard import unguard
+from jobs.core.model import Cause
+from jobs.report import report_again
+from jobs.reports.cards import SECTIONS
+from jobs.reports.columns import FAILURES
+from jobs.reports.files import WORKBOOK
+from jobs.reports.workbook import MOST_COLUMNS, MOST_FAILURES, NO_FAILURES, why_left_out
+from jobs.start import PROJECT
+from jobs.system.files import clear_left_behind, scratch_folder
+from tests.helpers.lists import listing
+from tests.helpers.made import COLUMNS, all_causes, broken, make_run, place
+from tests.helpers.workbook_parts import parts_of, sheets_of
+
+HOSTILE = (
+    '=HYPERLINK("https://evil.example","x")', "+1", "@SUM(A1)", "'=kept", "https://x.example", "mailto:a@x.example",
+    "00123", "1e5", "1/2/20", "TRUE", "#N/A", "12345678901234567890", "<r>x</r>", "<r><t>x</t></r>", "<b>&amp;",
+    "a\rb", "a\r\nb\n", "\ttab", " space ", "\x01\x1f\x7f\ufffe", "_x0041_", "_x005F_", "é😀", "no " * 10_922 + "x", "😀" * 16_383,
+)  # fmt: skip
+TOO_LONG = ("no " * 10_923, "😀" * 16_384, f"<r>{'no ' * 10_922}</r>")
+HEADER = [*(name for name in ("next_step", "reinstall_url")), *(
+    column.name for column in FAILURES if column.name not in {"next_step", "reinstall_url"}
+)]  # fmt: skip
+
+
+def made_of(*cells):
+    return [(place(number, "", cell), Cause.NOT_INSTALLED) for number, cell in enumerate(cells)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a run that failed in every way."""
+    folder = tmp_path_factory.mktemp("made") / "out"
+    make_run(folder, COLUMNS, all_causes(), workbook=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The folder of a run on cells that a spreadsheet, or the library that writes it, could take for something else."""
+    folder = tmp_path_factory.mktemp("hostile") / "out"
+    make_run(folder, ("=own",), [*made_of(*HOSTILE, *TOO_LONG), (broken(90, "=x"), Cause.INVALID_ROW)], workbook=True)
+    return folder
+
+
+def failures_of(folder):
+    """The rows of failures.csv under its columns, as they were before a formula was guarded."""
+    csv.field_size_limit(1 << 20)
+    with (folder / "failures.csv").open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = ([*map(unguard, line)] for line in csv.reader(file))
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def rows_of(folder):
+    sheets = sheets_of(folder / WORKBOOK)
+    return {title: [dict(zip(rows[0], row, strict=True)) for row in rows[1:]] for title, rows in sheets.items()}
+
+
+def by_id(rows):
+    return sorted(rows, key=lambda row: (row["location_id"], row["message"]))
+
+
+def test_it_has_the_columns_of_failures_csv_with_what_to_do_first(made):
+    for rows in sheets_of(made / WORKBOOK).values():
+        assert rows[0] == [*HEADER, *COLUMNS]
+
+
+def test_it_has_every_failure_once_on_the_sheet_of_whoever_acts_in_the_order_of_the_page(made):
+    sheets = rows_of(made)
+    assert [*sheets] == [section.title for section in SECTIONS.values()]
+    for owner, section in SECTIONS.items():
+        assert {row["owner"] for row in sheets[section.title]} == {owner}
+    assert by_id(row for rows in sheets.values() for row in rows) == by_id(failures_of(made))
+
+
+def test_an_owner_without_failures_has_no_sheet_and_without_any_failure_there_is_a_header_alone(tmp_path):
+    make_run(tmp_path / "one", ("name",), made_of("Acme"), workbook=True)
+    assert [*sheets_of(tmp_path / "one" / WORKBOOK)] == ["Ask the customer"]
+    make_run(tmp_path / "none", ("name",), [(place(1, "", "Acme"), None)], workbook=True)
+    assert sheets_of(tmp_path / "none" / WORKBOOK) == {NO_FAILURES: [[*HEADER, "name"]]}
+
+
+def test_a_cell_is_the_text_that_it_was_and_one_that_is_too_long_for_excel_has_stars(hostile):
+    sheets = rows_of(hostile)
+    found = {row["location_id"]: row["=own"] for row in sheets["Ask the customer"]}
+    assert [found[f"Loc{number:017}"] for number in range(len(HOSTILE))] == [*HOSTILE]
+    assert [found[f"Loc{number + len(HOSTILE):017}"] for number in range(len(TOO_LONG))] == ["****"] * len(TOO_LONG)
+    assert [row["=own"] for row in sheets["For the developer"]] == ["=x"]
+
+
+def test_every_cell_is_text_and_stays_text_when_somebody_types_into_it(hostile):
+    parts = parts_of(hostile / WORKBOOK)
+    assert not [name for name in parts if re.search("rels/sheet|hyperlink|calcChain|comments|vba|external", name)]
+    for name, text in parts.items():
+        if name.startswith("xl/worksheets/"):
+            assert set(re.findall(r"<(\w+)", text)).isdisjoint({"f", "v", "hyperlink", "hyperlinks"})
+            assert text.count("<c ") == text.count(' t="inlineStr"') > 0
+    for sheet in load_workbook(hostile / WORKBOOK):
+        assert {cell.number_format for row in sheet for cell in row if cell.value} == {"@"}
+        styles = re.findall(r'<col [^>]*style="(\d)"', parts["xl/worksheets/sheet1.xml"])
+        assert styles
+        assert {re.findall("<xf ", parts["xl/styles.xml"])[1] for _ in styles}
+
+
+def test_a_person_can_filter_it_and_the_header_stays_in_view(made):
+    for sheet in load_workbook(made / WORKBOOK):
+        assert sheet.auto_filter.ref == sheet.dimensions
+        assert sheet.freeze_panes == "A2"
+        assert sheet["A1"].font.bold
+        assert all(10 <= column.width < 62 for column in sheet.column_dimensions.values())
+        wrapped = {cell.value for cell in sheet[1] if sheet.cell(2, cell.column).alignment.wrap_text}
+        assert wrapped == {"next_step", "message"}
+    parts = parts_of(made / WORKBOOK)
+    for number in range(1, 6):
+        assert 'numberStoredAsText="1"' in parts[f"xl/worksheets/sheet{number}.xml"]  # No green corners.
+    assert "<dc:creator></dc:creator><cp:lastModifiedBy></cp:lastModifiedBy>" in parts["docProps/core.xml"]
+
+
+def test_it_is_private_and_so_are_its_temporary_files_which_a_later_run_removes(made, tmp_path):
+    assert stat.S_IMODE((made / WORKBOOK).stat().st_mode) == 0o600
+    assert {file.name for file in made.iterdir() if file.name.startswith(".")} <= {".lock"}
+    with scratch_folder(tmp_path / WORKBOOK) as scratch:
+        assert stat.S_IMODE(scratch.stat().st_mode) == 0o700
+        (scratch / "cells").write_text("LocA")
+        clear_left_behind(tmp_path)
+        assert [*tmp_path.iterdir()] == []
+        scratch.mkdir()
+
+
+def test_more_failures_or_columns_than_fit_leave_it_out():
+    assert why_left_out(MOST_FAILURES, MOST_COLUMNS - len(HEADER)) == ""
+    assert why_left_out(MOST_FAILURES + 1, 1) == "it holds at most 100,000 failures"
+    assert why_left_out(1, MOST_COLUMNS - len(HEADER) + 1) == "it holds at most 16,384 columns"
+
+
+def test_where_it_is_left_out_an_older_one_is_removed_and_a_person_is_told(tmp_path):
+    folder = tmp_path / "out"
+    make_run(folder, ("name",), made_of("Acme"), workbook=True)
+    assert (folder / WORKBOOK).exists()
+    columns = tuple(f"c{number}" for number in range(MOST_COLUMNS))
+    make_run(folder, columns, [(place(0, "", *columns), Cause.NOT_INSTALLED)], workbook=True)
+    assert not (folder / WORKBOOK).exists()
+    told = []
+    report_again(folder, PROJECT, {}, told.append)
+    assert told == ["failures.xlsx is left out: it holds at most 16,384 columns"]
+    assert not (folder / WORKBOOK).exists()
+
+
+def test_the_setting_leaves_it_out_and_takes_an_older_one_away(play):
+    job = play(default="not_installed")
+    manifest = job.manifest(listing(2))
+    assert "failures.xlsx  for support staff" in job.run(manifest).stdout
+    job.environment["RECOVERY_REPORTS__WORKBOOK"] = "false"
+    assert job("report", job.output).returncode == 0
+    assert not (job.output / WORKBOOK).exists()
+    done = job.run(manifest)
+    assert "failures.xlsx" not in done.stdout + done.stderr
+    assert not (job.output / WORKBOOK).exists()
+    job.environment["RECOVERY_REPORTS__WORKBOOK"] = "true"
+    assert job("report", job.output).returncode == 0
+    assert len(sheets_of(job.output / WORKBOOK)["Ask the customer"]) == 3
+    job.environment["RECOVERY_REPORTS__WORKBOOK"] = "perhaps"
+    done = job.run(manifest)
+    assert done.returncode == 2
+    assert "error: RECOVERY_REPORTS__WORKBOOK: has an invalid value: give true or false" in done.stderr
+
+
+def test_libreoffice_shows_every_cell_as_it_is(hostile, tmp_path):
+    if not (office := shutil.which("soffice")):
+        pytest.skip("LibreOffice is not installed (Debian: apt install libreoffice-calc)")
+    all_sheets = "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,false,false,false,-1"
+    where = f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}"
+    words = [office, where, "--headless", "--convert-to", all_sheets, "--outdir", tmp_path / "csv"]
+    subprocess.run([*words, hostile / WORKBOOK], check=True, capture_output=True, timeout=60)
+    with (tmp_path / "csv" / "failures-Ask the customer.csv").open(encoding="utf-8", newline="") as file:
+        shown = {row["location_id"]: row["=own"] for row in csv.DictReader(file)}
+    for number, cell in enumerate(HOSTILE):
+        lines = (text.splitlines() for text in (shown[f"Loc{number:017}"], cell))  # CSV has its own ends of lines.
+        assert next(lines) == next(lines)
