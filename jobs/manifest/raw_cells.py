@@ -13,7 +13,7 @@ MOST_CELLS = 2**25
 MOST_TEXT = 2**30
 
 # Twice what Excel allows.
-_LONGEST_TEXT = 2**16
+LONGEST_TEXT = 2**16
 
 
 class HiddenCell(NamedTuple):
@@ -31,12 +31,11 @@ class HiddenCell(NamedTuple):
 class Extent:
     """How much of a sheet its cells fill. Raises UserError if the reader could not hold it.
 
-    Rows must come in order, and the cells of a row too: a cell that comes twice has no certain value.
+    Rows must come in order: one that comes twice has no certain value.
     """
 
-    def __init__(self, where: str, *, from_first_column: bool = False) -> None:
+    def __init__(self, where: str) -> None:
         self._where = where
-        self._from_first_column = from_first_column
         self._before = self._area = self._text = 0
         self.start_sheet()
 
@@ -44,30 +43,23 @@ class Extent:
         """Begin with another sheet, which the reader holds beside those before."""
         self._before += self._area
         self._area = 0
-        self._top = 0
-        self._left = 0 if self._from_first_column else MOST_COLUMNS
+        self._top = self._bottom = 0
+        self._left = MOST_COLUMNS
         self._right = -1
-        self._last = (0, -1)
 
-    def add(self, row: int, column: int, text: int, rows: int = 1, columns: int = 1) -> None:
-        """One more cell with so much text, repeated in so many rows and columns."""
-        right, bottom = column + columns - 1, row + rows - 1
-        if (row, column) <= self._last or row < 1:
+    def add(self, row: int, first: int, last: int, text: int, rows: int = 1) -> None:
+        """The cells of one more row, or of equal rows: from which column to which, and their characters in each row."""
+        bottom = row + rows - 1
+        if row <= self._bottom:
             raise damaged(self._where)
-        if bottom > MOST_ROWS or right >= MOST_COLUMNS:
+        if bottom > MOST_ROWS or last >= MOST_COLUMNS:
             raise too_large(self._where, f"a sheet ends at row {MOST_ROWS:,} and column XFD")
-        self._last = row, right
+        self._bottom = bottom
         self._top = self._top or row
-        self._left, self._right = min(self._left, column), max(self._right, right)
-        self._text += text * rows * columns
+        self._left, self._right = min(self._left, first), max(self._right, last)
         self._area = (bottom - self._top + 1) * (self._right - self._left + 1)
+        self._text += text * rows
         if self._before + self._area > MOST_CELLS:
             raise too_large(self._where, f"its cells fill an area of more than {MOST_CELLS:,}")
         if self._text > MOST_TEXT:
             raise too_large(self._where, f"its cells hold more than {MOST_TEXT:,} characters")
-
-
-def check_length(text: int, where: str) -> None:
-    """Raise UserError if the text of a cell has more characters than any cell holds."""
-    if text > _LONGEST_TEXT:
-        raise too_large(where, f"a cell holds more than {_LONGEST_TEXT:,} characters")

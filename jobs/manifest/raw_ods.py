@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from jobs.core.errors import refuse
-from jobs.manifest.raw_cells import Extent, HiddenCell, check_length
-from jobs.manifest.raw_parts import damaged, parsed, part, xml_parser
+from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_COLUMNS, Extent, HiddenCell
+from jobs.manifest.raw_parts import damaged, parsed, part, too_large, xml_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,10 +76,11 @@ class _Scan:
         self.found: list[tuple[int, int, list[tuple[int, str]]]] = []
         self._wanted = sheet
         self._where = where
-        self._extent = Extent(where, from_first_column=True)
+        self._extent = Extent(where)
         self._sheet = -1
         self._row = self._rows = 1
-        self._column = 0
+        self._column = self._characters = 0
+        self._last = -1
         self._level = _OUTSIDE
         self._notes = 0
         self._cell: dict[str, str] = {}
@@ -96,6 +97,7 @@ class _Scan:
             self._text, self._paragraphs, self._lost = "", 0, False
         elif self._level == _IN_SHEET and tag == "table:table-row":
             self._level, self._column, self._hidden = _IN_ROW, 0, []
+            self._last, self._characters = -1, 0
             self._rows = self._number(attributes.get("table:number-rows-repeated", "1"))
         elif tag == "table:table":
             self._start_sheet(attributes)
@@ -126,7 +128,8 @@ class _Scan:
             self._lost = True
 
     def _add(self, text: str, times: int = 1) -> None:
-        check_length(len(self._text) + len(text) * times, self._where)
+        if len(self._text) + len(text) * times > LONGEST_TEXT:
+            raise too_large(self._where, f"a cell holds more than {LONGEST_TEXT:,} characters")
         self._text += text * times
 
     def text(self, text: str) -> None:
@@ -145,12 +148,17 @@ class _Scan:
                 self._end_cell()
                 self._level = _IN_ROW
         elif self._level == _IN_ROW and tag == "table:table-row":
-            if self._hidden and self._sheet == self._wanted:
-                self.found.append((self._row, self._rows, self._hidden))
-            self._row += self._rows
-            self._level = _IN_SHEET
+            self._end_row()
         elif self._level == _IN_SHEET and tag == "table:table":
             self._level = _OUTSIDE
+
+    def _end_row(self) -> None:
+        if self._last >= 0:
+            self._extent.add(self._row, 0, self._last, self._characters, self._rows)
+        if self._hidden and self._sheet == self._wanted:
+            self.found.append((self._row, self._rows, self._hidden))
+        self._row += self._rows
+        self._level = _IN_SHEET
 
     def _end_cell(self) -> None:
         cell, text = self._cell, self._text
@@ -160,7 +168,10 @@ class _Scan:
         value = text if is_text else next((cell[one] for one in cell if one in _VALUES), "")
         formula = "table:formula" in cell
         if has_value or formula or text:
-            self._extent.add(self._row, self._column, len(value), self._rows, columns)
+            self._last = self._column + columns - 1
+            self._characters += len(value) * columns
+            if self._last >= MOST_COLUMNS:
+                raise too_large(self._where, "a sheet ends at column XFD")
         wrong = cell.get("calcext:value-type") == "error" or (is_text and self._lost)
         wrong = wrong or (formula and not is_text and bool(_ERROR.fullmatch(text)))
         if wrong or (not value and (formula or text)):

@@ -53,8 +53,11 @@ def check(file: BinaryIO, where: str) -> None:
         extent = Extent(where)
         for place in range(book.nsheets):
             extent.start_sheet()
-            for row, column, _, value in _cells(book, place):
-                extent.add(row, column, len(value) if isinstance(value, str) else 0)
+            sheet = book.sheet_by_index(place)
+            for row in range(sheet.nrows):
+                if values := sheet.row_values(row):
+                    text = sum(len(value) for value in values if isinstance(value, str))
+                    extent.add(row + 1, 0, len(values) - 1, text)
             book.unload_sheet(place)
 
 

@@ -7,7 +7,7 @@ from array import array
 from functools import cache
 from typing import TYPE_CHECKING
 
-from jobs.manifest.raw_cells import MOST_CELLS, Extent, HiddenCell, check_length
+from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_CELLS, Extent, HiddenCell
 from jobs.manifest.raw_parts import damaged, parsed, part, too_large, xml_parser
 
 if TYPE_CHECKING:
@@ -16,9 +16,23 @@ if TYPE_CHECKING:
 
 _PLACE = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_MOST_NAMES = 1000
 _INLINE = ("inlineStr", "is")
 # A value of these types is an empty cell if it has no text. Of others, an empty text.
 _EMPTY_WITHOUT_TEXT = (None, "n", "s")
+
+
+class _WithoutPrefix(dict[str, str]):
+    """The names of elements and attributes without their prefixes."""
+
+    def __missing__(self, name: str) -> str:
+        local = name.rpartition(":")[2]
+        if len(self) < _MOST_NAMES:
+            self[name] = local
+        return local
+
+
+_LOCAL = _WithoutPrefix()
 
 
 def check(archive: ZipFile, where: str) -> None:
@@ -41,16 +55,12 @@ def hidden(archive: ZipFile, sheet: int, where: str) -> Iterator[HiddenCell]:
         scan.found.clear()
 
 
-def _local(name: str) -> str:
-    return name.rpartition(":")[2]
-
-
 def _elements(archive: ZipFile, name: str, wanted: str, where: str) -> Iterator[dict[str, str]]:
     """The attributes of each element with this name in a part."""
     found: list[dict[str, str]] = []
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        if _local(tag) == wanted:
+        if _LOCAL[tag] == wanted:
             found.append(attributes)
 
     parser = xml_parser(where)
@@ -81,7 +91,7 @@ def _part_of_sheet(archive: ZipFile, root: str, sheet: int, where: str) -> str:
     sheets = [*_elements(archive, root + "workbook.xml", "sheet", where)]
     if len({one.get("name", "").casefold() for one in sheets}) < len(sheets) or sheet >= len(sheets):
         raise damaged(where)
-    ids = [value for name, value in sheets[sheet].items() if _local(name) == "id"]
+    ids = [value for name, value in sheets[sheet].items() if _LOCAL[name] == "id"]
     targets = {
         one.get("Id"): one.get("Target", "")
         for one in _elements(archive, root + "_rels/workbook.xml.rels", "Relationship", where)
@@ -123,14 +133,14 @@ class _TextsScan:
         self._length = 0
 
     def start(self, tag: str, _: dict[str, str]) -> None:
-        if _local(tag) == "si":
+        if _LOCAL[tag] == "si":
             self._length = 0
 
     def text(self, text: str) -> None:
         self._length += len(text)
 
     def end(self, tag: str) -> None:
-        if _local(tag) == "si":
+        if _LOCAL[tag] == "si":
             self.lengths.append(self._length)
 
     def odd(self, *_: object) -> None:
@@ -140,7 +150,8 @@ class _TextsScan:
 class _SheetScan:
     """Follows a sheet as the reader does, cell by cell, and collects in `found` what the reader hides.
 
-    The reader takes the last of a cell's parts as its value: `v`, `is`, or the formula `f`, which has none.
+    The reader takes the last part of a cell as its value: `v`, `is`, or the formula `f`, which has none. A cell that comes
+    twice has no certain value.
     """
 
     def __init__(self, lengths: array[int], where: str) -> None:
@@ -149,108 +160,118 @@ class _SheetScan:
         self._where = where
         self._extent = Extent(where)
         self._inside: bool | None = None  # None before the cells
-        self._row = 1
-        self._column = 0
+        self._row, self._column = 1, 0
         self._place = (0, 0)
+        self._filled = (0, 0, -1, 0)  # The row of the last filled cell, its first and last column, and its text.
         self._type: str | None = None
-        self._in_cell = False
-        self._part = ""
-        self._spoken = False
-        self._formula = self._lost = False
-        self._text = self._value = ""
+        self._in_cell = self._formula = self._lost = self._spoken = False
+        self._part = self._text = self._value = ""
         self._length: int | None = None
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        name = tag.rpartition(":")[2]
-        if self._inside is None and name == "sheetData":
+        name = _LOCAL[tag]
+        if self._in_cell:
+            if not self._part:
+                self._part, self._text = name, ""
+                if name == "f":
+                    self._formula = True
+            elif name == "rPh":
+                self._spoken = True
+        elif self._inside:
+            if name == "c":
+                self._start_cell(attributes)
+            elif name == "row" and "r" in attributes:
+                self._row = self._number(attributes["r"])
+        elif name == "sheetData" and self._inside is None:
             self._inside = True
-        elif not self._inside:
-            return
-        elif self._in_cell:
-            self._start_inside_cell(name)
-        elif name == "c":
-            self._start_cell(attributes)
-        elif name == "row" and "r" in attributes:
-            self._row = self._row_number(attributes["r"])
 
-    def _row_number(self, text: str) -> int:
+    def _number(self, text: str) -> int:
         if not _DIGITS.fullmatch(text):
             raise damaged(self._where)
         return int(text)
 
     def _start_cell(self, attributes: dict[str, str]) -> None:
-        place = attributes.get("r")
-        if place is None:
-            row = self._row
-        else:
+        row, column = self._row, self._column
+        if place := attributes.get("r"):
             found = _PLACE.fullmatch(place)
             if found is None:
                 raise damaged(self._where)
-            row, self._column = int(found[2]), _column(found[1])
-        self._place = row, self._column
-        self._column += 1
+            row, column = int(found[2]), _column(found[1])
+        self._place = row, column
+        self._column = column + 1
         self._type = attributes.get("t")
         self._in_cell = True
         self._formula = self._lost = False
         self._value = ""
         self._length = None
 
-    def _start_inside_cell(self, name: str) -> None:
-        if not self._part:
-            self._part, self._text = name, ""
-            self._formula = self._formula or name == "f"
-        elif name == "rPh":
-            self._spoken = True
-
     def text(self, text: str) -> None:
         if self._part and self._part != "f" and not self._spoken:
             self._text += text
-            check_length(len(self._text), self._where)
+            if len(self._text) > LONGEST_TEXT:
+                raise too_large(self._where, f"a cell holds more than {LONGEST_TEXT:,} characters")
 
     def odd(self, *_: object) -> None:
         """A comment or the like, which the reader takes for the end of a value."""
         self._lost = self._lost or self._part == "v"
 
     def end(self, tag: str) -> None:
-        name = tag.rpartition(":")[2]
-        if not self._in_cell:
-            if name == "row":
-                self._row += 1
-                self._column = 0
-            elif name == "sheetData":
-                self._inside = False
-        elif name == "rPh":
-            self._spoken = False
-        elif name == self._part:
-            self._end_part(name)
-        elif name == "c" and not self._part:
-            self._end_cell()
+        name = _LOCAL[tag]
+        if self._in_cell:
+            if name == self._part:
+                self._end_part(name)
+            elif name == "rPh":
+                self._spoken = False
+            elif name == "c" and not self._part:
+                self._end_cell()
+        elif name == "row":
+            self._row += 1
+            self._column = 0
+        elif name == "sheetData" and self._inside:
+            self._end_row()
+            self._inside = False
 
     def _end_part(self, name: str) -> None:
-        self._part = ""
-        text = self._text
+        self._part, text = "", self._text
+        self._length = None
+        if name == "f":
+            return
+        if name == "v" and self._type == "s" and text:
+            self._length = self._length_of(text)
+            return
         self._value = text or self._value
-        inline = self._type in _INLINE
-        if name == "is" or (name == "v" and not inline and (text or self._type not in _EMPTY_WITHOUT_TEXT)):
-            shared = name == "v" and self._type == "s"
-            self._length = self._length_of(text) if shared else len(text)
-            if shared and not self._length:
-                self._value = ""  # Not its number, which a person does not see.
-        else:
-            self._length = None
+        if name == "is" or (self._type not in _INLINE and (text or self._type not in _EMPTY_WITHOUT_TEXT)):
+            self._length = len(text)
 
     def _length_of(self, number: str) -> int:
-        if not _DIGITS.fullmatch(number) or int(number) >= len(self._lengths):
+        if self._lost or not _DIGITS.fullmatch(number) or int(number) >= len(self._lengths):
             raise damaged(self._where)  # The reader would show another text.
         return self._lengths[int(number)]
 
     def _end_cell(self) -> None:
         self._in_cell = False
+        length = self._length
+        if length is None and not self._formula and not self._value:
+            return
         row, column = self._place
-        if self._length is not None or self._formula or self._value:
-            self._extent.add(row, column, self._length or 0)
-        if self._type == "e" or self._lost or (not self._length and (self._formula or self._value)):
+        filled, first, last, text = self._filled
+        if row != filled:
+            self._end_row()
+            first, text = column, 0
+        elif column <= last:
+            raise damaged(self._where)
+        self._filled = row, first, column, text + (length or 0)
+        if not length or self._type == "e" or self._lost:
+            self._hide(row, column)
+
+    def _hide(self, row: int, column: int) -> None:
+        if self._formula or self._value:
             self.found.append(HiddenCell(row, column, self._value))
+
+    def _end_row(self) -> None:
+        row, first, last, text = self._filled
+        if row:
+            self._extent.add(row, first, last, text)
 
 
 @cache
