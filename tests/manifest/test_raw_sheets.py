@@ -6,84 +6,278 @@ import io
 import zipfile
 
 import pytest
+from python_calamine import CalamineWorkbook
 
-from jobs.core.errors import UserError
+from jobs.core.errors import Exit, UserError
 from jobs.manifest.raw_sheets import Kind, check_size, hidden_cells, kind_of
+from tests.helpers.raw_workbooks import (
+    MAIN,
+    NAMES,
+    ODS,
+    REL,
+    RELS,
+    empty_formula,
+    error,
+    label,
+    ods,
+    ole,
+    xls,
+    xlsx,
+    zipped,
+)
 
-MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-REL = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-RELS = '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">{}</Relationships>'
-TYPES = '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>'
-ODS = "application/vnd.oasis.opendocument.spreadsheet"
-
-
-def zipped(parts):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in parts.items():
-            archive.writestr(name, text)
-    return file
-
-
-def xlsx(cells="", texts=(), sheets='<sheet name="L" sheetId="1" r:id="rId1"/>', **others):
-    """A workbook whose first sheet has these rows."""
-    target = f'<Relationship Id="rId1" Type="{REL}/officeDocument" Target="xl/workbook.xml"/>'
-    sheet = f'<Relationship Id="rId1" Type="{REL}/worksheet" Target="worksheets/sheet1.xml"/>'
-    shared = "".join(f"<si>{text}</si>" for text in texts)
-    return {
-        "[Content_Types].xml": TYPES,
-        "_rels/.rels": RELS.format(target),
-        "xl/workbook.xml": f'<workbook {MAIN} xmlns:r="{REL}"><sheets>{sheets}</sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": RELS.format(sheet),
-        "xl/sharedStrings.xml": f'<sst {MAIN} uniqueCount="{len(texts)}">{shared}</sst>',
-        "xl/worksheets/sheet1.xml": f"<worksheet {MAIN}><sheetData>{cells}</sheetData></worksheet>",
-        **others,
-    }
+EMPTY_ROWS = '<table:table-row table:number-rows-repeated="{}"><table:table-cell table:number-columns-repeated="16384"/></table:table-row>'
 
 
-def ods(rows="", **others):
-    """A workbook whose one sheet has these rows."""
-    names = " ".join(f'xmlns:{one}="urn:{one}"' for one in ("office", "table", "text", "calcext", "manifest"))
-    return {
-        "mimetype": ODS,
-        "META-INF/manifest.xml": f"<manifest:manifest {names}/>",
-        "content.xml": f'<office:document-content {names}><table:table table:name="L">{rows}</table:table></office:document-content>',
-        **others,
-    }
-
-
-def hidden(parts, kind, sheet=0):
-    file = zipped(parts)
-    assert kind_of(file, "list") is kind
+def looked_at(book, sheet=0):
+    """What hides in a workbook, given as its parts or its bytes."""
+    file = io.BytesIO(zipped(book) if isinstance(book, dict) else book)
+    kind = kind_of(file, "list")
+    if kind is None:
+        return None
     check_size(file, kind, "list")
     return [tuple(cell) for cell in hidden_cells(file, kind, sheet, "list")]
 
 
-def test_an_error_and_a_formula_without_a_value_in_an_xlsx_are_named_with_their_cells():
-    rows = (
-        '<row r="2"><c r="A2" t="e"><v>#N/A</v></c><c r="B2" t="s"><v>0</v></c></row>'
-        '<row r="17"><c r="C17"><f>B2</f></c><c r="D17" t="str"><f>B2</f><v>x</v></c><c r="E17" t="str"><f>B2</f><v></v></c></row>'
+def shown(book, sheet=0):
+    """The cells as the reader shows them."""
+    return CalamineWorkbook.from_filelike(io.BytesIO(zipped(book))).get_sheet_by_index(sheet).to_python()
+
+
+def refused(book, sheet=0):
+    with pytest.raises(UserError) as found:
+        looked_at(book, sheet)
+    assert found.value.code == Exit.CANNOT_START
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def row(*cells, number=1):
+    return f'<row r="{number}">{"".join(cells)}</row>'
+
+
+def cell(inside="", **attributes):
+    """A cell of an ods; `value_type` is the attribute `office:value-type`."""
+    rooms = {"formula": "table", "number_columns_repeated": "table"}
+    said = " ".join(
+        f'{rooms.get(name, "office")}:{name.replace("_", "-")}="{value}"' for name, value in attributes.items()
     )
-    assert hidden(xlsx(rows, ["<t>CoA</t>"]), Kind.XLSX) == [(2, 0, "#N/A"), (17, 2, ""), (17, 4, "")]
+    return f"<table:table-cell {said}>{inside}</table:table-cell>"
+
+
+def ods_row(*cells, rows=1):
+    return f'<table:table-row table:number-rows-repeated="{rows}">{"".join(cells)}</table:table-row>'
+
+
+KINDS = {
+    "xlsx": (xlsx(row('<c r="A1"><v>1</v></c>')), Kind.XLSX),
+    "ods": (ods(), Kind.ODS),
+    "xls": (xls(label(0, 0, "location_id")), Kind.XLS),
+    "old xls": (xls(label(0, 0, "location_id"), stream="Book"), Kind.XLS),
+    "csv": (b"location_id\nLocA\n", None),
+    "empty": (b"", None),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_workbook_is_known_by_its_bytes(name):
+    book, kind = KINDS[name]
+    assert kind_of(io.BytesIO(zipped(book) if isinstance(book, dict) else book), "list.csv") is kind
+
+
+OTHERS = {
+    "xlsb": (xlsx(**{"xl/workbook.bin": "x"}), "is an Excel binary workbook (xlsb): save it as xlsx or CSV UTF-8"),
+    "docx": (xlsx(**{"word/document.xml": "x"}), "is a Word document"),
+    "numbers": ({"Index/Document.iwa": "x"}, "is a document of Numbers or Pages: export it"),
+    "zip": ({"list.csv": "location_id"}, "is a zip file without a workbook"),
+    "text of LibreOffice": ({**ods(), "mimetype": ODS.replace("spreadsheet", "text")}, "is a zip file without a workbook"),
+    "both an xlsx and an ods": ({**xlsx(), **ods()}, "is a zip file without a workbook"),
+    "xlsx with a password": (ole(("EncryptionInfo", b"x"), ("EncryptedPackage", b"x")), "has a password: save it without one"),
+    "ods with a password": (
+        ods(**{"META-INF/manifest.xml": f"<manifest:manifest {NAMES}><manifest:encryption-data/></manifest:manifest>"}),
+        "has a password: save it without one",
+    ),
+    "doc": (ole(("WordDocument", b"x")), "is a Word document"),
+    "msi": (ole(("Other", b"x")), "is an Office file without a workbook"),
+    "cut off": (zipped(xlsx())[:-30], "is a damaged workbook"),
+    "cut off, ole": (xls()[:700], "is a damaged workbook"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_not_a_workbook_is_refused_by_its_name(name):
+    book, words = OTHERS[name]
+    assert words in refused(book)
+
+
+def test_an_error_and_a_formula_without_a_value_in_an_xlsx_are_named_with_their_cells():
+    book = xlsx(
+        row('<c r="A2" t="e"><v>#N/A</v></c><c r="B2" t="s"><v>0</v></c>', number=2)
+        + row(
+            '<c r="C17"><f>B2</f></c><c r="D17" t="str"><f>B2</f><v>x</v></c><c r="E17" t="str"><f>B2</f><v></v></c>',
+            '<c r="F17"><f t="array" ref="F17:F18">B2</f></c><c r="G17"><f t="shared" si="0"/></c><c r="H17"/>',
+            number=17,
+        ),
+        ["<t>CoA</t>"],
+    )
+    assert looked_at(book) == [(2, 0, "#N/A"), (17, 2, ""), (17, 4, ""), (17, 5, ""), (17, 6, "")]
+    assert shown(book)[0][:2] == ["", "CoA"]
 
 
 def test_an_error_and_a_formula_without_a_value_in_an_ods_are_named_with_their_cells():
-    rows = (
-        '<table:table-row table:number-rows-repeated="2"><table:table-cell/></table:table-row>'
-        '<table:table-row table:number-rows-repeated="2"><table:table-cell table:formula="of:=NA()" office:value-type="string"'
-        ' office:string-value="" calcext:value-type="error"><text:p>#N/A</text:p></table:table-cell>'
-        '<table:table-cell table:formula="of:=A1" table:number-columns-repeated="2"/></table:table-row>'
-    )
-    cells = [(0, "#N/A"), (1, ""), (2, "")]
-    assert hidden(ods(rows), Kind.ODS) == [(row, *cell) for row in (3, 4) for cell in cells]
+    wrong = '<table:table-cell office:value-type="string" office:string-value="" calcext:value-type="error"><text:p>#N/A</text:p></table:table-cell>'
+    book = ods(EMPTY_ROWS.format(2) + ods_row(wrong, cell(formula="of:=A1", number_columns_repeated=2), cell(), rows=2))
+    assert looked_at(book) == [
+        (number, *one) for number in (3, 4) for one in ((0, "#N/A"), (1, ""), (2, ""))
+    ]  # fmt: skip
 
 
-def refused(parts, kind):
-    with pytest.raises(UserError) as error:
-        hidden(parts, kind)
-    return str(error.value)
+def test_an_error_and_a_formula_without_a_value_in_an_xls_are_named_with_their_cells():
+    book = xls(label(0, 0, "location_id"), error(1, 0, 0x2A), label(1, 1, "CoA"), empty_formula(16, 2))
+    assert looked_at(book) == [(2, 0, "#N/A"), (17, 2, "")]
 
 
-def test_a_cell_far_away_does_not_take_memory_for_all_cells_before_it():
-    far = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row>'
-    assert "too large" in refused(xlsx(far), Kind.XLSX)
+# Cells that the reader shows otherwise than a person sees them, each with what a person sees.
+XLSX_SEEN = {
+    "a value in CDATA": ('<c r="A1" t="str"><v><![CDATA[LocA]]></v></c>', "LocA"),
+    "a value after a comment": ('<c r="A1"><v><!-- -->5</v></c>', "5"),
+    "a value before its formula": ('<c r="A1"><v>5</v><f>B1</f></c>', "5"),
+    "a text before an empty value": ('<c r="A1" t="inlineStr"><is><t>LocA</t></is><v/></c>', "LocA"),
+    "an error without its place": ('<c t="e"><v>#REF!</v></c>', "#REF!"),
+}
+ODS_SEEN = {
+    "a text without a type": (cell("<text:p>LocA</text:p>"), "LocA"),
+    "an error kept as a number": (cell("<text:p>Err:502</text:p>", value_type="float", value="0", formula="of:=X"), "Err:502"),
+    "a text with a tab": (cell("<text:p>Lo<text:tab/>cA</text:p>", value_type="string"), "Lo\tcA"),
+    "a text in CDATA": (cell("<text:p>Lo<![CDATA[cA]]></text:p>", value_type="string"), "LocA"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*XLSX_SEEN, *ODS_SEEN])
+def test_a_cell_that_the_reader_shows_wrongly_is_named_with_what_a_person_sees(name):
+    inside, seen = {**XLSX_SEEN, **ODS_SEEN}[name]
+    book = xlsx(row(inside)) if name in XLSX_SEEN else ods(ods_row(inside))
+    assert shown(book) != [[seen]]
+    assert looked_at(book) == [(1, 0, seen)]
+
+
+def test_texts_and_numbers_and_empty_texts_are_not_hidden():
+    texts = ["<r><t>Lo</t></r><r><t>cA</t></r><rPh sb='0' eb='1'><t>x</t></rPh>", "<t></t>", ""]
+    kept = '<c r="A1" t="s"><v>0</v></c><c r="B1" t="s"><v>1</v></c><c r="C1" t="s"><v>2</v></c><c r="D1" t="inlineStr"><is><t/></is></c>'
+    book = xlsx(row(kept, '<c r="E1"><v>7</v></c><c r="F1" t="b"><v>0</v></c><c r="G1" s="1"/>'), texts)
+    assert shown(book) == [["LocA", "", "", "", 7.0, False]]
+    assert looked_at(book) == []
+    note = "<office:annotation><text:p>Ask Ann</text:p></office:annotation>"
+    book = ods(ods_row(cell(f"{note}<text:p>LocA</text:p>", value_type="string"), cell(note)))
+    assert shown(book) == [["LocA"]]
+    assert looked_at(book) == []
+
+
+def test_the_sheet_is_found_as_the_reader_finds_it():
+    """By the place among all sheets, charts too, whatever the names of parts and prefixes."""
+    names = "".join(f'<sheet name="{one}" sheetId="{one}" r:id="rId{one}"/>' for one in (3, 1, 2))
+    kinds = {1: ("chartsheet", "chartsheets/sheet1.xml"), 2: ("worksheet", "/xl/Odd.xml"), 3: ("worksheet", "s.xml")}
+    rels = "".join(f'<Relationship Id="rId{n}" Type="{REL}/{kind}" Target="{to}"/>' for n, (kind, to) in kinds.items())
+    strict = 'xmlns:x="http://purl.oclc.org/ooxml/spreadsheetml/main"'
+    cells = '<x:row><x:c t="e"><x:v>#N/A</x:v></x:c><x:c r="D1"/><x:c t="e"><x:v>#REF!</x:v></x:c></x:row><x:row/><x:row><x:c t="e"><x:v>#N/A</x:v></x:c></x:row>'
+    book = {
+        **xlsx(),
+        "xl/workbook.xml": f'<workbook {MAIN} xmlns:r="{REL}"><sheets>{names}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": RELS.format(rels),
+        "xl/chartsheets/sheet1.xml": f"<chartsheet {MAIN}/>",
+        "XL\\odd.xml": f"<x:worksheet {strict}><x:sheetData>{cells}</x:sheetData></x:worksheet>",
+        "xl/s.xml": f"<worksheet {MAIN}><sheetData/></worksheet>",
+    }
+    assert [looked_at(book, sheet) for sheet in (0, 1)] == [[], []]
+    assert looked_at(book, 2) == [(1, 0, "#N/A"), (1, 4, "#REF!"), (3, 0, "#N/A")]
+    assert len(shown(book, 2)) == 3
+
+
+def saying(parts, name, size, text):
+    """A zip that declares this size for a part, with the checksum of `text`."""
+    told = [(len(parts[name]), size), (zipfile.crc32(parts[name].encode()), zipfile.crc32(text.encode()))]
+    data = zipped(parts)
+    for true, false in told:
+        data = data.replace(true.to_bytes(4, "little"), false.to_bytes(4, "little"))
+    return data
+
+
+ONE = cell(value_type="float", value="1")
+AREA, TEXT, END = "fill an area of more than 33,554,432", "hold more than 1,073,741,824", "a sheet ends at"
+TOO_LARGE = {
+    "a cell far away": (
+        xlsx(row('<c r="A1"><v>1</v></c>') + row('<c r="XFD1048576"><v>1</v></c>', number=1048576)),
+        AREA,
+    ),
+    "a column beyond the last": (xlsx(row('<c r="ZZZ1"><v>1</v></c>')), END),
+    "a row beyond the last": (xlsx(row('<c r="A1048577"><v>1</v></c>')), END),
+    "a text in very many cells": (
+        xlsx(
+            "".join(row(f'<c r="A{n}" t="s"><v>0</v></c>', number=n) for n in range(1, 3000)),
+            [f"<t>{'x' * 400_000}</t>"],
+        ),
+        TEXT,
+    ),
+    "a number of texts that is a lie": (
+        {**xlsx(), "xl/sharedStrings.xml": f'<sst {MAIN} uniqueCount="99999999999"/>'},
+        "more than 33,554,432 texts",
+    ),
+    "a part of zeros": (xlsx(**{"xl/media/image1.png": "0" * 2**25}), "200 times its size"),
+    "a part that says it is huge": (saying(xlsx(), "xl/workbook.xml", 2**30, ""), "more than 1,073,741,824 bytes"),
+    "too many parts": (xlsx(**{f"p{n}": "" for n in range(10_000)}), "more than 10,000 parts"),
+    "a row repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=40), rows=1_000_000)), AREA),
+    "a cell repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=10**8))), END),
+    "spaces repeated": (ods(ods_row(cell('<text:s text:c="99999999"/>', value_type="string"))), "more than 65,536"),
+    "a long text repeated": (ods(ods_row(cell("x" * 60_000, value_type="string"), rows=20_000)), TEXT),
+    "a cell below very many rows": (
+        ods(ods_row(ONE) + EMPTY_ROWS.format(1_000_000) + ods_row(cell(number_columns_repeated=99), ONE)),
+        AREA,
+    ),
+    "three full sheets of an xls": (xls(label(0, 0, "x"), label(65535, 255, "x"), sheets=3), AREA),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_workbook_that_would_take_too_much_memory_is_refused(name):
+    book, words = TOO_LARGE[name]
+    said = refused(book)
+    assert "is too large for a workbook: " in said
+    assert words in said
+
+
+def test_the_empty_rows_below_a_table_of_libreoffice_are_not_too_large():
+    book = ods(ods_row(cell("<text:p>LocA</text:p>", value_type="string")) + EMPTY_ROWS.format(1_048_575))
+    assert looked_at(book) == []
+
+
+def twice(parts, name):
+    file = io.BytesIO(zipped(parts))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(name.upper(), parts[name])
+    return file.getvalue()
+
+
+SHEET = "xl/worksheets/sheet1.xml"
+BOOK = xlsx(row('<c r="A1"><v>1</v></c>'))
+DAMAGED = {
+    "a part that is larger than the zip says": saying(BOOK, SHEET, len(BOOK[SHEET]) - 1, BOOK[SHEET][:-1]),
+    "a part that comes twice": twice(xlsx(), SHEET),
+    "no sheet": {name: text for name, text in xlsx().items() if name != SHEET},
+    "no relations": {name: text for name, text in xlsx().items() if name != "_rels/.rels"},
+    "no content": {name: text for name, text in ods().items() if name != "META-INF/manifest.xml"},
+    "an entity": xlsx(**{SHEET: f'<!DOCTYPE x [<!ENTITY a "aa">]><worksheet {MAIN}><sheetData/></worksheet>'}),
+    "a sheet cut off": xlsx(**{SHEET: f"<worksheet {MAIN}><sheetData><row>"}),
+    "a tag without an end": xlsx(**{SHEET: f"<worksheet {MAIN} a='{'x' * 2**21}'/>"}),
+    "a cell that comes twice": xlsx(row('<c r="A1"><v>1</v></c><c r="A1" t="e"><v>#N/A</v></c>')),
+    "rows out of order": xlsx(row('<c r="A2"><v>1</v></c>', number=2) + row('<c r="A1"><v>1</v></c>')),
+    "a place that is none": xlsx(row('<c r="A"><v>1</v></c>')),
+    "a text that is not there": xlsx(row('<c r="A1" t="s"><v>1</v></c>'), ["<t>LocA</t>"]),
+    "a text by a number with spaces": xlsx(row('<c r="A1" t="s"><v> 1 </v></c>'), ["<t>LocA</t>", "<t>LocB</t>"]),
+    "a text by a number in CDATA": xlsx(row('<c r="A1" t="s"><v><![CDATA[0]]></v></c>'), ["<t>LocA</t>"]),
+    "a repetition that is not a number": ods(ods_row(cell(), rows="many")),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_workbook_is_refused_in_one_line(name):
+    assert "is a damaged workbook: " in refused(DAMAGED[name])
