@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+_TODO = "move it to a safe place and run the job again"
+# A pair that was changed in the ledger comes into the table again and again.
+_TODO_IF_UNKNOWN = f"{_TODO}; if this comes back, somebody has changed a pair in the ledger: put back a backup of the ledger, or use a different --output"
+
+
 def holds_open_pairs(folder: Path) -> bool:
     """Whether results.csv holds tokens that are not sealed. Raises UserError if it cannot be read."""
     path = folder / RESULTS
@@ -39,8 +44,7 @@ def refuse_unknown_tokens(connection: Connection, folder: Path) -> None:
     with _readable(path):
         for batch in in_batches(_pairs(path)):
             if not knows_pairs(connection, batch):
-                todo = "move it to a safe place and run the job again"
-                raise refuse("holds tokens that the ledger beside it does not know", str(path), todo)
+                raise refuse("holds tokens that the ledger beside it does not know", str(path), _TODO_IF_UNKNOWN)
 
 
 @contextmanager
@@ -52,7 +56,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise  # It is the ledger that cannot be read, not the report.
     except (OSError, UnicodeError, csv.Error) as error:
         what = f"may hold tokens, but the job cannot read it ({type(error).__name__})"
-        raise refuse(what, str(path), "move it to a safe place and run the job again") from None
+        raise refuse(what, str(path), _TODO) from None
 
 
 def _pairs(path: Path) -> Iterator[str]:

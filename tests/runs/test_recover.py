@@ -395,6 +395,9 @@ def test_unknown_tokens_in_results_are_never_overwritten(play):
     done = job.run(manifest)
     assert done.returncode == 2
     assert "does not know" in done.stderr
+    assert (
+        "if this comes back, somebody has changed a pair in the ledger: put back a backup of the ledger" in done.stderr
+    )
     assert (job.output / "results.csv").read_bytes() == before
     assert len(job.sandbox.seen) == calls
 
