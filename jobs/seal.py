@@ -5,12 +5,14 @@ Until it has ended, runs on that folder are refused. If it is killed, the next o
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from jobs.config.settings import load_settings
+from jobs.core.clock import Every
 from jobs.core.errors import Exit, refuse
 from jobs.core.plurals import counted
 from jobs.ledger import pair_pages, scrubbing
@@ -38,15 +40,22 @@ if TYPE_CHECKING:
 
 
 _MOST_NAMED = 20
+_TELL_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class _Sealing:
-    """Seals pairs, names those that it cannot open first, and counts. Without an `opener`, sealed pairs are left alone."""
+    """Seals pairs, names those that it cannot open first, and counts. Without an `opener`, sealed pairs are left alone.
+
+    When it is `due`, it tells how many are sealed.
+    """
 
     sealer: Sealer
     opener: Opener | None
     say: Callable[[str], None]
+    tell: Callable[[str], None]
+    due: Every
+    are_open: int = 0
     for_others: int = 0
     were_open: int = 0
     again: int = 0
@@ -76,6 +85,21 @@ class _Sealing:
         self.again += not was_open
         return self.sealer.seal(key, found, pair.recovered_at)
 
+    @property
+    def to_do(self) -> int:
+        """How many pairs of the ledger it has to seal."""
+        return self.are_open + (self.for_others if self.opener else 0)
+
+    def begins(self) -> None:
+        """Tell how many pairs there are."""
+        pairs = counted(self.to_do, "pair", "pairs")
+        self.tell(f"the ledger has {pairs} to seal; then it is written again, and so are the reports")
+
+    def goes_on(self) -> None:
+        """Tell how many are sealed, if it is time."""
+        if self.due.due():
+            self.tell(f"{counted(self.were_open + self.again, 'pair is', 'pairs are')} sealed so far")
+
 
 def seal(
     folder: Path,
@@ -85,12 +109,13 @@ def seal(
     ask: Callable[[str], str],
     say: Callable[[str], None],
     tell: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Exit:
     """Seal the pairs in `folder`: the open ones, and with `identity` also those that are sealed for others.
 
     Returns the exit code.
-    `ask` gives the passphrase for what is asked about. A person is told what was done by `tell`, and the rest by `say`.
-    Raises UserError and FileError.
+    `ask` gives the passphrase for what is asked about. A person is told what was done by `tell`, each minute by `clock` also
+    how far it is, and the rest by `say`. Raises UserError and FileError.
     """
     known = environment_of(project, environment)
     settings = load_settings(project / SETTINGS, known, {})
@@ -101,16 +126,14 @@ def seal(
     with ExitStack() as held:
         ledger = open_held(held, place, "recover seal", say)
         base_url = ledger.ask(place.bound_to)
-        sealing = _Sealing(Sealer(recipients, base_url), opener_of(identity, base_url, ask, say), say)
+        opener, due = opener_of(identity, base_url, ask, say), Every(_TELL_SECONDS, clock, clock())
+        sealing = _Sealing(Sealer(recipients, base_url), opener, say, tell, due)
         # All of them look before it begins, and each refuses what it cannot read.
         works = any([_is_needed(ledger, sealing), has_open_lines(folder, base_url), holds_open_pairs(folder)])
         if works:
             ledger.ask(partial(refuse_unknown_tokens, folder=folder), Purpose.ONE_MOMENT)
             with _to_be_repeated(folder, say):
-                ledger.write(begin_sealing)
-                sealing.were_open += seal_lines(folder, base_url, sealing.sealer.seal)
-                take_in(ledger, folder, base_url)
-                _seal_pairs(ledger, sealing, folder)
+                _seal_files(ledger, sealing, folder, base_url)
                 _leave_nothing_open(ledger, folder, project, known, say)
                 ledger.write(end_sealing)
     for line in (*_results(sealing, folder, works=works), *_left_to_do(sealing, place, works=works)):
@@ -120,15 +143,15 @@ def seal(
 
 def _is_needed(ledger: Ledger, sealing: _Sealing) -> bool:
     """Whether the ledger has something to seal, or an earlier seal did not end."""
-    open_pairs = _count(ledger, sealing)
-    return bool(open_pairs or (sealing.opener and sealing.for_others) or ledger.ask(is_half_sealed))
+    _count(ledger, sealing)
+    return bool(sealing.to_do or ledger.ask(is_half_sealed))
 
 
 def _count(ledger: Ledger, sealing: _Sealing) -> int:
     """How many pairs are open. Those that are sealed for others are counted too."""
     count = partial(pair_pages.how_many, recipients=sealing.sealer.named)
-    open_pairs, sealing.for_others = ledger.ask(count, Purpose.ONE_MOMENT)
-    return open_pairs
+    sealing.are_open, sealing.for_others = ledger.ask(count, Purpose.ONE_MOMENT)
+    return sealing.are_open
 
 
 @contextmanager
@@ -139,6 +162,15 @@ def _to_be_repeated(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     except BaseException:
         say(f"open pairs may be left in {folder}: run {command_for(folder)} again; until then, runs on it are refused")
         raise
+
+
+def _seal_files(ledger: Ledger, sealing: _Sealing, folder: Path, base_url: str) -> None:
+    """Seal the pairs that were set aside, and those of the ledger."""
+    sealing.begins()
+    ledger.write(begin_sealing)
+    sealing.were_open += seal_lines(folder, base_url, sealing.sealer.seal)
+    take_in(ledger, folder, base_url)
+    _seal_pairs(ledger, sealing, folder)
 
 
 def _seal_pairs(ledger: Ledger, sealing: _Sealing, folder: Path) -> None:
@@ -159,6 +191,7 @@ def _seal_in_pages(ledger: Ledger, sealing: _Sealing) -> int:
             ledger.write(partial(pair_pages.replace_tokens, sealed=sealed))
         count += len(sealed)
         last = pairs[-1].number
+        sealing.goes_on()
     return count
 
 

@@ -20,8 +20,9 @@ from jobs.ledger.opening import LEDGER
 from jobs.ledger.tables import VERSION
 from jobs.ledger.unwritten import UNWRITTEN, set_aside
 from jobs.sandbox.world import Place
+from jobs.seal import seal as seal_pairs
 from tests.helpers.homes import home_in_database
-from tests.helpers.job import CLIENT_ID, Stage
+from tests.helpers.job import CLIENT_ID, PROJECT, Stage
 from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing, of
 from tests.helpers.made import opened, pair
@@ -127,6 +128,20 @@ def test_a_sealed_ledger_has_the_same_pairs_and_no_byte_of_them_is_left(job, dat
     assert without_tokens(job) == was
     assert in_cells(job, identity) == in_cells(job, another) == job.issued()
     assert {*marks} < {*ask(job, database, "select fingerprint from pairs")}
+
+
+def test_it_says_how_many_pairs_there_are_and_each_minute_how_many_are_sealed(play, identity):
+    job = ran(play(dict(INSTALLS)))
+    job.environment["RECOVERY_SEAL__RECIPIENTS"] = str(identity.to_public())
+    said, minutes = [], count(step=60)
+    assert (
+        seal_pairs(job.output, PROJECT, job.environment, None, str, said.append, said.append, lambda: next(minutes))
+        == 0
+    )
+    assert said[:2] == [
+        "the ledger has 4 pairs to seal; then it is written again, and so are the reports",
+        "4 pairs are sealed so far",
+    ]
 
 
 def test_a_run_goes_on_after_it_and_a_second_seal_has_nothing_to_do(job, identity):
