@@ -127,4 +127,7 @@ def _write_row(sheet: Worksheet, number: int, cells: Sequence[str], looks: Seque
 
 
 def _fits(cell: str) -> bool:
+    """Whether Excel can hold this text."""
+    if "\ufffe" in cell or "\uffff" in cell:
+        return False
     return len(cell) <= _LONGEST // 2 or len(cell.encode("utf-16-le")) // 2 <= _LONGEST

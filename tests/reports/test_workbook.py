@@ -12,12 +12,14 @@ import pytest
 from openpyxl import load_workbook
 
 from jobs.core.formula_guard import unguard
-from jobs.core.model import Cause
+from jobs.core.model import Broken, Cause
+from jobs.manifest.reader import open_manifest
 from jobs.report import report_again
 from jobs.reports.cards import SECTIONS
 from jobs.reports.columns import FAILURES
 from jobs.reports.files import WORKBOOK
 from jobs.reports.workbook import MOST_COLUMNS, MOST_FAILURES, NO_FAILURES, why_left_out
+from jobs.sandbox.world import Place
 from jobs.start import PROJECT
 from jobs.system.files import clear_left_behind, scratch_folder
 from tests.helpers.lists import listing
@@ -27,12 +29,11 @@ from tests.helpers.workbook_parts import parts_of, sheets_of
 HOSTILE = (
     '=HYPERLINK("https://evil.example","x")', "+1", "@SUM(A1)", "'=kept", "https://x.example", "mailto:a@x.example",
     "00123", "1e5", "1/2/20", "TRUE", "#N/A", "12345678901234567890", "<r>x</r>", "<r><t>x</t></r>", "<b>&amp;",
-    "a\rb", "a\r\nb\n", "\ttab", " space ", "\x01\x1f\x7f\ufffe", "_x0041_", "_x005F_", "é😀", "no " * 10_922 + "x", "😀" * 16_383,
+    "a\rb", "a\r\nb\n", "\ttab", " space ", "\x01\x1f\x7f", "_x0041_", "_x005F_", "é😀", "no " * 10_922 + "x", "😀" * 16_383,
 )  # fmt: skip
-TOO_LONG = ("no " * 10_923, "😀" * 16_384, f"<r>{'no ' * 10_922}</r>")
-HEADER = [*(name for name in ("next_step", "reinstall_url")), *(
-    column.name for column in FAILURES if column.name not in {"next_step", "reinstall_url"}
-)]  # fmt: skip
+UNFIT = ("no " * 10_923, "😀" * 16_384, f"<r>{'no ' * 10_922}</r>", "a\ufffeb", "\uffff")
+FIRST = ["next_step", "reinstall_url"]
+HEADER = [*FIRST, *(column.name for column in FAILURES if column.name not in FIRST)]
 
 
 def made_of(*cells):
@@ -51,7 +52,7 @@ def made(tmp_path_factory):
 def hostile(tmp_path_factory):
     """The folder of a run on cells that a spreadsheet, or the library that writes it, could take for something else."""
     folder = tmp_path_factory.mktemp("hostile") / "out"
-    make_run(folder, ("=own",), [*made_of(*HOSTILE, *TOO_LONG), (broken(90, "=x"), Cause.INVALID_ROW)], workbook=True)
+    make_run(folder, ("=own",), [*made_of(*HOSTILE, *UNFIT), (broken(90, "=x"), Cause.INVALID_ROW)], workbook=True)
     return folder
 
 
@@ -92,11 +93,11 @@ def test_an_owner_without_failures_has_no_sheet_and_without_any_failure_there_is
     assert sheets_of(tmp_path / "none" / WORKBOOK) == {NO_FAILURES: [[*HEADER, "name"]]}
 
 
-def test_a_cell_is_the_text_that_it_was_and_one_that_is_too_long_for_excel_has_stars(hostile):
+def test_a_cell_is_the_text_that_it_was_and_one_that_excel_cannot_hold_has_stars(hostile):
     sheets = rows_of(hostile)
     found = {row["location_id"]: row["=own"] for row in sheets["Ask the customer"]}
     assert [found[f"Loc{number:017}"] for number in range(len(HOSTILE))] == [*HOSTILE]
-    assert [found[f"Loc{number + len(HOSTILE):017}"] for number in range(len(TOO_LONG))] == ["****"] * len(TOO_LONG)
+    assert [found[f"Loc{number + len(HOSTILE):017}"] for number in range(len(UNFIT))] == ["****"] * len(UNFIT)
     assert [row["=own"] for row in sheets["For the developer"]] == ["=x"]
 
 
@@ -177,15 +178,44 @@ def test_the_setting_leaves_it_out_and_takes_an_older_one_away(play):
     assert "error: RECOVERY_REPORTS__WORKBOOK: has an invalid value: give true or false" in done.stderr
 
 
-def test_libreoffice_shows_every_cell_as_it_is(hostile, tmp_path):
+def read(path):
+    """The rows of a list, without their places in it."""
+    return {
+        (row.location_id if isinstance(row, Broken) else row.account_id, row.cells)
+        for row in open_manifest(path).rows()
+    }
+
+
+def test_it_is_a_list_of_the_same_installs_as_failures_csv(made, tmp_path):
+    assert read(made / WORKBOOK) == read(made / "failures.csv")
+    make_run(tmp_path / "none", ("name",), [(place(1, "", "Acme"), None)], workbook=True)
+    assert read(tmp_path / "none" / WORKBOOK) == read(tmp_path / "none" / "failures.csv") == set()
+
+
+def test_libreoffice_changes_no_cell_when_a_person_saves_it(hostile, tmp_path):
     if not (office := shutil.which("soffice")):
         pytest.skip("LibreOffice is not installed (Debian: apt install libreoffice-calc)")
-    all_sheets = "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,false,false,false,-1"
     where = f"-env:UserInstallation={(tmp_path / 'profile').as_uri()}"
-    words = [office, where, "--headless", "--convert-to", all_sheets, "--outdir", tmp_path / "csv"]
+    words = [office, where, "--headless", "--convert-to", "xlsx:Calc MS Excel 2007 XML", "--outdir", tmp_path]
     subprocess.run([*words, hostile / WORKBOOK], check=True, capture_output=True, timeout=60)
-    with (tmp_path / "csv" / "failures-Ask the customer.csv").open(encoding="utf-8", newline="") as file:
-        shown = {row["location_id"]: row["=own"] for row in csv.DictReader(file)}
-    for number, cell in enumerate(HOSTILE):
-        lines = (text.splitlines() for text in (shown[f"Loc{number:017}"], cell))  # CSV has its own ends of lines.
-        assert next(lines) == next(lines)
+    given = {(account, (cell.replace("\r\n", "\n"),)) for account, (cell,) in read(hostile / WORKBOOK)}
+    assert read(tmp_path / WORKBOOK) == given
+
+
+def test_what_a_person_sends_back_is_run_as_it_is_in_the_same_folder(play):
+    job = play({"Loc1": Place("not_installed"), "Loc2": Place("not_installed"), "Loc3": Place("location_inactive")})
+    job.run(job.manifest(listing(4)))
+    book = load_workbook(job.output / WORKBOOK)
+    customers = book["Ask the customer"]
+    assert [row[2].value for row in customers.iter_rows(min_row=2)] == ["Loc1", "Loc2"]
+    customers.delete_rows(3)
+    customers.cell(1, customers.max_column + 1, "ticket")
+    customers.cell(2, customers.max_column, "=T-1").data_type = "s"
+    book.save(job.output / WORKBOOK)
+    before = job.calls("reconnect")
+    done = job("run", job.output / WORKBOOK)
+    assert done.returncode == 1, done.stderr
+    assert sorted(job.calls("reconnect")[len(before) :]) == ["Loc1", "Loc3"]
+    assert {row["location_id"]: row["ticket"] for rows in rows_of(job.output).values() for row in rows} == {
+        "Loc1": "=T-1", "Loc2": "", "Loc3": "",
+    }  # fmt: skip
