@@ -241,10 +241,11 @@ def test_a_socket_that_cannot_be_had_is_this_machines_fault():
 
 
 def with_descriptors(job, count, *arguments):
-    """A run of the job that may open so many files."""
+    """A run of the job that may open so many files. It is not measured: coverage opens files too."""
+    environment = {name: value for name, value in job.environment.items() if name != "COVERAGE_PROCESS_CONFIG"}
     command = f"ulimit -n {count}; exec {sys.executable} -m jobs run {job.folder}/installs.csv --output {job.output}"
     return subprocess.run(
-        ["bash", "-c", f"{command} {' '.join(arguments)}"], cwd=PROJECT, env=job.environment, capture_output=True,
+        ["bash", "-c", f"{command} {' '.join(arguments)}"], cwd=PROJECT, env=environment, capture_output=True,
         text=True, check=False, timeout=60,
     )  # fmt: skip
 
@@ -266,15 +267,17 @@ def test_where_connections_need_more_descriptors_than_there_are_the_run_stops_an
 def test_with_however_few_descriptors_a_run_ends_with_reports_or_one_line_and_never_a_traceback(play):
     job = play()
     job.manifest("location_id\nLocA\nLocB\n")
-    codes = set()
+    codes = []
     for count in range(5, 24):
         shutil.rmtree(job.output, ignore_errors=True)
         done = with_descriptors(job, count)
-        codes.add(done.returncode)
+        codes.append(done.returncode)
         assert "Traceback" not in done.stderr
         assert done.returncode in {0, 2, 3}, (count, done.stderr)
         if done.returncode == 2:
             assert "ulimit -n" in done.stderr, (count, done.stderr)
         else:
             assert len(job.results()) == 2, count
-    assert codes >= {0, 2}
+        if codes[-3:] == [0, 0, 0]:
+            break  # There are enough from here on.
+    assert {*codes} >= {0, 2}
