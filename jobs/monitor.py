@@ -99,7 +99,7 @@ class Monitor:
         run, began = self.run, self._clock()
         if began >= self._count_again_at:
             # Not by `ask`, which waits for a ledger that is away: the file must not grow old meanwhile.
-            with suppress(OSError), self._ledger.at_one_moment() as connection:
+            with suppress(OSError), self._ledger.at_a_glance() as connection:
                 before = as_it_stands(connection, run, run.counts.rows)
                 self._count_again_at = began + _REST * (self._clock() - began)
         return replace(before, this_run=run.this_run, rate_limited=run.rate_limited)

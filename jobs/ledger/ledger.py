@@ -89,6 +89,13 @@ class Ledger:
         """A connection that sees the ledger as it is at its first query, even if others write meanwhile."""
         return transaction(self.engine, Purpose.ONE_MOMENT)
 
+    def at_a_glance(self) -> AbstractContextManager[Connection]:
+        """A connection for a look that gives up soon on a database that does not answer, and never waits for one that is away.
+
+        Its queries may see different moments. Raises UnwritableError.
+        """
+        return transaction(self.engine, Purpose.READ)
+
     def ask(self, question: Callable[[Connection], _T], purpose: Purpose = Purpose.READ) -> _T:
         """What `question` reads. Any thread may ask. `purpose`: a question that may take long asks at `ONE_MOMENT`."""
 

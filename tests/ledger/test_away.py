@@ -39,7 +39,9 @@ from jobs.ledger.place import Place
 from jobs.ledger.reads import records, user_columns
 from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
+from jobs.monitor import Monitor
 from jobs.outgoing.deliver.store import Store
+from jobs.outgoing.metrics import MetricsFile
 from jobs.report import CutShort, render, report_again
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.sealing.kept_pairs import KeptPairs
@@ -47,6 +49,7 @@ from jobs.system.lock_holders import Patience
 from tests.helpers.made import CLIENT_ID, URL, enrol, messages
 from tests.helpers.made import pair as made_pair
 from tests.helpers.made import place as row
+from tests.helpers.metrics import told
 from tests.helpers.postgres import PASSWORD
 from tests.helpers.waiting import wait_until
 
@@ -460,3 +463,17 @@ def test_a_run_that_was_cut_short_gives_back_its_leases_even_if_its_folder_is_go
         report_again(tmp_path / "file" / "out", tmp_path, environment, print, CutShort(143, 0, 0, patient.lease))
     mine = f"select 1 from highlevel_recovery.leases where token = '{patient.lease}' and until > clock_timestamp()"
     assert own_postgres.execute(mine) == []
+
+
+def test_the_metrics_of_a_run_are_written_again_and_again_while_its_database_answers_nothing(way, tmp_path, said):
+    writes = []
+    file = MetricsFile(tmp_path / "a.prom", "a", said.append, lambda: writes.append(1) or 0.0)
+    run, at_once = Run("ab", "in.csv", URL, AT), {"seconds": 0.05, "clock": lambda: 0.0}
+    with opened(way.url, tmp_path, said) as ledger, Monitor(file, ledger, run, **at_once):
+        wait_until(lambda: told(tmp_path / "a.prom").by("installs") == {("pending",): 5})
+        way.drops = True
+        away = len(writes)
+        wait_until(lambda: len(writes) > away + 1)
+        way.heal()  # What was lost meanwhile never comes.
+    assert told(tmp_path / "a.prom").lists == {"a"}
+    assert said == []

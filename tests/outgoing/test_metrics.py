@@ -170,7 +170,7 @@ class AwayLedger:
         return Figures(UNDER_WAY)
 
     @contextmanager
-    def at_one_moment(self):
+    def at_a_glance(self):
         raise AwayError(Problem("is away", "the database", "wait"))
         yield
 
@@ -212,9 +212,9 @@ class SlowLedger:
         self.ask = ledger.ask
 
     @contextmanager
-    def at_one_moment(self):
+    def at_a_glance(self):
         self.now, self.looks = self.now + 5, self.looks + 1
-        with self.ledger.at_one_moment() as connection:
+        with self.ledger.at_a_glance() as connection:
             yield connection
 
 
