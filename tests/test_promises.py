@@ -11,7 +11,8 @@ PROMISES = README.partition("## What the job promises\n")[2].partition("\n## ")[
 FILES = [*(PROJECT / "tests").rglob("test_*.py")]  # Two rooms may have files of the same name.
 TOPICS = [
     "crash", "power", "bad_server", "disk", "environment", "locks", "secrets", "bad_lists", "deliver", "check", "leases",
-    "ledger_copy", "in_database", "database_lost", "containers", "away",
+    "ledger_copy", "in_database", "database_lost", "containers", "away", "workbooks", "workbook", "notebook", "metrics",
+    "ping",
 ]  # fmt: skip
 
 
