@@ -11,8 +11,10 @@ from jobs.manifest.raw_cells import Extent, HiddenCell
 from jobs.manifest.raw_parts import damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
+
+_STREAM = 2  # The type of an entry that is not a folder.
 
 
 @contextmanager
@@ -29,12 +31,26 @@ def _one_line(where: str) -> Iterator[None]:
 
 
 def streams(file: BinaryIO, where: str) -> set[str]:
-    """The names of the streams in an OLE file."""
+    """The names of the streams in an OLE file, none of which goes round in a circle: xlrd would follow it for ever."""
     from xlrd.compdoc import CompDoc
 
     with _one_line(where):
         file.seek(0)
-        return {entry.name for entry in CompDoc(file.read(), logfile=io.StringIO()).dirlist}
+        document = CompDoc(file.read(), logfile=io.StringIO())
+        for entry in document.dirlist:
+            short = entry.tot_size < document.min_size_std_stream
+            if entry.etype == _STREAM and not _ends(document.SSAT if short else document.SAT, entry.first_SID):
+                raise damaged(where)
+        return {entry.name for entry in document.dirlist}
+
+
+def _ends(following: Sequence[int], sector: int) -> bool:
+    """Whether a chain of sectors has an end. `following` says which sector comes after which, and -2 is the end."""
+    for _ in range(len(following)):
+        if not 0 <= sector < len(following):
+            return True
+        sector = following[sector]
+    return sector < 0
 
 
 @contextmanager

@@ -257,6 +257,13 @@ def twice(parts, name):
     return file.getvalue()
 
 
+def circled():
+    """An OLE file of two streams. The last sector of the second leads back to its first."""
+    data = bytearray(ole(("Workbook", b""), ("Other", b"")))
+    data[512 + 4 * 17 : 512 + 4 * 18] = (10).to_bytes(4, "little")
+    return bytes(data)
+
+
 SHEET = "xl/worksheets/sheet1.xml"
 BOOK = xlsx(row('<c r="A1"><v>1</v></c>'))
 DAMAGED = {
@@ -274,6 +281,7 @@ DAMAGED = {
     "a text that is not there": xlsx(row('<c r="A1" t="s"><v>1</v></c>'), ["<t>LocA</t>"]),
     "a text by a number with spaces": xlsx(row('<c r="A1" t="s"><v> 1 </v></c>'), ["<t>LocA</t>", "<t>LocB</t>"]),
     "a text by a number in CDATA": xlsx(row('<c r="A1" t="s"><v><![CDATA[0]]></v></c>'), ["<t>LocA</t>"]),
+    "a stream in a circle": circled(),
     "a repetition that is not a number": ods(ods_row(cell(), rows="many")),
 }
 
