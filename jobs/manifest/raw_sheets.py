@@ -80,7 +80,7 @@ def _kind_of_ole(file: BinaryIO, where: str) -> Kind:
     for name, (what, todo) in _OTHER_OLE.items():
         if name in streams:
             raise refuse(what, where, todo)
-    if streams.isdisjoint({"Workbook", "Book"}):
+    if {"workbook", "book"}.isdisjoint(map(str.lower, streams)):
         raise refuse("is an Office file without a workbook", where, "use a workbook or a CSV")
     return Kind.XLS
 

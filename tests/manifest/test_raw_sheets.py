@@ -74,6 +74,7 @@ KINDS = {
     "ods": (ods(), Kind.ODS),
     "xls": (xls(label(0, 0, "location_id")), Kind.XLS),
     "old xls": (xls(label(0, 0, "location_id"), stream="Book"), Kind.XLS),
+    "xls in capitals": (xls(label(0, 0, "location_id"), stream="WORKBOOK"), Kind.XLS),
     "csv": (b"location_id\nLocA\n", None),
     "empty": (b"", None),
 }
