@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
-    from python_calamine import CalamineWorkbook, SheetMetadata
+    from python_calamine import CalamineSheet, CalamineWorkbook, SheetMetadata
 
     from jobs.manifest.raw_sheets import Kind
     from jobs.manifest.source import Source
 
     Cell = str | float | bool | date | datetime | time | timedelta
 
+_STDERR = 2
 _MOST_EXACT = 2**53  # From here on a number of a spreadsheet is no longer exact, so its digits may be wrong.
 _ERROR = re.compile(r"#[A-Z0-9/_?!]{1,20}|Err:[0-9]{1,5}")
 _AGAIN = "format the column as text, and enter it again"
@@ -230,7 +231,7 @@ def _sheet(file: BinaryIO, book: CalamineWorkbook, kind: Kind, index: int, where
     name = book.sheets_metadata[index].name
     # To its end, also because a sheet that is too large must not get to calamine.
     hides = sum(1 for _ in hidden_cells(file, kind, index, where)) > 0
-    found = book.get_sheet_by_index(index)
+    found = _loaded(book, index)
     for row, cells in enumerate(found.iter_rows(), start=1):
         texts = tuple(_text(cell) for cell in cells)
         if any(map(as_seen, texts)):
@@ -246,7 +247,7 @@ def _rows(
     hidden = groupby(cells, attrgetter("row"))
     next_row, group = next(hidden, (0, iter(())))
     row, width = 0, len(sheet.header)
-    for row, found in enumerate(book.get_sheet_by_index(sheet.place).iter_rows(), start=1):
+    for row, found in enumerate(_loaded(book, sheet.place).iter_rows(), start=1):
         shown: dict[int, str] = {}
         if row == next_row:
             shown = {cell.column - sheet.first_column: cell.shown for cell in group}
@@ -255,6 +256,11 @@ def _rows(
     while next_row:  # These come after the last row that calamine shows.
         yield next_row, [""] * width, {cell.column - sheet.first_column: cell.shown for cell in group}
         next_row, group = next(hidden, (0, iter(())))
+
+
+def _loaded(book: CalamineWorkbook, place: int) -> CalamineSheet:
+    with _quiet():
+        return book.get_sheet_by_index(place)
 
 
 def _numbered(header: Iterable[str]) -> list[tuple[str, int]]:
@@ -278,7 +284,9 @@ def _opened(source: Source, kind: Kind) -> Iterator[tuple[BinaryIO, CalamineWork
         check_size(file, kind, where)
         file.seek(0)
         try:
-            with pd.ExcelFile(file, engine="calamine") as opened:
+            with _quiet():
+                opened = pd.ExcelFile(file, engine="calamine")
+            with opened:
                 book: CalamineWorkbook = opened.book
                 yield file, book
         except UserError:
@@ -289,6 +297,19 @@ def _opened(source: Source, kind: Kind) -> Iterator[tuple[BinaryIO, CalamineWork
             if type(error).__name__ != "PanicException":
                 raise
             raise damaged(where) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what is written to standard error. If calamine fails, Rust writes a backtrace there by itself."""
+    kept, nothing = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _stamp(file: BinaryIO, source: Source) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.helpers.job import PROJECT
 from tests.helpers.lists import of
 from tests.helpers.workbooks import Formula, workbook
 
@@ -47,6 +48,22 @@ def test_a_location_that_is_an_error_is_not_asked_for_as_an_agency(play):
     assert failed["message"] == "A2 holds an error: correct it"
 
 
+def test_the_failures_of_a_run_as_a_workbook_are_a_list_for_the_next_one(play):
+    job = play(WORLD | of("LocIn", behaviour="location_inactive"))
+    more = 'LocIn,CoA,"two\nlines"\n,,+49 170\nloc b,CoA,\'=x\n'
+    job.run(job.manifest(CSV + more))
+    before = told(job.table("failures.csv"))
+    job.sandbox.world.installs["LocIn"] = job.sandbox.world.installs["LocA"]
+    done = job("run", job.output / "failures.xlsx")
+    assert done.returncode == 1, done.stderr
+    assert job.results()["LocIn"]["status"] == "recovered"
+    after = told(job.table("failures.csv"))
+    of_both = ("location_id", "company_id", "cause", "name")
+    left = sorted(tuple(row[name] for name in of_both) for row in before if row["location_id"] != "LocIn")
+    assert sorted(tuple(row[name] for name in of_both) for row in after) == left
+    assert "line 2 of the sheet 'For the developer'" in done.stderr
+
+
 def test_a_workbook_that_cannot_be_a_list_ends_every_command_with_one_line(play):
     job = play(WORLD)
     path = job.manifest(workbook({"A": [["x"]], "B": [["y"]]}), "installs.xlsx")
@@ -56,6 +73,21 @@ def test_a_workbook_that_cannot_be_a_list_ends_every_command_with_one_line(play)
         assert f"{path}: has no sheet with a column location_id or company_id" in done.stderr
         assert "Traceback" not in done.stderr
     assert not job.output.exists()
+
+
+def test_a_workbook_on_which_its_reader_fails_is_one_line_too(play):
+    """With this byte calamine fails in a way of its own, and writes a backtrace to standard error."""
+    damaged = bytearray((PROJECT / "tests/samples/installs.xls").read_bytes())
+    assert damaged[4340] == 29
+    damaged[4340] = 25
+    job = play()
+    path = job.manifest(bytes(damaged), "installs.xls")
+    done = job("plan", path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: {path}: is a damaged workbook: open it, save it as xlsx or CSV UTF-8, and use that",
+        "exit 2: could not start; nothing was sent",
+    ]
 
 
 def test_a_check_reads_a_workbook_from_a_pipe(play):
