@@ -51,7 +51,7 @@ _ODD: dict[type, str] = {
 
 
 class RowOfSheet(int):
-    """The number of a row in a list of several sheets. Its text is the number in its sheet, and the sheet."""
+    """The number of a row in a list of several sheets. Its text also says where the row is, for a person."""
 
     name: str
 
@@ -59,7 +59,7 @@ class RowOfSheet(int):
     def numbered(cls, number: int, row: int, sheet: str) -> RowOfSheet:
         """Row `row` of a sheet, which has this number in the list."""
         made = cls(number)
-        made.name = f"{row} of the sheet {sheet!r}"
+        made.name = f"{number} [row {row} of the sheet {sheet!r}]"
         return made
 
     def __str__(self) -> str:

@@ -280,11 +280,11 @@ def test_all_sheets_of_a_report_of_failures_are_one_list(read):
     numbers = [int(row.line) for row in rows]
     assert numbers == sorted(set(numbers))
     assert [row.why for row in rows if isinstance(row, Broken)] == [
-        "line 3 of the sheet 'Ask the customer': the location id holds a space or an invisible character",
-        "line 2 of the sheet 'For a developer' has no location id and no company id",
+        "line 3 [row 3 of the sheet 'Ask the customer']: the location id holds a space or an invisible character",
+        "line 6 [row 2 of the sheet 'For a developer'] has no location id and no company id",
     ]
     assert told[0].startswith(
-        "2 lines (3 of the sheet 'Ask the customer', 2 of the sheet 'For a developer') cannot be used"
+        "2 lines (3 [row 3 of the sheet 'Ask the customer'], 6 [row 2 of the sheet 'For a developer']) cannot be used"
     )
 
 

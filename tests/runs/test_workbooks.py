@@ -61,7 +61,7 @@ def test_the_failures_of_a_run_as_a_workbook_are_a_list_for_the_next_one(play):
     of_both = ("location_id", "company_id", "cause", "name")
     left = sorted(tuple(row[name] for name in of_both) for row in before if row["location_id"] != "LocIn")
     assert sorted(tuple(row[name] for name in of_both) for row in after) == left
-    assert "line 2 of the sheet 'For the developer'" in done.stderr
+    assert "[row 2 of the sheet 'For the developer']" in done.stderr
 
 
 def test_a_workbook_that_cannot_be_a_list_ends_every_command_with_one_line(play):
