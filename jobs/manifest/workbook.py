@@ -291,6 +291,9 @@ def _opened(source: Source, kind: Kind) -> Iterator[tuple[BinaryIO, CalamineWork
                 yield file, book
         except UserError:
             raise
+        except OverflowError:
+            what = "holds a duration that is longer than two million years"
+            raise refuse(what, where, "format the cells of durations as text") from None
         except (CalamineError, OSError, ValueError) as error:
             raise damaged(where) from error
         except BaseException as error:

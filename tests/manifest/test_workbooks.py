@@ -253,6 +253,16 @@ def test_what_is_wrong_with_the_sheets_is_told_with_what_to_do(read, sheets, mor
     assert refused(read, sheets, **more).startswith(says)
 
 
+def test_a_duration_that_nothing_can_hold_is_told(read):
+    file = io.BytesIO()
+    with xlsxwriter.Workbook(file) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["location_id", "seconds"])
+        sheet.write(1, 0, "LocA")
+        sheet.write_number(1, 1, 1.7e12, book.add_format({"num_format": "[h]:mm"}))
+    assert refused(read, file.getvalue()).startswith("holds a duration that is longer than two million years: format")
+
+
 def test_a_csv_has_no_sheets(read, tmp_path):
     path = tmp_path / "list.xlsx"
     path.write_text("location_id\nLocA\n")
