@@ -98,7 +98,8 @@ class _Scan:
         elif self._level == _IN_SHEET and tag == "table:table-row":
             self._level, self._column, self._hidden = _IN_ROW, 0, []
             self._last, self._characters = -1, 0
-            self._rows = self._number(attributes.get("table:number-rows-repeated", "1"))
+            repeated = attributes.get("table:number-rows-repeated")
+            self._rows = 1 if repeated is None else self._number(repeated)
         elif tag == "table:table":
             self._start_sheet(attributes)
 
@@ -116,10 +117,11 @@ class _Scan:
         return int(text)
 
     def _start_inside_cell(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == "office:annotation" or self._notes:
+        if self._notes or tag == "office:annotation":
             self._notes += 1
         elif tag == "text:p":
-            self._add("\n", 1 if self._paragraphs else 0)
+            if self._paragraphs:
+                self._add("\n")
             self._paragraphs += 1
         elif tag == "text:s":
             self._add(" ", self._number(attributes.get("text:c", "1")))
@@ -162,18 +164,34 @@ class _Scan:
 
     def _end_cell(self) -> None:
         cell, text = self._cell, self._text
-        columns = self._number(cell.get("table:number-columns-repeated", "1"))
-        is_text = cell.get("office:value-type") == "string" and not _VALUES & cell.keys()
-        has_value = is_text or not _VALUES.isdisjoint(cell)
-        value = text if is_text else next((cell[one] for one in cell if one in _VALUES), "")
+        repeated = cell.get("table:number-columns-repeated")
+        columns = 1 if repeated is None else self._number(repeated)
+        value = next((cell[name] for name in cell if name in _VALUES), None)
+        is_text = value is None and cell.get("office:value-type") == "string"
         formula = "table:formula" in cell
-        if has_value or formula or text:
-            self._last = self._column + columns - 1
-            self._characters += len(value) * columns
-            if self._last >= MOST_COLUMNS:
-                raise too_large(self._where, "a sheet ends at column XFD")
-        wrong = cell.get("calcext:value-type") == "error" or (is_text and self._lost)
-        wrong = wrong or (formula and not is_text and bool(_ERROR.fullmatch(text)))
-        if wrong or (not value and (formula or text)):
-            self._hidden.extend((self._column + place, text) for place in range(columns))
+        if is_text:
+            value = text
+        if text or formula or value is not None:
+            self._fill(columns, len(value or ""))
+            if not value or self._is_wrong(is_text=is_text):
+                self._hide(columns, formula=formula)
         self._column += columns
+
+    def _fill(self, columns: int, characters: int) -> None:
+        self._last = self._column + columns - 1
+        self._characters += characters * columns
+        if self._last >= MOST_COLUMNS:
+            raise too_large(self._where, "a sheet ends at column XFD")
+
+    def _is_wrong(self, *, is_text: bool) -> bool:
+        """Whether the cell has a value that a person does not see."""
+        cell = self._cell
+        if is_text:
+            return self._lost or cell.get("calcext:value-type") == "error"
+        return cell.get("calcext:value-type") == "error" or (
+            "table:formula" in cell and bool(_ERROR.fullmatch(self._text))
+        )
+
+    def _hide(self, columns: int, *, formula: bool) -> None:
+        if self._text or formula:
+            self._hidden.extend((self._column + place, self._text) for place in range(columns))

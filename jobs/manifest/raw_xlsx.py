@@ -7,7 +7,7 @@ from array import array
 from functools import cache
 from typing import TYPE_CHECKING
 
-from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_CELLS, Extent, HiddenCell
+from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_CELLS, MOST_TEXT, Extent, HiddenCell
 from jobs.manifest.raw_parts import damaged, parsed, part, too_large, xml_parser
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ _LOCAL = _WithoutPrefix()
 
 
 def check(archive: ZipFile, where: str) -> None:
-    """Raise UserError if the reader would reserve too much memory for the texts that the workbook says it has."""
+    """Raise UserError if the reader would need too much memory for its texts, or for as many as it says it has."""
     name = _root(archive, where) + "sharedStrings.xml"
-    if part(archive, name):
+    if texts := part(archive, name):
+        if texts.file_size > MOST_TEXT:
+            raise too_large(where, f"its texts take more than {MOST_TEXT:,} bytes")
         count = next(_elements(archive, name, "sst", where), {}).get("uniqueCount", "0")
         if not _DIGITS.fullmatch(count) or int(count) > MOST_CELLS:
             raise too_large(where, f"it says that it has more than {MOST_CELLS:,} texts")

@@ -9,6 +9,7 @@ import pytest
 from python_calamine import CalamineWorkbook
 
 from jobs.core.errors import Exit, UserError
+from jobs.manifest import raw_xlsx
 from jobs.manifest.raw_sheets import Kind, check_size, hidden_cells, kind_of
 from tests.helpers.raw_workbooks import (
     MAIN,
@@ -224,7 +225,7 @@ TOO_LARGE = {
         "more than 33,554,432 texts",
     ),
     "a part of zeros": (xlsx(**{"xl/media/image1.png": "0" * 2**25}), "200 times its size"),
-    "a part that says it is huge": (saying(xlsx(), "xl/workbook.xml", 2**30, ""), "more than 1,073,741,824 bytes"),
+    "a part that says it is huge": (saying(xlsx(), "xl/workbook.xml", 2**31, ""), "unpacks to more than 2,147,483,648 bytes"),
     "too many parts": (xlsx(**{f"p{n}": "" for n in range(10_000)}), "more than 10,000 parts"),
     "a row repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=40), rows=1_000_000)), AREA),
     "a cell repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=10**8))), END),
@@ -244,6 +245,12 @@ def test_a_workbook_that_would_take_too_much_memory_is_refused(name):
     said = refused(book)
     assert "is too large for a workbook: " in said
     assert words in said
+
+
+def test_the_texts_of_a_workbook_that_would_fill_the_memory_are_refused():
+    book = saying(xlsx(), "xl/sharedStrings.xml", 2**30 + 1, "")
+    with zipfile.ZipFile(io.BytesIO(book)) as archive, pytest.raises(UserError, match="its texts take more than"):
+        raw_xlsx.check(archive, "list")
 
 
 def test_the_empty_rows_below_a_table_of_libreoffice_are_not_too_large():
