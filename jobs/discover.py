@@ -26,7 +26,7 @@ from jobs.core.secret import Secret
 from jobs.highlevel.api import CallFailed, Pages
 from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.ledger.place import Place
-from jobs.manifest.reader import open_manifest
+from jobs.manifest.reader import is_workbook, open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.pace.gate import Stopped
 from jobs.recovery.agency_tokens import AgencyKey, Bearer, UnreadAgency
@@ -86,9 +86,9 @@ def prepare(
     gathered = Gathered()
     settings, apps, url, known = read_basis(project, environment, {}, gathered)
     gathered.raise_all()
-    manifest = open_manifest(output) if output.exists() else None
-    if manifest is not None and manifest.is_workbook:
+    if output.exists() and is_workbook(output):
         raise refuse("is a workbook, to which no line can be added", str(output), "save it as CSV UTF-8, or name a CSV")
+    manifest = open_manifest(output) if output.exists() else None
     noticed = ListWarnings()
     # A list that cannot be read is refused before anything is sent.
     deque(manifest.rows(noticed) if manifest else (), maxlen=0)

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
     from jobs.manifest.csv_records import Record
     from jobs.manifest.layout import Chosen
+    from jobs.manifest.raw_sheets import Kind
 
-__all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "open_manifest"]
+__all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "is_workbook", "open_manifest"]
 
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 _OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")
@@ -70,11 +71,6 @@ class Manifest:
     def data(self) -> bytes | None:
         """All of it if it came by a pipe."""
         return self.table.source.data
-
-    @property
-    def is_workbook(self) -> bool:
-        """Whether it is not a CSV."""
-        return isinstance(self.table, Workbook)
 
     @property
     def path_in_reports(self) -> str:
@@ -323,10 +319,20 @@ def open_manifest(
     return manifest
 
 
-def _table(source: Source, chosen: Chosen | None, sheet: str | None) -> CsvFile | Workbook:
-    """The table in a file. The bytes decide what kind of file it is, whatever its name is."""
+def is_workbook(path: Path) -> bool:
+    """Whether the list at `path` is not a CSV. Raises UserError if it cannot be read."""
+    return _kind(Source(path)) is not None
+
+
+def _kind(source: Source) -> Kind | None:
+    """The kind of a workbook, or None for a CSV. The bytes decide it, whatever its name is."""
     with source.open() as file:
-        kind = kind_of(file, str(source.path))
+        return kind_of(file, str(source.path))
+
+
+def _table(source: Source, chosen: Chosen | None, sheet: str | None) -> CsvFile | Workbook:
+    """The table in a file."""
+    kind = _kind(source)
     names_an_id = partial(_names_an_id, chosen=chosen)
     if kind is not None:
         return open_workbook(source, kind, names_an_id, sheet)

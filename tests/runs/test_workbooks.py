@@ -112,7 +112,7 @@ def test_a_check_reads_a_workbook_from_a_pipe(play):
 
 def test_discover_adds_nothing_to_a_workbook(play):
     job = play(WORLD)
-    path = job.manifest(workbook({"Affected": ROWS}), "installs.xlsx")
+    path = job.manifest(workbook({"Affected": ROWS, "More": ROWS}), "installs.xlsx")
     done = job("discover", "--company", "CoA", "--output", path)
     assert done.returncode == 2
     assert f"{path}: is a workbook, to which no line can be added: save it as CSV UTF-8, or name a CSV" in done.stderr
