@@ -14,10 +14,10 @@ ODS = "application/vnd.oasis.opendocument.spreadsheet"
 NAMES = " ".join(f'xmlns:{one}="urn:{one}"' for one in ("office", "table", "text", "calcext", "manifest"))
 
 
-def zipped(parts):
+def zipped(parts, packing=zipfile.ZIP_DEFLATED):
     """The bytes of a zip with these parts."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", packing) as archive:
         for name, text in parts.items():
             archive.writestr(name, text)
     return file.getvalue()
@@ -75,11 +75,11 @@ def _entry(name, kind, start, size, child, right=-1):
     return text.ljust(64, b"\0") + places + bytes(36) + struct.pack("<iii", start, size, 0)
 
 
-def xls(*records, stream="Workbook", sheets=1):
-    """The bytes of an xls with sheets of these records."""
+def xls(*records, stream="Workbook", sheets=1, first=()):
+    """The bytes of an xls with sheets of these records. `first` are records at the start of the workbook."""
     begin = struct.pack("<HHHHII", 0x600, 5, 0, 0, 0, 0), struct.pack("<HHHHII", 0x600, 0x10, 0, 0, 0, 0)
     sheet = _records((0x809, begin[1]), *records, (0x0A, b""))
-    opening = _records((0x809, begin[0]), (0x42, struct.pack("<H", 1200)))
+    opening = _records((0x809, begin[0]), *first, (0x42, struct.pack("<H", 1200)))
     starts = range(len(opening) + 13 * sheets + 4, 2**31, len(sheet))
     named = [(0x85, struct.pack("<IBBBBB", starts[n], 0, 0, 1, 0, 65 + n)) for n in range(sheets)]
     return ole((stream, opening + _records(*named, (0x0A, b"")) + sheet * sheets))

@@ -87,6 +87,12 @@ def test_a_workbook_is_known_by_its_bytes(name):
     assert kind_of(io.BytesIO(zipped(book) if isinstance(book, dict) else book), "list.csv") is kind
 
 
+def with_password(parts):
+    data = bytearray(zipped(parts))
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
 OTHERS = {
     "xlsb": (xlsx(**{"xl/workbook.bin": "x"}), "is an Excel binary workbook (xlsb): save it as xlsx or CSV UTF-8"),
     "docx": (xlsx(**{"word/document.xml": "x"}), "is a Word document"),
@@ -101,6 +107,12 @@ OTHERS = {
     ),
     "doc": (ole(("WordDocument", b"x")), "is a Word document"),
     "msi": (ole(("Other", b"x")), "is an Office file without a workbook"),
+    "xls with a password": (xls(first=[(0x2F, bytes(6))]), "has a password: save it without one"),
+    "zip with a password": (with_password(xlsx()), "has a password: save it without one"),
+    "xlsx in another encoding": (
+        xlsx(**{"xl/worksheets/sheet1.xml": '<?xml version="1.0" encoding="windows-1252"?><worksheet/>'}),
+        "is a workbook in windows-1252",
+    ),
     "cut off": (zipped(xlsx())[:-30], "is a damaged workbook"),
     "cut off, ole": (xls()[:700], "is a damaged workbook"),
 }  # fmt: skip
@@ -144,7 +156,10 @@ XLSX_SEEN = {
     "a value in CDATA": ('<c r="A1" t="str"><v><![CDATA[LocA]]></v></c>', "LocA"),
     "a value after a comment": ('<c r="A1"><v><!-- -->5</v></c>', "5"),
     "a value before its formula": ('<c r="A1"><v>5</v><f>B1</f></c>', "5"),
-    "a text before an empty value": ('<c r="A1" t="inlineStr"><is><t>LocA</t></is><v/></c>', "LocA"),
+    "a text before an empty value": (
+        '<c r="A1" t="inlineStr"><is><t>LocA</t><rPh sb="0" eb="1"><t>x</t></rPh></is><v/></c>',
+        "LocA",
+    ),
     "an error without its place": ('<c t="e"><v>#REF!</v></c>', "#REF!"),
 }
 ODS_SEEN = {
@@ -195,6 +210,20 @@ def test_the_sheet_is_found_as_the_reader_finds_it():
     assert len(shown(book, 2)) == 3
 
 
+def test_a_file_that_is_too_large_is_not_even_looked_at(tmp_path):
+    with (tmp_path / "list.xlsx").open("w+b") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(2**29 + 1)
+        with pytest.raises(UserError, match="the file has more than 536,870,912 bytes"):
+            kind_of(file, "list")
+
+
+def test_each_sheet_of_an_ods_has_its_own_rows():
+    wrong = ods_row(cell(formula="of:=A1"))
+    book = ods(f'{EMPTY_ROWS.format(8)}{wrong}</table:table><table:table table:name="M">{EMPTY_ROWS.format(2)}{wrong}')
+    assert [looked_at(book, sheet) for sheet in (0, 1)] == [[(9, 0, "")], [(3, 0, "")]]
+
+
 def saying(parts, name, size, text):
     """A zip that declares this size for a part, with the checksum of `text`."""
     told = [(len(parts[name]), size), (zipfile.crc32(parts[name].encode()), zipfile.crc32(text.encode()))]
@@ -229,6 +258,7 @@ TOO_LARGE = {
     "too many parts": (xlsx(**{f"p{n}": "" for n in range(10_000)}), "more than 10,000 parts"),
     "a row repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=40), rows=1_000_000)), AREA),
     "a cell repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=10**8))), END),
+    "a long text": (xlsx(row(f'<c r="A1" t="str"><v>{"x" * 70_000}</v></c>')), "more than 65,536"),
     "spaces repeated": (ods(ods_row(cell('<text:s text:c="99999999"/>', value_type="string"))), "more than 65,536"),
     "a long text repeated": (ods(ods_row(cell("x" * 60_000, value_type="string"), rows=20_000)), TEXT),
     "a cell below very many rows": (
@@ -272,10 +302,27 @@ def circled():
     return bytes(data)
 
 
+def overlapping():
+    """A zip with a part inside the bytes of another."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("inner", "x" * 5000)
+        held = archive.getinfo("inner")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("outer", inner.getvalue()[:5035])
+        held.header_offset = 35
+        archive.filelist.append(held)
+        for name, text in xlsx().items():
+            archive.writestr(name, text)
+    return file.getvalue()
+
+
 SHEET = "xl/worksheets/sheet1.xml"
 BOOK = xlsx(row('<c r="A1"><v>1</v></c>'))
+LONGER = {**BOOK, SHEET: BOOK[SHEET] + " "}
 DAMAGED = {
-    "a part that is larger than the zip says": saying(BOOK, SHEET, len(BOOK[SHEET]) - 1, BOOK[SHEET][:-1]),
+    "a part that is larger than the zip says": saying(LONGER, SHEET, len(BOOK[SHEET]), BOOK[SHEET]),
     "a part that comes twice": twice(xlsx(), SHEET),
     "no sheet": {name: text for name, text in xlsx().items() if name != SHEET},
     "no relations": {name: text for name, text in xlsx().items() if name != "_rels/.rels"},
@@ -289,6 +336,14 @@ DAMAGED = {
     "a text that is not there": xlsx(row('<c r="A1" t="s"><v>1</v></c>'), ["<t>LocA</t>"]),
     "a text by a number with spaces": xlsx(row('<c r="A1" t="s"><v> 1 </v></c>'), ["<t>LocA</t>", "<t>LocB</t>"]),
     "a text by a number in CDATA": xlsx(row('<c r="A1" t="s"><v><![CDATA[0]]></v></c>'), ["<t>LocA</t>"]),
+    "a part inside another": overlapping(),
+    "a part packed in an unknown way": zipped(xlsx(), zipfile.ZIP_BZIP2),
+    "two sheets with one name": xlsx(
+        **{
+            "xl/workbook.xml": f'<workbook xmlns:r="{REL}"><sheet name="L" r:id="rId1"/><sheet name="l" r:id="rId1"/></workbook>'
+        }
+    ),
+    "a sheet inside a sheet": ods('<table:table table:name="M"/>'),
     "a stream in a circle": circled(),
     "a repetition that is not a number": ods(ods_row(cell(), rows="many")),
 }
