@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.errors import UserError
@@ -69,20 +70,18 @@ def _writers(
 ) -> dict[str, Callable[[BinaryIO], None]]:
     """What writes each report, in the order of `REPORTS`."""
     columns, worklist = source.columns, source.worklist
+    writers: dict[str, Callable[[BinaryIO], None]] = {
+        "results.csv": lambda file: tables.write_results(file, columns, source.records(), sealed=source.sealed),
+        "failures.csv": lambda file: tables.write_failures(file, columns, source.failures(), apps),
+        "failures.html": lambda file: page.write(file, run, worklist, PageContext(columns, apps, messages)),
+    }
+    if scratch is not None:
+        writers[WORKBOOK] = partial(_write_workbook, scratch, columns, worklist, apps)
+    return {**writers, SUMMARY: lambda file: summary.write(file, run)}
 
-    def write_workbook(file: BinaryIO) -> None:
-        if scratch is not None:
-            with scratch() as folder:
-                workbook.write(file, columns, worklist, apps, folder)
 
-    writers: tuple[Callable[[BinaryIO], None], ...] = (
-        lambda file: tables.write_results(file, columns, source.records(), sealed=source.sealed),
-        lambda file: tables.write_failures(file, columns, source.failures(), apps),
-        lambda file: page.write(file, run, worklist, PageContext(columns, apps, messages)),
-        write_workbook,
-        lambda file: summary.write(file, run),
-    )
-    named = dict(zip(REPORTS, writers, strict=True))
-    if scratch is None:
-        del named[WORKBOOK]
-    return named
+def _write_workbook(
+    scratch: Scratch, columns: tuple[str, ...], worklist: page.Worklist, apps: Mapping[str, App], file: BinaryIO
+) -> None:
+    with scratch() as folder:
+        workbook.write(file, columns, worklist, apps, folder)
