@@ -15,6 +15,7 @@ import pytest
 from jobs.config.settings import NotifySettings, load_notify, load_settings
 from jobs.core.errors import Exit, UserError
 from jobs.outgoing.notify import News, text, wanted
+from jobs.reports.files import REPORTS
 from jobs.sandbox.world import Place
 from tests.helpers.job import CLIENT_ID, SECRET
 from tests.helpers.mail import Mail
@@ -93,7 +94,7 @@ def test_an_address_gets_counts_causes_owners_and_paths_as_json(play):
     assert told["counts"] == job.summary()["counts"]
     assert told["failures_by_cause"] == {"request_refused": 1}
     assert told["failures_by_owner"] == {"developer": 1}
-    assert told["files"]["failures.html"] == str(job.output / "failures.html")
+    assert told["files"] == {name: str(job.output / name) for name in REPORTS}
     seen = json.dumps(told)
     assert not [secret for secret in (SECRET, CLIENT_ID, *LOCATIONS) if secret in seen]
     assert "very-secret-hook" not in done.stdout + done.stderr
