@@ -85,8 +85,7 @@ def render_from(
         with replacing(folder / name) as file:
             yield file
 
-    failed = sum(tally.count for tally in source.worklist.tallies)
-    left_out = why_left_out(failed, len(source.columns)) if workbook else ""
+    left_out = why_left_out(source.columns, source.worklist) if workbook else ""
     with_workbook = workbook and not left_out
     if not with_workbook:
         remove(folder / WORKBOOK)  # An older one must not stay beside newer reports.
@@ -157,11 +156,10 @@ def report_again(
             with ledger.at_one_moment() as connection:
                 run = _known(_as_it_stands(connection), folder)
                 told = render_from(connection, folder, run, apps, messages, workbook=_workbook(project, environment))
+            for line in told:
+                say(line)
             if cut_short is not None:
                 write_again(ledger, folder, project, environment, run, say)
-            else:
-                for line in told:
-                    say(line)
             return run, changed
 
 

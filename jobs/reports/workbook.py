@@ -54,11 +54,11 @@ _HEADER = {"num_format": "@", "valign": "vcenter", "bold": True, "bg_color": "#1
 _HEADER_HEIGHT = 24  # points
 
 
-def why_left_out(failures: int, columns: int) -> str:
-    """Why there is no workbook of so many failures with so many columns of the user. '' if there is one."""
-    if failures > MOST_FAILURES:
+def why_left_out(columns: Sequence[str], worklist: Worklist) -> str:
+    """Why there is no workbook of these failures. '' if there is one."""
+    if sum(tally.count for tally in worklist.tallies) > MOST_FAILURES:
         return f"it holds at most {MOST_FAILURES:,} failures"
-    if len(COLUMNS) + columns > MOST_COLUMNS:
+    if len(COLUMNS) + len(columns) > MOST_COLUMNS:
         return f"it holds at most {MOST_COLUMNS:,} columns"
     return ""
 

@@ -7,23 +7,26 @@ import re
 import shutil
 import stat
 import subprocess
+import tempfile
 
 import pytest
 from openpyxl import load_workbook
 
 from jobs.core.formula_guard import unguard
 from jobs.core.model import Broken, Cause
+from jobs.ledger.support_queries import Tally
 from jobs.manifest.reader import open_manifest
-from jobs.report import report_again
+from jobs.report import CutShort, report_again
 from jobs.reports.cards import SECTIONS
 from jobs.reports.columns import FAILURES
 from jobs.reports.files import WORKBOOK
+from jobs.reports.page import Worklist
 from jobs.reports.workbook import MOST_COLUMNS, MOST_FAILURES, NO_FAILURES, why_left_out
 from jobs.sandbox.world import Place
 from jobs.start import PROJECT
 from jobs.system.files import clear_left_behind, scratch_folder
 from tests.helpers.lists import listing
-from tests.helpers.made import COLUMNS, all_causes, broken, make_run, place
+from tests.helpers.made import CLIENT_ID, COLUMNS, all_causes, broken, make_run, place
 from tests.helpers.workbook_parts import parts_of, sheets_of
 
 HOSTILE = (
@@ -129,7 +132,7 @@ def test_a_person_can_filter_it_and_the_header_stays_in_view(made):
     assert "<dc:creator></dc:creator><cp:lastModifiedBy></cp:lastModifiedBy>" in parts["docProps/core.xml"]
 
 
-def test_it_is_private_and_so_are_its_temporary_files_which_a_later_run_removes(made, tmp_path):
+def test_it_is_private_and_so_are_its_temporary_files_which_a_later_run_removes(made, tmp_path, monkeypatch):
     assert stat.S_IMODE((made / WORKBOOK).stat().st_mode) == 0o600
     assert {file.name for file in made.iterdir() if file.name.startswith(".")} <= {".lock"}
     with scratch_folder(tmp_path / WORKBOOK) as scratch:
@@ -138,12 +141,22 @@ def test_it_is_private_and_so_are_its_temporary_files_which_a_later_run_removes(
         clear_left_behind(tmp_path)
         assert [*tmp_path.iterdir()] == []
         scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of everybody"))  # There is no such folder.
+    make_run(tmp_path / "out", ("name",), made_of("Acme"), workbook=True)
+    assert (tmp_path / "out" / WORKBOOK).exists()
+
+
+def worklist(*counts):
+    """So many failures, of one cause after the other."""
+    tallies = [Tally(cause, CLIENT_ID, count, 0, 0) for cause, count in zip(Cause, counts, strict=False)]
+    return Worklist(tallies, None, lambda cause: iter(()), lambda: iter(()), ())
 
 
 def test_more_failures_or_columns_than_fit_leave_it_out():
-    assert why_left_out(MOST_FAILURES, MOST_COLUMNS - len(HEADER)) == ""
-    assert why_left_out(MOST_FAILURES + 1, 1) == "it holds at most 100,000 failures"
-    assert why_left_out(1, MOST_COLUMNS - len(HEADER) + 1) == "it holds at most 16,384 columns"
+    most = ("name",) * (MOST_COLUMNS - len(HEADER))
+    assert why_left_out(most, worklist(MOST_FAILURES - 1, 1)) == ""
+    assert why_left_out(most, worklist(MOST_FAILURES, 1)) == "it holds at most 100,000 failures"
+    assert why_left_out((*most, "name"), worklist(1)) == "it holds at most 16,384 columns"
 
 
 def test_where_it_is_left_out_an_older_one_is_removed_and_a_person_is_told(tmp_path):
@@ -153,25 +166,26 @@ def test_where_it_is_left_out_an_older_one_is_removed_and_a_person_is_told(tmp_p
     columns = tuple(f"c{number}" for number in range(MOST_COLUMNS))
     make_run(folder, columns, [(place(0, "", *columns), Cause.NOT_INSTALLED)], workbook=True)
     assert not (folder / WORKBOOK).exists()
-    told = []
-    report_again(folder, PROJECT, {}, told.append)
-    assert told == ["failures.xlsx is left out: it holds at most 16,384 columns"]
-    assert not (folder / WORKBOOK).exists()
+    for cut_short in (None, CutShort(130, 0, 0, "")):
+        told = []
+        report_again(folder, PROJECT, {}, told.append, cut_short)
+        assert told == ["failures.xlsx is left out: it holds at most 16,384 columns"]
+        assert not (folder / WORKBOOK).exists()
 
 
 def test_the_setting_leaves_it_out_and_takes_an_older_one_away(play):
     job = play(default="not_installed")
     manifest = job.manifest(listing(2))
-    assert "failures.xlsx  for support staff" in job.run(manifest).stdout
     job.environment["RECOVERY_REPORTS__WORKBOOK"] = "false"
-    assert job("report", job.output).returncode == 0
-    assert not (job.output / WORKBOOK).exists()
     done = job.run(manifest)
     assert "failures.xlsx" not in done.stdout + done.stderr
     assert not (job.output / WORKBOOK).exists()
     job.environment["RECOVERY_REPORTS__WORKBOOK"] = "true"
-    assert job("report", job.output).returncode == 0
+    assert "failures.xlsx  for support staff" in job.run(manifest).stdout
     assert len(sheets_of(job.output / WORKBOOK)["Ask the customer"]) == 3
+    job.environment["RECOVERY_REPORTS__WORKBOOK"] = "false"
+    assert job("report", job.output).returncode == 0
+    assert not (job.output / WORKBOOK).exists()
     job.environment["RECOVERY_REPORTS__WORKBOOK"] = "perhaps"
     done = job.run(manifest)
     assert done.returncode == 2
