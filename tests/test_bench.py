@@ -14,6 +14,7 @@ from tests.bench.picture import draw
 from tests.bench.scenarios import Sizes, faults, flat_out, kill
 from tests.bench.sealing import OPEN, SEALED, play_sealing
 from tests.bench.stand_in import ACCESS_CHARACTERS
+from tests.bench.workbook import CPU, PANDAS, PEAK, play_workbook
 
 TINY = Sizes(flat_out=4, paced=2, faults=4, kill=6)
 
@@ -41,6 +42,13 @@ def test_open_and_sealed_pairs_are_measured_beside_each_other():
     assert figures[SEALED]["results.csv: KB an install"] > figures[OPEN]["results.csv: KB an install"] > 2
 
 
+def test_the_workbook_is_measured_beside_one_by_pandas():
+    figures = dict(play_workbook(failures=20))
+    assert list(figures) == [OURS, PANDAS]
+    assert list(figures[OURS]) == [CPU, PEAK]
+    assert min(*figures[PANDAS].values(), figures[OURS][PEAK]) > 0
+
+
 def test_what_is_lost_and_done_twice_is_told_by_the_newest_pair():
     told = Seen([], 0, {"A": ["a1"], "B": ["b1", "b2"], "C": ["c1"]})
 
@@ -63,5 +71,10 @@ def test_the_table_and_the_picture_show_medians_and_ratios():
     table = medians(pd.DataFrame(rows), [OURS, ONE_HOUR])
     assert "| CPU: ratio | 0.5 | 1 |" in as_markdown(table)
     assert "| installs a second: ratio | 1.5 | 1 |" in as_markdown(table)
+    assert PEAK not in as_markdown(table)
+    beside = medians(
+        pd.DataFrame([{"contender": OURS, PEAK: 50.0}, {"contender": PANDAS, PEAK: 100.0}]), [OURS, PANDAS], PANDAS
+    )
+    assert f"| {PEAK}: ratio | 0.5 | 1 |" in as_markdown(beside)
     svg = ET.fromstring(draw(table, {"CPU ms an install": "CPU & time"}, OURS))
     assert "CPU & time" in "".join(svg.itertext())

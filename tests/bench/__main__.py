@@ -1,8 +1,8 @@
 """`make bench`: this job beside what people would use instead, against a stand-in API, in one run.
 
 The medians of some rounds as a table, their ratios to the one-hour script, and a picture of both; then the same for this
-job with its ledger in a file and in PostgreSQL, and with open and with sealed pairs. Other work on the
-machine moves the figures, but those of one run together: the ratios are what to compare.
+job with its ledger in a file and in PostgreSQL, with open and with sealed pairs, and for failures.xlsx beside one by
+pandas. Other work on the machine moves the figures, but those of one run together: the ratios are what to compare.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.bench.databases import IN_DATABASE, IN_FILE, play_databases
 from tests.bench.picture import draw
 from tests.bench.scenarios import play_all, sizes_for
 from tests.bench.sealing import OPEN, SEALED, play_sealing
+from tests.bench.workbook import CPU, PANDAS, PEAK, play_workbook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from tests.bench.scenarios import Figures
 
 PICTURE = PROJECT / ".github" / "bench.svg"
-_RATIOS = {"CPU ms an install": "CPU: ratio", "installs a second": "installs a second: ratio"}
+_RATIOS = {
+    "CPU ms an install": "CPU: ratio",
+    "installs a second": "installs a second: ratio",
+    CPU: f"{CPU}: ratio",
+    PEAK: f"{PEAK}: ratio",
+}
 _DRAWN = {
     "CPU ms an install": "CPU time for an install, ms (flat out, 16 workers)",
     "use of the pace %": "Use of the allowed pace, % (50 requests a second, answers after 200 ms)",
@@ -53,6 +59,7 @@ def main() -> int:
                 rows.append({"contender": contender.name, **figures})
     engines = [*_rounds(play_databases, options.rounds)]
     sealing = [*_rounds(play_sealing, options.rounds)]
+    workbooks = [*_rounds(lambda _: play_workbook(), options.rounds)]
     # Not before: a process that is started counts what its starter holds into its own peak.
     import pandas as pd
 
@@ -62,6 +69,7 @@ def main() -> int:
         beside = medians(pd.DataFrame(engines), [IN_FILE, IN_DATABASE], IN_FILE)
         sys.stdout.write(f"\n{as_markdown(beside)}\n")
     sys.stdout.write(f"\n{as_markdown(medians(pd.DataFrame(sealing), [OPEN, SEALED], OPEN))}\n")
+    sys.stdout.write(f"\n{as_markdown(medians(pd.DataFrame(workbooks), [OURS, PANDAS], PANDAS))}\n")
     options.picture.parent.mkdir(exist_ok=True)
     options.picture.write_text(draw(table, _DRAWN, OURS), encoding="utf-8")
     return 0
@@ -79,7 +87,7 @@ def medians(rows: pd.DataFrame, order: list[str], to: str = ONE_HOUR) -> pd.Data
     """The median of each figure for each contender, and the ratios to one of them where it is there."""
     table = rows.groupby("contender").median().reindex(order)
     if to in table.index:
-        for column, ratio in _RATIOS.items():
+        for column, ratio in ((column, ratio) for column, ratio in _RATIOS.items() if column in table):
             table[ratio] = table[column] / table.loc[to, column]
     return table
 
