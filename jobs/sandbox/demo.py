@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 
 _REFUSED = "LocHarborDental00001"
 PROJECT = Path(__file__).resolve().parent.parent.parent
+# The user's project may tell people and monitors of its runs, and keep pairs in a database. A rehearsal must reach none of that.
+ALONE = {
+    "RECOVERY_NOTIFY__URL": "",
+    "RECOVERY_NOTIFY__COMMAND": "",
+    "RECOVERY_PING__URL": "",
+    "RECOVERY_METRICS__TEXTFILE": "",
+    "RECOVERY_DELIVER__URL": "",
+    "RECOVERY_DELIVER__SECRET": "",
+    "RECOVERY_DELIVER__COMMAND": "",
+    "RECOVERY_DELIVER__DATABASE_URL": "",
+    "RECOVERY_DELIVER__SQL": "",
+    "RECOVERY_LEDGER__URL": "",
+    "RECOVERY_LEDGER__NAME": "",
+    "RECOVERY_SEAL__RECIPIENTS": "[]",
+}
+"""Every setting that names somebody or a place outside the demo, emptied."""
 
 
 def main() -> int:
@@ -35,14 +51,14 @@ def main() -> int:
         tempfile.mkdtemp(prefix="recover-demo-") for _ in range(2)
     )  # They stay, so that the user can look at them.
     run = ["run", "data/installs.example.csv", "--output", first]
-    codes = _play(world, {"The first run": run, "The same run again: it leaves recovered installs alone": run})
+    codes = play(world, {"The first run": run, "The same run again: it leaves recovered installs alone": run})
     routes = ["--routes", "reconnect,agency,refresh"]
     later = {
         "A later night without Reconnect: the list is results.csv, and its pairs are the old ones": [
             "run", f"{first}/results.csv", "--output", second, *routes
         ]
     }  # fmt: skip
-    codes += _play(replace(world, reconnect_removed=True), later)
+    codes += play(replace(world, reconnect_removed=True), later)
     codes += _hand_over(world)
     sys.stdout.write(f"\nNothing real was touched. Look at {first}/failures.html and results.csv beside it,\n")
     sys.stdout.write(f"and at the column route in {second}/results.csv.\n")
@@ -64,13 +80,13 @@ def _hand_over(world: World) -> list[int]:
     with receiving(store, Path(folder) / "your-app.sqlite3"):
         patient = {"RECOVERY_DELIVER__ATTEMPTS": "1", "RECOVERY_DELIVER__GIVE_UP_AFTER": "2"}
         target = {"RECOVERY_DELIVER__URL": store.url, "RECOVERY_DELIVER__SECRET": store.secret}
-        codes = _play(world, commands, target | patient)
+        codes = play(world, commands, target | patient)
         sys.stdout.write(f"\nThe store holds {len(store.stored())} pairs; it refused the one of {_REFUSED}.\n")
     return codes
 
 
-def _play(world: World, runs: Mapping[str, list[str]], more: Mapping[str, str] | None = None) -> list[int]:
-    """The exit codes of commands with these arguments, run against a sandbox of this world."""
+def play(world: World, runs: Mapping[str, list[str]], more: Mapping[str, str] | None = None) -> list[int]:
+    """The exit codes of commands with these arguments, run against a sandbox of this world. `more` are variables."""
     client_id, secret = next(iter(world.clients.items()))
     codes = []
     with running(world) as sandbox:
@@ -80,14 +96,7 @@ def _play(world: World, runs: Mapping[str, list[str]], more: Mapping[str, str] |
             "HIGHLEVEL_CLIENT_SECRET": secret,
             "RECOVERY_RETRY__ATTEMPTS": "2",
             "RECOVERY_RETRY__MAX_WAIT_SECONDS": "2",
-            # The user's project may notify people of its runs, but it must not notify them of a rehearsal.
-            "RECOVERY_NOTIFY__URL": "",
-            "RECOVERY_NOTIFY__COMMAND": "",
-            "RECOVERY_PING__URL": "",
-            "RECOVERY_DELIVER__URL": "",
-            "RECOVERY_DELIVER__COMMAND": "",
-            "RECOVERY_DELIVER__DATABASE_URL": "",
-            "RECOVERY_DELIVER__SQL": "",
+            **ALONE,
             **(more or {}),
         }
         for title, arguments in runs.items():
