@@ -97,7 +97,7 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
 
 def _tell_watcher(start: Start, run: Run, terminal: Terminal) -> None:
     """Tell whoever watches over the runs that this one begins."""
-    for warning in Watcher(start.settings.ping.url, start.environment).begins(run.run_id):
+    for warning in Watcher(start.settings.ping.url, start.environment).started(run.run_id):
         terminal.warn(warning)
 
 

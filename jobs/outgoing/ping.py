@@ -36,8 +36,8 @@ _NOT_TAKEN = {
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Whoever watches over the runs, at `url` ('': nobody). A ping takes at most three times `seconds`, and a second for
-    waiting in between, which `sleep` does.
+    """Whoever watches over the runs, at `url` ('': nobody). A ping takes at most three times `seconds`, and the
+    second that `sleep` waits in between.
     """
 
     url: Secret
@@ -45,8 +45,8 @@ class Watcher:
     seconds: float = 3.0
     sleep: Callable[[float], None] = time.sleep
 
-    def begins(self, run_id: str) -> Iterator[str]:
-        """Tell that a run begins. Yields what went wrong, in one line."""
+    def started(self, run_id: str) -> Iterator[str]:
+        """Tell that a run has started. Yields what went wrong, in one line."""
         yield from self._ping("start", run_id, b"")
 
     def ended(self, news: News) -> Iterator[str]:
@@ -68,7 +68,7 @@ class Watcher:
                 _address(url, what, run_id), content, "text/plain; charset=utf-8", self.environment, self.seconds
             )
             wrong = posted.wrong or _NOT_TAKEN.get(posted.body.strip(), "")
-            if not _may_pass(posted):
+            if not _worth_another_try(posted):
                 break
         if wrong:
             yield f"ping.url ({urlsplit(url).hostname}), {what}: {wrong}"
@@ -82,6 +82,6 @@ def _address(url: str, what: str, run_id: str) -> str:
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{what}", query=query))
 
 
-def _may_pass(posted: Posted) -> bool:
+def _worth_another_try(posted: Posted) -> bool:
     """Whether another try may be taken."""
     return bool(posted.wrong) and (posted.status in _PASSES or posted.status in _SERVER_ERRORS)

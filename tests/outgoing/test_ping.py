@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import ssl
+import threading
 from functools import partial
 from uuid import UUID
 
@@ -55,8 +56,8 @@ def told(url, ping, **more):
     return [*ping(Watcher(Secret(url), {}, sleep=waits.append, **more))], waits
 
 
-def begins(watcher):
-    return watcher.begins(RUN)
+def started(watcher):
+    return watcher.started(RUN)
 
 
 def test_a_watcher_hears_that_a_run_begins_and_how_it_ended_with_the_closing_block_and_no_id(watched):
@@ -162,9 +163,23 @@ def test_a_bug_that_prints_the_address_shows_stars():
 
 def test_a_slow_watcher_delays_a_run_by_three_tries_at_most(watcher):
     check = watcher.check(hangs=True)
-    (wrong,), waits = told(check.url, begins, seconds=0.1)
-    assert wrong.startswith("ping.url (127.0.0.1), start: no answer (")
-    assert (len(check.pings), waits) == (3, [0.0, 0.5, 0.5])
+    (wrong,), waits = told(check.url, started, seconds=0.1)
+    assert wrong.startswith("ping.url (127.0.0.1), start: no answer")
+    assert waits == [0.0, 0.5, 0.5]
+
+
+def test_a_name_that_takes_long_to_look_up_is_given_up_too(watcher, monkeypatch):
+    look_up, over = socket.getaddrinfo, threading.Event()
+
+    def slow(*arguments, **more):
+        over.wait(5)
+        return look_up(*arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    (wrong,), waits = told(watcher.check().url, started, seconds=0.1)
+    assert wrong == "ping.url (127.0.0.1), start: no answer within 0.1 s"
+    assert waits == [0.0, 0.5, 0.5]
+    over.set()
 
 
 @pytest.mark.parametrize("answers", [[DOWN], [DOWN, (429, {}, b"")], [(408, {}, b""), (500, {}, b"")]])
@@ -187,7 +202,7 @@ def test_a_watcher_that_is_busy_is_asked_again_and_nobody_hears_of_it(watcher, a
 )
 def test_an_answer_that_is_not_a_yes_is_told_in_one_line(watcher, answer, says, tries):
     check = watcher.check(answers=[answer] * 3)
-    wrong, waits = told(check.url, begins)
+    wrong, waits = told(check.url, started)
     assert wrong == [f"ping.url (127.0.0.1), start: {says}"]
     assert len(check.pings) == len(waits) == tries
 
@@ -203,7 +218,7 @@ def test_an_answer_that_is_not_a_yes_is_told_in_one_line(watcher, answer, says, 
 )
 def test_an_address_may_end_with_a_slash_or_a_query(watcher, ends, query):
     check = watcher.check()
-    assert told(f"{check.url}{ends}", begins)[0] == []
+    assert told(f"{check.url}{ends}", started)[0] == []
     assert ([ping.what for ping in check.pings], check.queries) == (["start"], [query])
 
 
@@ -213,11 +228,11 @@ def test_a_ping_trusts_the_certificates_of_the_job_alone(authority):
     with healthchecks(context) as server:
         secret, check = Secret(server.check().url), server.checks["/ping-canary/check-0"]
         quick = {"sleep": lambda _: None}
-        assert [*Watcher(secret, {}, **quick).begins(RUN)] == [
+        assert [*Watcher(secret, {}, **quick).started(RUN)] == [
             "ping.url (127.0.0.1), start: no answer (SSLCertVerificationError)"
         ]
         assert check.pings == []
-        assert [*Watcher(secret, {"SSL_CERT_FILE": authority.file}, **quick).begins(RUN)] == []
+        assert [*Watcher(secret, {"SSL_CERT_FILE": authority.file}, **quick).started(RUN)] == []
         assert len(check.pings) == 1
 
 
