@@ -441,8 +441,8 @@ def main(arguments: list[str] | None = None) -> None:
         # The code that says how the command ended may be loaded only then, which needs a file descriptor.
         with signals.raised(earlier=True), one_descriptor_kept():
             code = cli.main(given, prog_name="recover", standalone_mode=False, obj=terminal) or 0
-    except Interrupted:
-        code = signals.code or Exit.SIGINT
+    except Interrupted as interrupted:
+        code = interrupted.code
     except Exception as error:  # noqa: BLE001 - each has its row in `ending_of`
         from jobs.core.endings import ending_of
 
@@ -460,17 +460,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _notify(terminal: Terminal, code: int) -> None:
     """Tell those who asked for it how the run ended, even if it could not start."""
-    from jobs.config.settings import load_notify, load_ping
-    from jobs.start import PROJECT, SETTINGS, readable_environment
+    from jobs.config.settings import NotifySettings, PingSettings
+    from jobs.start import PROJECT, readable_environment, section_of
 
-    environment = readable_environment(PROJECT, os.environ)
-    settings, url = load_notify(PROJECT / SETTINGS, environment), load_ping(PROJECT / SETTINGS, environment).url
+    settings = section_of(NotifySettings, PROJECT, os.environ)
+    url = section_of(PingSettings, PROJECT, os.environ).url
     news = terminal.news(code) if settings.anybody or url.reveal() else None
     if news is None:
         return
     from jobs.outgoing.notify import notify
     from jobs.outgoing.ping import Watcher
 
+    environment = readable_environment(PROJECT, os.environ)
     watcher = Watcher(url, environment)
     for warning in itertools.chain(watcher.ended(news), notify(settings, news, PROJECT, environment)):
         terminal.warn(warning, asked=bool(code))

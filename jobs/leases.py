@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.config.apps import base_url, load_apps
-from jobs.config.settings import load_ledger
+from jobs.config.settings import LedgerSettings, load_section
 from jobs.core.errors import refuse
 from jobs.start import SETTINGS, environment_of
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from jobs.config.settings import LedgerSettings
     from jobs.ledger.lease import Shown
 
 
@@ -49,7 +48,7 @@ def release(project: Path, environment: Mapping[str, str], sure: Callable[[str],
 
 
 def _settings(project: Path, environment: Mapping[str, str]) -> LedgerSettings:
-    settings = load_ledger(project / SETTINGS, environment)
+    settings = load_section(LedgerSettings, project / SETTINGS, environment)
     if not settings.in_database:
         raise refuse("is not set", "RECOVERY_LEDGER__URL", "set it; only a ledger in PostgreSQL has leases")
     return settings

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from jobs.config.settings import LedgerSettings, load_seal
+from jobs.config.settings import LedgerSettings, SealSettings, load_section
 from jobs.core.errors import refuse
 from jobs.core.plurals import counted
 from jobs.ledger.copying import copy_rows
@@ -61,7 +61,7 @@ def copy(
         held.callback(ledger.close)
         todo = f"run {command_for(folder)}{' without RECOVERY_LEDGER__URL' if into_database else ''}"
         ledger.ask(partial(refuse_half_sealed, folder=folder, todo=todo))
-        if load_seal(project / SETTINGS, readable_environment(project, environment)).recipients:
+        if load_section(SealSettings, project / SETTINGS, readable_environment(project, environment)).recipients:
             ledger.ask(partial(refuse_open, folder=folder, todo=todo), Purpose.ONE_MOMENT)
         take_in(ledger, folder, source.base_url)
         if ledger.ask(marks_of) != had:  # Nobody else can move it from here on.

@@ -1,7 +1,7 @@
 """The story of a run's metrics: what they are made from, and when their file is written.
 
-A run writes it at its start, each minute, and at its end. So does whoever changes what the last run left: `recover deliver`
-and `recover purge`.
+A run writes it at its start, each minute, and at its end. So does whoever changes what the last run left: `recover deliver`,
+`recover purge` and `recover seal`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from jobs.config.settings import load_metrics
+from jobs.config.settings import LedgerSettings, MetricsSettings
 from jobs.core.clock import utc_now
 from jobs.core.endings import ending_of
 from jobs.core.errors import Exit, UserError
 from jobs.ledger.counts import as_it_stands
 from jobs.ledger.reads import last_ended
 from jobs.outgoing.metrics import Figures, MetricsFile
-from jobs.start import SETTINGS, output_for, readable_environment
+from jobs.start import output_for, section_of
+from jobs.system.signals import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from jobs.config.settings import MetricsSettings
     from jobs.core.model import Run
     from jobs.ledger.ledger import Ledger
     from jobs.pace.gate import Held
@@ -37,35 +37,42 @@ _EVERY_SECONDS = 60.0
 _REST = 100
 
 
+@dataclass(slots=True)
+class Latest:
+    """A run as far as it is known by now, and why nothing is sent now. The run changes it, and others look at it."""
+
+    run: Run
+    held: Held | None = None
+
+
 class Monitor:
     """Keeps the file of a run up to date, if there is one, whatever the run waits for. It writes every so many `seconds`.
 
-    `run` is the run as far as it is known. `clock` gives monotonic seconds.
+    `clock` gives monotonic seconds.
     """
 
     def __init__(
         self,
         file: MetricsFile | None,
         ledger: Ledger,
-        run: Run,
+        latest: Latest,
         seconds: float = _EVERY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.run = run
-        self._held: Held | None = None
         self._file = file
         self._ledger = ledger
+        self._latest = latest
         self._seconds = seconds
         self._clock = clock
         self._count_again_at = float("-inf")
-        self._before = Figures(run)
+        self._before = Figures(latest.run)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
         """Write the file, and again and again from now on."""
         if self._file is not None:
-            self._before = self._ledger.ask(lambda connection: figures_of(connection, self.run))
+            self._before = self._ledger.ask(lambda connection: figures_of(connection, self._latest.run))
             self._file.begin(self._before)
             self._thread.start()
         return self
@@ -76,18 +83,14 @@ class Monitor:
             return
         self._ending.set()
         self._thread.join()
+        run = self._latest.run
         if kind is not None:
-            self.run = replace(self.run, finished_at=utc_now(), exit_code=int(Exit.BUG))
-        self._file.write(self._figures(self.run))
-
-    def see(self, run: Run, held: Held | None) -> Run:
-        """The run, which is remembered, and why nothing is sent now."""
-        self.run, self._held = run, held
-        return run
+            run = replace(run, finished_at=utc_now(), exit_code=int(Exit.BUG))
+        self._file.write(self._figures(run))
 
     def _keep(self) -> None:
         assert self._file is not None
-        counted = self.run
+        counted = self._latest.run
         while not self._ending.wait(self._seconds):
             counted = self._counted(counted)
             self._file.write(self._figures(counted))
@@ -96,7 +99,7 @@ class Monitor:
         """The run with its installs as they stand now, or as they stood `before` if it is too early to count them again, or the
         ledger cannot be read.
         """
-        run, began = self.run, self._clock()
+        run, began = self._latest.run, self._clock()
         if began >= self._count_again_at:
             # Not by `ask`, which waits for a ledger that is away: the file must not grow old meanwhile.
             with suppress(OSError), self._ledger.at_a_glance() as connection:
@@ -105,15 +108,16 @@ class Monitor:
         return replace(before, this_run=run.this_run, rate_limited=run.rate_limited)
 
     def _figures(self, run: Run) -> Figures:
-        seconds = self._held.until - self._clock() if self._held else 0.0
+        held = self._latest.held
+        seconds = held.until - self._clock() if held else 0.0
         return self._before._replace(run=run, hold_until=time.time() + seconds if seconds > 0 else 0.0)
 
 
 def monitor_of(
-    settings: MetricsSettings, project: Path, folder: Path, ledger: Ledger, run: Run, warn: Callable[[str], None]
+    settings: MetricsSettings, project: Path, folder: Path, ledger: Ledger, latest: Latest, warn: Callable[[str], None]
 ) -> Monitor:
-    """What monitors a run from `with` on, if the settings name a file."""
-    return Monitor(_file(settings, project, folder, warn), ledger, run)
+    """A monitor of the run, which writes the file that the settings name, or none."""
+    return Monitor(_file(settings, project, folder, warn), ledger, latest)
 
 
 def figures_of(connection: Connection, run: Run) -> Figures:
@@ -130,10 +134,10 @@ def write_again(
     run: Run,
     warn: Callable[[str], None],
 ) -> None:
-    """Write the metrics of the last run as it stands now."""
-    file = _file(_settings(project, environment), project, folder, warn)
+    """Write the metrics of the last run as it stands now, unless the file is that of another list."""
+    file = _file(section_of(MetricsSettings, project, environment), project, folder, warn)
     if file is not None:
-        file.write(ledger.ask(lambda connection: figures_of(connection, run)))
+        file.rewrite(ledger.ask(lambda connection: figures_of(connection, run)))
 
 
 def note_end(
@@ -145,8 +149,8 @@ def note_end(
     *,
     ends: bool = True,
 ) -> None:
-    """Note the exit code of a run of which nothing else is known. `ends`: it was under way."""
-    file = _file(_settings(project, environment), project, folder, warn)
+    """Note the exit code of a run of which nothing else is known. `ends` says that it was under way."""
+    file = _file(section_of(MetricsSettings, project, environment), project, folder, warn)
     if file is not None:
         file.amend(code, ends=ends)
 
@@ -158,17 +162,14 @@ def noting_refusals(
     """A block that starts a run. If the run cannot start, its exit code is noted, unless another run is under way."""
     try:
         yield
-    except Exception as error:
-        code = ending_of(error).code
+    except (Exception, Interrupted) as error:
+        code = error.code if isinstance(error, Interrupted) else ending_of(error).code
         if code is not Exit.HELD:
             with suppress(UserError):  # A list without a name has no output folder.
-                folder = output_for(project, manifest, output, in_database=True)
+                ledger = section_of(LedgerSettings, project, environment)
+                folder = output_for(project, manifest, output, in_database=ledger.in_database)
                 note_end(folder, project, environment, code, warn, ends=False)
         raise
-
-
-def _settings(project: Path, environment: Mapping[str, str]) -> MetricsSettings:
-    return load_metrics(project / SETTINGS, readable_environment(project, environment))
 
 
 def _file(settings: MetricsSettings, project: Path, folder: Path, warn: Callable[[str], None]) -> MetricsFile | None:

@@ -24,7 +24,7 @@ from jobs.ledger.moved_folder import anchor, bring_back
 from jobs.ledger.place import Place
 from jobs.ledger.refusals import DatabaseRefusedError, usual_wait
 from jobs.ledger.sealed import refuse_mixed
-from jobs.monitor import monitor_of
+from jobs.monitor import Latest, monitor_of
 from jobs.outgoing.ping import Watcher
 from jobs.recovery.stop import OF_THE_LEDGER, Left, Stop, end_of, remaining
 from jobs.report import render
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobs.ledger.ledger import Ledger
-    from jobs.monitor import Monitor
     from jobs.outgoing.deliver.courier import Courier
     from jobs.recovery.runner import Progress
     from jobs.sealing.opener import Opener
@@ -61,20 +60,19 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
         place = Place(folder, start.base_url, start.settings.ledger)
         ledger, make_room = _take(start, place, held, terminal)
         plan, todo = _enrol(start, ledger, options, began, place, terminal.warn)
-        run = _begin(start, ledger, plan, options, began)
+        latest = Latest(_begin(start, ledger, plan, options, began))
         terminal.started(_opening(start, folder, plan, todo, ledger, options))
-        _tell_watcher(start, run, terminal)
         in_place, beside = anchor(place), ReportBeside(folder)
-        monitor = monitor_of(start.settings.metrics, PROJECT, folder, ledger, run, terminal.warn)
-        cut_short = partial(_cut_short, terminal, start.manifest.path, beside, monitor, ledger.lease)
+        cut_short = partial(_cut_short, terminal, start.manifest.path, beside, latest, ledger.lease)
         held.enter_context(on_signals(stop.signal, cut_short))
-        held.enter_context(monitor)
+        held.enter_context(monitor_of(start.settings.metrics, PROJECT, folder, ledger, latest, terminal.warn))
         courier = _open_courier(start, ledger, options.opener)
         try:
+            _tell_watcher(start, latest.run, terminal)
             for progress in _work(start, place, ledger, todo, options, stop, make_room):
-                run = monitor.see(_count(run, progress), progress.held)
+                latest.run, latest.held = _count(latest.run, progress), progress.held
                 _tell_deliveries(courier, terminal)
-                terminal.ended(progress, run.this_run, signalled=stop.signalled)
+                terminal.ended(progress, latest.run.this_run, signalled=stop.signalled)
                 _look_after(stop, progress, beside, in_place)
             _deliver_rest(courier, ledger, stop, terminal)
         except OSError as error:
@@ -84,19 +82,19 @@ def recover(start: Start, output: Path, options: RunOptions, terminal: Terminal)
             raise
         finally:  # None of these steps raises because of a bad disk, so all of them are taken.
             make_room()
-            run = replace(run, delivery=end_courier(courier) or run.delivery)
+            run = replace(latest.run, delivery=end_courier(courier) or latest.run.delivery)
             terminal.reporting()
             beside.end()
             there = in_place() or _bring_back(ledger, place, stop)
             run = _finish(_counted(run, plan, ledger, stop) if there else run, stop, sum(todo.values()))
             run = _with_hints(run, start, terminal.warn)
-            monitor.run = run = _report(run, folder, ledger, start, terminal) if there else run
+            latest.run = run = _report(run, folder, ledger, start, terminal) if there else run
             terminal.finished(run, folder, start.manifest.path, changed=failed_set_changed(ledger))
     return Exit(run.exit_code or 0)
 
 
 def _tell_watcher(start: Start, run: Run, terminal: Terminal) -> None:
-    """Tell whoever watches over the runs that this one begins."""
+    """Tell whoever watches over the runs that this one has started."""
     for warning in Watcher(start.settings.ping.url, start.environment).started(run.run_id):
         terminal.warn(warning)
 
@@ -164,12 +162,12 @@ def _bring_back(ledger: Ledger, place: Place, stop: Stop) -> bool:
 
 
 def _cut_short(
-    terminal: Terminal, manifest: Path, beside: ReportBeside, monitor: Monitor, lease: str, code: Exit
+    terminal: Terminal, manifest: Path, beside: ReportBeside, latest: Latest, lease: str, code: Exit
 ) -> None:
     terminal.cut_short(code)
     beside.end()
-    command = terminal.next_command(manifest, beside.folder, monitor.run.recovered_before)
-    leave_reports(beside.folder, code, command, monitor.run, lease)
+    command = terminal.next_command(manifest, beside.folder, latest.run.recovered_before)
+    leave_reports(beside.folder, code, command, latest.run, lease)
 
 
 def _take(start: Start, place: Place, held: ExitStack, terminal: Terminal) -> tuple[Ledger, Callable[[], None]]:

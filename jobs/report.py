@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from jobs.config.apps import load_apps
-from jobs.config.settings import load_reports
+from jobs.config.settings import ReportsSettings
 from jobs.core.clock import utc_now
 from jobs.core.errors import UserError, refuse
 from jobs.ledger import support_queries
@@ -28,7 +28,7 @@ from jobs.reports.files import SUMMARY, WORKBOOK, Source, write_all
 from jobs.reports.messages import load_messages
 from jobs.reports.page import Worklist
 from jobs.reports.workbook import why_left_out
-from jobs.start import MESSAGES, SETTINGS, environment_of, place_of, readable_environment
+from jobs.start import MESSAGES, environment_of, place_of, section_of
 from jobs.system.files import remove, replacing, scratch_folder
 from jobs.system.locks import alone, patience_for_reports
 from jobs.system.output_folder import make_folder
@@ -187,7 +187,7 @@ def render_with(
 
 def _workbook(project: Path, environment: Mapping[str, str]) -> bool:
     """Whether the settings ask for failures.xlsx."""
-    return load_reports(project / SETTINGS, readable_environment(project, environment)).workbook
+    return section_of(ReportsSettings, project, environment).workbook
 
 
 def _apps(project: Path, environment: Mapping[str, str]) -> Mapping[str, App]:

@@ -16,7 +16,7 @@ from dotenv.parser import parse_stream
 
 from jobs.config.apps import Apps, base_url, load_apps, too_open
 from jobs.config.recipients import key_fingerprint
-from jobs.config.settings import Settings, load_ledger, load_settings
+from jobs.config.settings import LedgerSettings, Settings, load_section, load_section_or_defaults, load_settings
 from jobs.core.clock import utc_now
 from jobs.core.errors import Gathered, Problem, UserError, refuse
 from jobs.core.file_errors import what_to_do
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
 
-    from jobs.config.settings import DeliverSettings, LedgerSettings
+    from jobs.config.settings import AnySection, DeliverSettings
     from jobs.core.model import Cause
     from jobs.ledger.enrolment import Enrolment, StagedGroup
     from jobs.ledger.last_use import LastUse
@@ -133,6 +133,11 @@ def readable_environment(project: Path, environment: Mapping[str, str]) -> dict[
         return dict(environment)
 
 
+def section_of(kind: type[AnySection], project: Path, environment: Mapping[str, str]) -> AnySection:
+    """One section of the settings, even if others or `.env` are wrong. If it is wrong itself, its defaults."""
+    return load_section_or_defaults(kind, project / SETTINGS, readable_environment(project, environment))
+
+
 def read_basis(
     project: Path, environment: Mapping[str, str], options: Mapping[str, str], gathered: Gathered
 ) -> tuple[Settings, Apps, str, dict[str, str]]:
@@ -149,7 +154,7 @@ def read_basis(
 def place_of(project: Path, environment: Mapping[str, str], folder: Path) -> Place:
     """Where the ledger of an output folder is. Raises UserError if the settings for that are wrong."""
     known = readable_environment(project, environment)  # A bad `.env` keeps nobody from the ledger in a folder.
-    return place_by(load_ledger(project / SETTINGS, known), known, folder)
+    return place_by(load_section(LedgerSettings, project / SETTINGS, known), known, folder)
 
 
 def place_by(settings: LedgerSettings, known: Mapping[str, str], folder: Path) -> Place:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tomllib
 from base64 import b64decode
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
@@ -35,6 +35,9 @@ _Wait = Annotated[float, Meta(ge=0, le=86_400)]
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True):
     pass
+
+
+AnySection = TypeVar("AnySection", bound=_Section)
 
 
 class PaceSettings(_Section, frozen=True):
@@ -258,53 +261,9 @@ def _wrong_target(deliver: DeliverSettings) -> Problem | None:
     return None
 
 
-def load_notify(file: Path, environment: Mapping[str, str]) -> NotifySettings:
-    """Only the section `notify`, even if other sections are wrong. If it cannot be read, nobody is told."""
-    ignored: list[Problem] = []
-    over, _ = _laid_over(environment, {}, ignored)
-    values = _read(file, ignored).get("notify", {})
-    try:
-        return convert(values | over.get("notify", {}), NotifySettings, strict=False, dec_hook=_own)
-    except (ValidationError, TypeError):
-        return NotifySettings()
-
-
-def load_ping(file: Path, environment: Mapping[str, str]) -> PingSettings:
-    """Only the section `ping`, even if other sections are wrong. If it is wrong itself, nobody is told."""
-    try:
-        return convert(_section("ping", file, environment), PingSettings, strict=False, dec_hook=_own)
-    except UserError:
-        return PingSettings()
-
-
-def load_metrics(file: Path, environment: Mapping[str, str]) -> MetricsSettings:
-    """Only the section `metrics`, even if other sections are wrong. If it is wrong itself, no metrics are written."""
-    try:
-        return convert(_section("metrics", file, environment), MetricsSettings, strict=False, dec_hook=_own)
-    except UserError:
-        return MetricsSettings()
-
-
-def load_reports(file: Path, environment: Mapping[str, str]) -> ReportsSettings:
-    """Only the section `reports`, even if other sections are wrong. If it cannot be read, the usual reports are made."""
-    try:
-        return convert(_section("reports", file, environment), ReportsSettings, strict=False)
-    except UserError:
-        return ReportsSettings()
-
-
-def load_ledger(file: Path, environment: Mapping[str, str]) -> LedgerSettings:
-    """Only the section `ledger`, even if other sections are wrong. Raises UserError."""
-    return convert(_section("ledger", file, environment), LedgerSettings, strict=False, dec_hook=_own)
-
-
-def load_seal(file: Path, environment: Mapping[str, str]) -> SealSettings:
-    """Only the section `seal`, even if other sections are wrong. Raises UserError."""
-    return convert(_section("seal", file, environment), SealSettings, strict=False, dec_hook=_own)
-
-
-def _section(section: str, file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    """The values of one section. Raises UserError."""
+def load_section(kind: type[AnySection], file: Path, environment: Mapping[str, str]) -> AnySection:
+    """The section of this kind alone, even if others are wrong. Raises UserError if it is wrong itself."""
+    section = next(field.name for field in fields(Settings) if field.type is kind)
     ignored: list[Problem] = []
     in_file = {name: held for name, held in _read(file, ignored).items() if name == section}
     over, names = _laid_over(environment, {}, ignored)
@@ -312,8 +271,15 @@ def _section(section: str, file: Path, environment: Mapping[str, str]) -> dict[s
     problems = [*_problems(in_file, file.name, {}, strict=True), *_problems(mine, "", names, strict=False)]
     if problems:
         raise UserError(*problems)
-    held: dict[str, Any] = in_file.get(section, {}) | mine[section]
-    return held
+    return convert(in_file.get(section, {}) | mine[section], kind, strict=False, dec_hook=_own)
+
+
+def load_section_or_defaults(kind: type[AnySection], file: Path, environment: Mapping[str, str]) -> AnySection:
+    """The same, or its defaults if it is wrong itself."""
+    try:
+        return load_section(kind, file, environment)
+    except UserError:
+        return kind()
 
 
 def _own(kind: type, value: object) -> object:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jobs import __version__
 from jobs.core.causes import ADVICE
-from jobs.core.clock import utc_now
 from jobs.core.errors import Exit
 from jobs.core.file_errors import FileError
 from jobs.core.model import Cause, Run, Status
@@ -31,7 +30,7 @@ _ANYBODY_READS = 0o644
 class Gauge(NamedTuple):
     """What a metric tells, and its labels beside `list`."""
 
-    told: str
+    help: str
     labels: tuple[str, ...] = ()
 
 
@@ -51,6 +50,7 @@ GAUGES: Mapping[str, Gauge] = {
     "build_info": Gauge("The version of the job.", ("version",)),
 }
 """Every metric by its name without the prefix."""
+_BUILD: Mapping[str, Mapping[tuple[str, ...], float]] = {"build_info": {(__version__,): 1.0}}
 
 
 class Figures(NamedTuple):
@@ -90,35 +90,44 @@ class MetricsFile:
         """Write it, whole."""
         self._write(_families(self._name, _values(figures, self._clock())))
 
-    def amend(self, code: Exit, *, ends: bool) -> None:
-        """Say in it that a run ended with this code. What else it says stays, since nothing else is known.
+    def rewrite(self, figures: Figures) -> None:
+        """The same, but the file of another list is left alone."""
+        if self._found() != []:
+            self.write(figures)
 
-        `ends`: that was the run in it, which is under way no more. The file of another list is left alone.
+    def amend(self, code: Exit, *, ends: bool) -> None:
+        """Say in it that a run ended with this code. What else it says stays, and what it does not say is left out, since
+        nothing else is known. The file of another list is left alone.
+
+        `ends`: that was the run in it, which is under way no more.
         """
+        found = self._found()
+        changes = {"last_exit_code": float(code), "last_end_timestamp_seconds": self._clock()}
+        if ends or found is None:
+            changes["running"] = 0.0
+        if found is None:
+            found = _families(self._name, {**{name: {(): value} for name, value in changes.items()}, **_BUILD})
+        for family in found:
+            value = changes.get(family.name.removeprefix(PREFIX))
+            if value is not None:
+                family.samples[:] = [sample._replace(value=value) for sample in family.samples]
+        if found:
+            self._write(found)
+
+    def _found(self) -> list[Metric] | None:
+        """The metrics in it; none if they are not of this list alone. None: there is no file."""
         from prometheus_client.parser import text_string_to_metric_families
 
-        changes = {"last_exit_code": float(code), "last_end_timestamp_seconds": self._clock()}
-        changes |= {"running": 0.0} if ends else {}
         try:
-            text = self._path.read_text(encoding="utf-8")
-            families = [*text_string_to_metric_families(text)]
+            found = [*text_string_to_metric_families(self._path.read_text(encoding="utf-8"))]
         except FileNotFoundError:
-            self.write(Figures(Run("", "", "", "", finished_at=utc_now(), exit_code=int(code))))
-            return
-        except (OSError, ValueError):  # It is not a file of ours.
-            return
-        if self._amended(families, changes):
-            self._write(families)
-
-    def _amended(self, families: list[Metric], changes: Mapping[str, float]) -> bool:
-        """Whether these are of this list. Their values are changed then."""
-        found = False
-        for family in families:
-            value = changes.get(family.name.removeprefix(PREFIX))
-            for at, sample in enumerate(family.samples):
-                if value is not None and sample.labels.get("list") == self._name:
-                    family.samples[at], found = sample._replace(value=value), True
-        return found
+            return None
+        except (OSError, ValueError):
+            return []
+        whose = {
+            (name.startswith(PREFIX), labels.get("list")) for family in found for name, labels, *_ in family.samples
+        }
+        return found if whose == {(True, self._name)} else []
 
     def _write(self, families: list[Metric]) -> None:
         from prometheus_client import generate_latest
@@ -147,19 +156,20 @@ class _Collected(NamedTuple):
 
 
 def _families(name: str, values: Mapping[str, Mapping[tuple[str, ...], float]]) -> list[Metric]:
-    """The metrics of the list `name`, by their labels' values."""
+    """The metrics of the list `name` that have `values`, which are by their labels."""
     from prometheus_client.core import GaugeMetricFamily
 
     families: list[Metric] = []
-    for metric, gauge in GAUGES.items():
-        family = GaugeMetricFamily(PREFIX + metric, gauge.told, labels=("list", *gauge.labels))
-        for labels, value in values[metric].items():
+    for metric, by_labels in values.items():
+        gauge = GAUGES[metric]
+        family = GaugeMetricFamily(PREFIX + metric, gauge.help, labels=("list", *gauge.labels))
+        for labels, value in by_labels.items():
             family.add_metric([name, *labels], value)
         families.append(family)
     return families
 
 
-def _values(figures: Figures, now: float) -> dict[str, dict[tuple[str, ...], float]]:
+def _values(figures: Figures, now: float) -> dict[str, Mapping[tuple[str, ...], float]]:
     """The values of each metric, by its labels beside `list`."""
     run = figures.run
     ended = run if run.finished_at else figures.ended
@@ -181,7 +191,7 @@ def _values(figures: Figures, now: float) -> dict[str, dict[tuple[str, ...], flo
         **{name: {(): float(value)} for name, value in single.items()},
         "installs": {(state.value,): float(getattr(run.counts, state)) for state in Status},
         "failures": dict(_failures(run.failures_by_cause)),
-        "build_info": {(__version__,): 1.0},
+        **_BUILD,
     }
 
 

@@ -21,7 +21,11 @@ _SOON_SECONDS = 0.005
 
 
 class Interrupted(BaseException):
-    """A signal came while there was nothing that had to stop gracefully."""
+    """A signal came while there was nothing that had to stop gracefully. `code` is its exit code."""
+
+    def __init__(self, code: Exit) -> None:
+        super().__init__()
+        self.code = code
 
 
 class Signals:
@@ -50,7 +54,7 @@ class Signals:
             signal.setitimer(signal.ITIMER_REAL, _SOON_SECONDS)
             return
         self._raises = self._waits = False  # A second signal must not interrupt the cleanup.
-        raise Interrupted
+        raise Interrupted(self.code or Exit.SIGINT)
 
     @contextmanager
     def raised(self, *, earlier: bool) -> Iterator[None]:
@@ -58,7 +62,7 @@ class Signals:
         self._raises = True
         try:
             if self._waits and earlier:
-                raise Interrupted
+                raise Interrupted(self.code or Exit.SIGINT)
             yield
         finally:
             self._raises = self._waits = False

@@ -39,7 +39,7 @@ from jobs.ledger.place import Place
 from jobs.ledger.reads import records, user_columns
 from jobs.ledger.refusals import AwayError, LeaseLostError, Wait, usual_wait
 from jobs.ledger.tables import installs, spends
-from jobs.monitor import Monitor
+from jobs.monitor import Latest, Monitor
 from jobs.outgoing.deliver.store import Store
 from jobs.outgoing.metrics import MetricsFile
 from jobs.report import CutShort, render, report_again
@@ -469,7 +469,7 @@ def test_the_metrics_of_a_run_are_written_again_and_again_while_its_database_ans
     writes = []
     file = MetricsFile(tmp_path / "a.prom", "a", said.append, lambda: writes.append(1) or 0.0)
     run, at_once = Run("ab", "in.csv", URL, AT), {"seconds": 0.05, "clock": lambda: 0.0}
-    with opened(way.url, tmp_path, said) as ledger, Monitor(file, ledger, run, **at_once):
+    with opened(way.url, tmp_path, said) as ledger, Monitor(file, ledger, Latest(run), **at_once):
         wait_until(lambda: told(tmp_path / "a.prom").by("installs") == {("pending",): 5})
         way.drops = True
         away = len(writes)

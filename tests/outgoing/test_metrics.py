@@ -11,12 +11,13 @@ import pytest
 from jobs import __version__
 from jobs.config.settings import MetricsSettings
 from jobs.core.causes import ADVICE
-from jobs.core.errors import Exit, Problem
+from jobs.core.errors import Exit, Problem, UserError
 from jobs.core.model import Cause, Counts, Install, InstallKey, Level, Run, ThisRun
 from jobs.ledger.refusals import AwayError
-from jobs.monitor import Monitor, figures_of, monitor_of
+from jobs.monitor import Latest, Monitor, figures_of, monitor_of, noting_refusals
 from jobs.outgoing.metrics import GAUGES, Figures, MetricsFile
 from jobs.pace.gate import Held
+from jobs.system.signals import Interrupted
 from tests.helpers.made import CLIENT_ID, URL, as_place, make_run, opened, outcome, place
 from tests.helpers.metrics import told
 from tests.helpers.waiting import wait_until
@@ -143,21 +144,67 @@ def test_a_refused_start_changes_the_exit_code_and_the_end_alone(tmp_path):
     assert after.values == before.values | changed | {"last_exit_code": 143.0, "running": 0.0}
 
 
-def test_a_refused_start_is_told_also_where_no_run_has_ever_begun(tmp_path):
-    file_in(tmp_path).amend(Exit.CANNOT_START, ends=False)
-    found = told(tmp_path / "night.prom")
-    assert (found["last_exit_code"], found["running"], found["last_success_timestamp_seconds"]) == (2, 0, 0)
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_refused_start_without_a_file_tells_its_code_and_leaves_out_what_is_not_known(tmp_path, ends):
+    file_in(tmp_path).amend(Exit.CANNOT_START, ends=ends)
+    known = {"last_exit_code": 2.0, "last_end_timestamp_seconds": NOW, "running": 0.0, ("build_info", __version__): 1.0}
+    assert told(tmp_path / "night.prom").values == known
+    file_in(tmp_path).amend(Exit.BUG, ends=ends)
+    assert told(tmp_path / "night.prom").values == known | {"last_exit_code": 70.0}
 
 
 @pytest.mark.parametrize("text", ["", "not a metric {", "\x00", 'other_metric{list="night"} 1\n'], ids=ascii)
-def test_a_refused_start_leaves_a_file_alone_that_is_not_of_this_list(tmp_path, text):
+def test_a_file_that_is_not_of_this_list_is_left_alone_except_by_a_run(tmp_path, text):
     written(tmp_path, Figures(ENDED), "another list")
-    before = (tmp_path / "night.prom").read_text()
-    file_in(tmp_path).amend(Exit.CANNOT_START, ends=False)
-    assert (tmp_path / "night.prom").read_text() == before
-    (tmp_path / "night.prom").write_text(text)
-    file_in(tmp_path).amend(Exit.CANNOT_START, ends=False)
-    assert (tmp_path / "night.prom").read_text() == text
+    file = tmp_path / "night.prom"
+    for before in (file.read_text(), text):
+        file.write_text(before)
+        file_in(tmp_path).amend(Exit.CANNOT_START, ends=False)
+        file_in(tmp_path).rewrite(Figures(ENDED))
+        assert file.read_text() == before
+    assert written(tmp_path, Figures(ENDED)).lists == {"night"}
+
+
+def test_the_file_of_this_list_and_a_lost_one_are_written_again(tmp_path):
+    for _ in range(2):
+        file_in(tmp_path).rewrite(Figures(ENDED))
+        assert told(tmp_path / "night.prom")["running"] == 0
+        written(tmp_path, Figures(UNDER_WAY))
+
+
+class Refused:
+    """A project whose list is refused. A run left its summary beside that list."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "kept").mkdir()
+        (folder / "kept" / "summary.json").write_text('{"run_id": "ab", "base_url": "x", "counts": {}}')
+
+    def by(self, error, **settings):
+        environment = {"RECOVERY_METRICS__TEXTFILE": "night.prom"} | settings
+        kept = self.folder / "kept" / "list.csv"
+        with pytest.raises(type(error)), noting_refusals(kept, None, self.folder, environment, print):
+            raise error
+        return told(self.folder / "night.prom")
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, {"list"}),
+        ({"RECOVERY_LEDGER__URL": "postgresql://x/x"}, {"kept"}),
+        ({"RECOVERY_LEDGER__NAME": "x" * 201}, {"list"}),
+    ],
+    ids=["ledger in a folder", "ledger in a database", "wrong settings"],
+)
+def test_a_refused_start_is_told_under_the_name_that_the_run_would_have_had(tmp_path, settings, names):
+    assert Refused(tmp_path).by(UserError(Problem("is wrong", "x", "correct it")), **settings).lists == names
+
+
+@pytest.mark.parametrize("error", [Interrupted(Exit.SIGTERM), RuntimeError()], ids=lambda error: type(error).__name__)
+def test_a_start_that_a_signal_or_a_bug_ends_is_told_too(tmp_path, error):
+    code = {"Interrupted": 143, "RuntimeError": 70}[type(error).__name__]
+    assert Refused(tmp_path).by(error)["last_exit_code"] == code
 
 
 # -- when it is written ------------------------------------------------------------------------------------------------
@@ -178,13 +225,14 @@ class AwayLedger:
 def test_the_file_is_written_again_and_again_also_while_the_ledger_is_away(tmp_path):
     seen = []
     file = MetricsFile(tmp_path / "night.prom", "night", print, lambda: seen.append(1) or NOW + len(seen))
-    with Monitor(file, AwayLedger(), UNDER_WAY, seconds=0.001) as monitor:
+    latest = Latest(UNDER_WAY)
+    with Monitor(file, AwayLedger(), latest, seconds=0.001):
         first = told(tmp_path / "night.prom")["duration_seconds"]
         wait_until(lambda: told(tmp_path / "night.prom")["duration_seconds"] > first + 2)
-        monitor.see(Run("ac", "in.csv", URL, UNDER_WAY.started_at, this_run=ThisRun(requests=77)), None)
+        latest.run = Run("ac", "in.csv", URL, UNDER_WAY.started_at, this_run=ThisRun(requests=77))
         wait_until(lambda: told(tmp_path / "night.prom")["requests"] == 77)
         assert told(tmp_path / "night.prom").by("installs") == {("recovered",): 2, ("failed",): 1, ("pending",): 1}
-        monitor.run = ENDED
+        latest.run = ENDED
     assert told(tmp_path / "night.prom")["running"] == 0
 
 
@@ -192,15 +240,16 @@ def test_while_a_run_is_under_way_the_file_has_the_counts_of_the_ledger(home):
     run = make_run(home, (), [(place(1), None), (place(2), Cause.NOT_INSTALLED)], untried=[place(3)], killed=True)
     file = home.folder / "night.prom"
     metrics = MetricsFile(file, "night", print, lambda: NOW)
-    with closing(opened(home)) as ledger, Monitor(metrics, ledger, run, seconds=0.001) as monitor:
+    latest = Latest(run)
+    with closing(opened(home)) as ledger, Monitor(metrics, ledger, latest, seconds=0.001):
         assert sum(told(file).by("installs").values()) == 3
         ledger.record([(install(3), outcome(Cause.LOCATION_INACTIVE, 3, "2026-11-26T01:00:00.000Z", {}))])
         wait_until(lambda: len(told(file).by("failures")) == 2)
         assert told(file).by("installs") == {("recovered",): 1, ("failed",): 2}
-        monitor.see(run, Held(time.monotonic() + 1_000, 429))
+        latest.held = Held(time.monotonic() + 1_000, 429)
         wait_until(lambda: told(file)["hold_until_timestamp_seconds"])
         assert abs(told(file)["hold_until_timestamp_seconds"] - time.time() - 1_000) < 100
-        monitor.see(run, Held(time.monotonic() - 1, 429))
+        latest.held = Held(time.monotonic() - 1, 429)
         wait_until(lambda: not told(file)["hold_until_timestamp_seconds"])
 
 
@@ -224,7 +273,7 @@ def test_counting_a_long_list_takes_one_percent_of_the_time_at_most(tmp_path):
     with closing(opened(as_place(tmp_path))) as ledger:
         slow = SlowLedger(ledger)
         file = MetricsFile(tmp_path / "night.prom", "night", print, lambda: writes.append(1) or NOW)
-        with Monitor(file, slow, run, seconds=0.001, clock=lambda: slow.now):
+        with Monitor(file, slow, Latest(run), seconds=0.001, clock=lambda: slow.now):
             wait_until(lambda: len(writes) > 5)
             assert slow.looks == 1
             slow.now = 501
@@ -250,7 +299,7 @@ def test_a_ledger_without_a_run_that_has_ended_remembers_none(home):
 
 def test_a_bug_ends_the_run_in_the_file_too(tmp_path):
     file = file_in(tmp_path)
-    with pytest.raises(RuntimeError), Monitor(file, AwayLedger(), UNDER_WAY):
+    with pytest.raises(RuntimeError), Monitor(file, AwayLedger(), Latest(UNDER_WAY)):
         raise RuntimeError
     found = told(tmp_path / "night.prom")
     assert (found["running"], found["last_exit_code"]) == (0, 70)
@@ -258,7 +307,7 @@ def test_a_bug_ends_the_run_in_the_file_too(tmp_path):
 
 def test_a_relative_path_is_in_the_projects_folder_and_no_path_means_no_file(tmp_path):
     for name in ("night.prom", ""):
-        with monitor_of(MetricsSettings(name), tmp_path, tmp_path / "out", AwayLedger(), UNDER_WAY, print):
+        with monitor_of(MetricsSettings(name), tmp_path, tmp_path / "out", AwayLedger(), Latest(UNDER_WAY), print):
             pass
     assert {file.name for file in tmp_path.iterdir()} == {"night.prom"}
     assert told(tmp_path / "night.prom").lists == {"out"}

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from jobs.config.settings import NotifySettings, load_notify, load_settings
+from jobs.config.settings import NotifySettings, load_section_or_defaults, load_settings
 from jobs.core.errors import Exit, UserError
 from jobs.outgoing.notify import News, text, wanted
 from jobs.reports.files import REPORTS
@@ -260,10 +260,13 @@ def test_the_level_decides_which_ends_are_told(level, news, told):
 def test_a_command_is_a_text_or_a_list_and_other_sections_do_not_matter(tmp_path):
     file = tmp_path / "recovery.toml"
     file.write_text('[pace]\nrequests_per_second = "fast"\n[notify]\ncommand = ["mail", "-s", "two words", "me"]\n')
-    assert load_notify(file, {}).command == ("mail", "-s", "two words", "me")
+    assert load_section_or_defaults(NotifySettings, file, {}).command == ("mail", "-s", "two words", "me")
     given = {"RECOVERY_NOTIFY__COMMAND": "mail -s 'two words' me", "RECOVERY_WRONG": "x"}
-    assert load_notify(file, given).command == ("mail", "-s", "two words", "me")
-    assert load_notify(tmp_path / "none.toml", {"RECOVERY_NOTIFY__LEVEL": "loud"}) == NotifySettings()
+    assert load_section_or_defaults(NotifySettings, file, given).command == ("mail", "-s", "two words", "me")
+    assert (
+        load_section_or_defaults(NotifySettings, tmp_path / "none.toml", {"RECOVERY_NOTIFY__LEVEL": "loud"})
+        == NotifySettings()
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import signal
 import socket
 import ssl
@@ -12,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from jobs.config.settings import PingSettings, load_ping
+from jobs.config.settings import PingSettings, load_section_or_defaults
 from jobs.core.errors import Exit
 from jobs.core.secret import Secret, scrub_own
 from jobs.outgoing.notify import News
@@ -134,6 +135,18 @@ def test_a_run_that_a_signal_ends_tells_its_end_once(watched, times):
     assert "pending" in check.pings[1].body
 
 
+def test_a_signal_while_the_watcher_lets_a_run_wait_ends_it_gracefully(watched):
+    job, check = watched()
+    processes = queue.Queue()
+    check.hear = lambda ping: processes.get(timeout=30).terminate() if ping.what == "start" else None
+    process = job.start("run", job.manifest(LISTING), "--output", job.output)
+    processes.put(process)
+    process.communicate(timeout=30)
+    run = str(UUID(job.summary()["run_id"]))
+    assert [ping[:2] for ping in check.pings] == [("start", run), ("143", run)]
+    assert (process.returncode, job.summary()["exit_code"], job.sandbox.seen) == (143, 143, [])
+
+
 def test_a_watcher_that_is_gone_costs_a_warning_each_and_the_address_is_never_shown(watched):
     job, _ = watched({LOCATIONS[1]: Place("not_installed")})
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -249,7 +262,11 @@ def test_a_pings_address_that_is_not_encrypted_is_refused_by_name_and_not_shown(
 def test_an_address_in_the_file_or_a_wrong_one_is_not_pinged_even_if_nothing_can_start(tmp_path):
     file = tmp_path / "recovery.toml"
     file.write_text('[pace]\nrequests_per_second = "fast"\n[ping]\nurl = "https://hc.example/key"\n')
-    assert load_ping(file, {}) == PingSettings()
+    assert load_section_or_defaults(PingSettings, file, {}) == PingSettings()
     file.write_text('[pace]\nrequests_per_second = "fast"\n')
-    assert load_ping(file, {"RECOVERY_PING__URL": "https://hc.example/key"}).url == Secret("https://hc.example/key")
-    assert load_ping(file, {"RECOVERY_PING__URL": "http://hc.example/key"}) == PingSettings()
+    assert load_section_or_defaults(PingSettings, file, {"RECOVERY_PING__URL": "https://hc.example/key"}).url == Secret(
+        "https://hc.example/key"
+    )
+    assert (
+        load_section_or_defaults(PingSettings, file, {"RECOVERY_PING__URL": "http://hc.example/key"}) == PingSettings()
+    )

@@ -188,3 +188,13 @@ def test_what_is_delivered_or_purged_after_a_run_waits_no_more(measured):
     assert told(file).values == before.values | {"undelivered_installs": 2.0}
     assert job("purge", job.output, "--all", "--yes").returncode == 0
     assert told(file).values == before.values | {"undelivered_installs": 0.0}
+
+
+def test_what_is_purged_of_an_older_list_leaves_the_file_of_this_one(measured):
+    job, file = measured()
+    manifest = job.manifest(listing(IDS))
+    assert job("run", manifest, "--output", job.folder / "old").returncode == 0
+    assert job.run(manifest, "--force").returncode == 0
+    before = file.read_bytes()
+    assert job("purge", job.folder / "old", "--all", "--yes").returncode == 0
+    assert file.read_bytes() == before
