@@ -110,6 +110,18 @@ def test_a_check_reads_a_workbook_from_a_pipe(play):
     assert "accepts the access tokens of 1 of 1 installs" in done.stdout
 
 
+def test_a_plan_and_a_check_read_the_sheet_that_is_named(play):
+    job = play(WORLD)
+    header = ["location_id", "access_token"]
+    pairs = {account: job.sandbox.old_pair(account, "Location")["access_token"] for account in ("LocA", "LocB")}
+    sheets = {account: [header, [account, pair]] for account, pair in pairs.items()}
+    path = job.manifest(workbook(sheets), "dump.xlsx")
+    assert job("check", path, "--sheet", "LocB").returncode == 0
+    assert {seen.account_id for seen in job.sandbox.seen} == {"LocB"}
+    assert "has several sheets with installs" in job("plan", path).stderr
+    assert job("plan", path, "--sheet", "LocB").returncode == 0
+
+
 def test_discover_adds_nothing_to_a_workbook(play):
     job = play(WORLD)
     path = job.manifest(workbook({"Affected": ROWS, "More": ROWS}), "installs.xlsx")
