@@ -14,7 +14,7 @@ from jobs.core.ids import as_seen
 from jobs.manifest.csv_records import records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import TextIO
 
     from jobs.manifest.csv_records import Record
@@ -37,8 +37,8 @@ class CsvFile:
     separator: str
     header: tuple[str, ...]
 
-    def records(self) -> Iterator[Record]:
-        """Every record after the header. Raises UserError if the rest of the file is not text."""
+    def records(self, _roles: Collection[int] = ()) -> Iterator[Record]:
+        """Every record after the header. All cells are text, also those of ids. Raises UserError if the rest of the file is not text."""
         try:
             with _opened(self.source) as file:
                 found = records(file, self.separator)

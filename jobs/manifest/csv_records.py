@@ -33,9 +33,10 @@ class Record(NamedTuple):
     @property
     def text(self) -> str:
         """Its lines as one text, without the last line end. For a row of a sheet, its line in a CSV."""
-        text = io.StringIO("".join(self.lines))
-        if not self.lines:
-            csv.writer(text).writerow(self.cells)
+        if self.lines:
+            return "".join(self.lines).rstrip("\r\n")
+        text = io.StringIO()
+        csv.writer(text).writerow(self.cells)
         return text.getvalue().rstrip("\r\n")
 
 

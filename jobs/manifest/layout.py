@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.core.errors import UserError, refuse
 from jobs.core.formula_guard import unguard
 from jobs.core.ids import as_seen
+from jobs.core.secret import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,11 +58,16 @@ _REPORT_COLUMNS = frozenset(
 )
 _SCOPES = {"scope", "scopes"}
 _OWN_REPORT = {"cause", "owner", "next_step", "reinstall_url"}
+# The order of columns in a failures.csv and in a failures.xlsx.
+_IN_CSV = (*IDS, "cause", "owner", "next_step", "reinstall_url")
+_IN_WORKBOOK = ("next_step", "reinstall_url", *IDS, "cause", "owner")
 _OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_at"}
 _OF_LOCATIONS = re.compile(r"location|subacc|loc(?:id)?$")
 _LIKE_A_LOCATION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]{20,24}", re.ASCII)
 _DIGIT = re.compile(r"\d")
 _MOSTLY = 0.8
+_LONGEST_NAME = 200
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,17 @@ class Layout:
         return self.columns.index(ROW_AS_READ) if ROW_AS_READ in self.columns else -1
 
 
+def on_one_line(name: str) -> str:
+    """The name of a column or a sheet, for a person."""
+    return plain(as_seen(name), _LONGEST_NAME)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first of these names, to choose from. A person sees the others in the file."""
+    more = ["..."] if len(names) > _MOST_NAMED else []
+    return ", ".join([*names[:_MOST_NAMED], *more])
+
+
 def role_of(name: str) -> str:
     """The role of a column with this header, or '' for one of the user's own columns."""
     return _KNOWN.get(_normal(name), "")
@@ -113,9 +130,9 @@ def _normal(name: str) -> str:
     return "".join(as_seen(name).split()).replace("_", "").replace("-", "").casefold()
 
 
-def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen | None) -> Layout:
+def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen | None, *, is_csv: bool) -> Layout:
     """The layout of a list with this header. `chosen` is None if the user could not choose. Raises UserError."""
-    guarded = _is_guarded(header)
+    guarded = is_of_failures(header) and _is_guarded(header, is_csv=is_csv)
     ours = is_of_failures(header) or set(header) >= _OWN_RESULTS
     # In one of the job's own reports, every column is what its name says.
     places = _places(path, header, {} if ours else chosen or {}, asked=chosen is not None)
@@ -145,11 +162,16 @@ def is_of_failures(header: Sequence[str]) -> bool:
     return set(header) >= _OWN_REPORT
 
 
-def _is_guarded(header: Sequence[str]) -> bool:
-    """Whether it is the header of a failures.csv. The cells of a failures.xlsx, which begins with what to do, are as they were."""
-    return is_of_failures(header) and [*header].index("next_step") > min(
-        map(header.index, {*header} & {*IDS}), default=-1
-    )
+def _is_guarded(header: Sequence[str], *, is_csv: bool) -> bool:
+    """Whether the cells of a report of failures are those of a failures.csv. In a failures.xlsx they are as they were.
+
+    Either may have been saved as the other kind of file, so the order of columns decides. If a person has moved them, the kind
+    does.
+    """
+    order = [name for name in header if name in _IN_CSV]
+    if order in ([name for name in known if name in order] for known in (_IN_CSV, _IN_WORKBOOK)):
+        return order[0] != _IN_WORKBOOK[0]
+    return is_csv
 
 
 def _places(path: Path, header: Sequence[str], chosen: Chosen, *, asked: bool) -> dict[str, int]:
@@ -174,7 +196,7 @@ def _place(path: Path, header: Sequence[str], name: str) -> int:
     alike = exact or [index for index, one in enumerate(header) if _normal(one) == _normal(name)]
     if len(alike) != 1:
         what = "has two columns" if alike else "has no column"
-        todo = f"choose one of its columns: {', '.join(map(as_seen, header))}"
+        todo = f"choose one of its columns: {first_of([*map(on_one_line, header)])}"
         raise refuse(f"{what} {name!r}, which --column names", str(path), todo)
     return alike[0]
 
@@ -210,7 +232,7 @@ def unknown_locations(path: Path, layout: Layout, column: str, rows: Iterable[Se
 
     The cells in `rows` decide which option comes first: it does not help to take the name of a city for an id.
     """
-    named = as_seen(column)
+    named = on_one_line(column)
     there = "has no location ids" if layout.location_id >= 0 else "has no column location_id"
     this, none = f"--column {quote(f'location_id={named}')}", "`--column location_id=`"
     if _like_ids(layout.own[layout.columns.index(column)], rows):

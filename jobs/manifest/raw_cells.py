@@ -19,10 +19,11 @@ LONGEST_TEXT = 2**16
 class HiddenCell(NamedTuple):
     """A cell that the reader shows as an empty one, or otherwise wrongly.
 
-    `row` is the sheet's number, from 1. `column` counts from 0. `shown` is what a person sees: an error such as `#N/A`, a text,
-    or '' for a formula without a value.
+    `sheet` is the place of its sheet among all sheets of the workbook, from 0. `row` is the sheet's number, from 1. `column`
+    counts from 0. `shown` is what a person sees: an error such as `#N/A`, a text, or '' for a formula without a value.
     """
 
+    sheet: int
     row: int
     column: int
     shown: str

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from jobs.core.errors import refuse
 from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_COLUMNS, Extent, HiddenCell
-from jobs.manifest.raw_parts import damaged, parsed, part, too_large, xml_parser
+from jobs.manifest.raw_parts import damaged, has_password, number, parsed, too_large, xml_parser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from xml.parsers.expat import XMLParserType
+    from collections.abc import Callable, Collection, Iterator
     from zipfile import ZipFile
 
-_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _ERROR = re.compile(r"#\S+|(?:Err|Error):\d+")
 _CELLS = {"table:table-cell", "table:covered-table-cell"}
 _VALUES = {"office:value", "office:string-value", "office:date-value", "office:time-value", "office:boolean-value"}
@@ -23,58 +20,62 @@ _OUTSIDE, _IN_SHEET, _IN_ROW, _IN_CELL = range(4)
 _SIGNS = {"text:tab": "\t", "text:line-break": "\n"}
 
 
-def check(archive: ZipFile, where: str) -> None:
-    """Raise UserError if the workbook has a password, or the reader would need too much memory to open it."""
+def measured(archive: ZipFile, where: str) -> Callable[[Collection[int]], Iterator[HiddenCell]]:
+    """What looks up the errors and the formulas without a value of some sheets, in order, in one pass for all.
+
+    Raises UserError if the workbook has a password, or the reader would need too much memory to open it.
+    """
     _check_password(archive, where)
-    for _ in _scanned(archive, -1, where):
-        pass
+    with_hidden = {found.sheet for batch in _scanned(archive, where) for found in batch}
 
+    def hidden(sheets: Collection[int]) -> Iterator[HiddenCell]:
+        wanted = with_hidden.intersection(sheets)
+        for batch in _scanned(archive, where) if wanted else ():
+            for sheet, first, rows, cells in batch:
+                for row in range(first, first + rows) if sheet in wanted else ():
+                    yield from (HiddenCell(sheet, row, column, shown) for column, shown in cells)
 
-def hidden(archive: ZipFile, sheet: int, where: str) -> Iterator[HiddenCell]:
-    """The errors and the formulas without a value in a sheet, in order."""
-    return _scanned(archive, sheet, where)
+    return hidden
 
 
 def _check_password(archive: ZipFile, where: str) -> None:
     def start(tag: str, _: dict[str, str]) -> None:
         if tag == "manifest:encryption-data":
-            raise refuse("has a password", where, "save it without one")
+            raise has_password(where)
 
     parser = xml_parser(where)
     parser.StartElementHandler = start
-    for _ in _read(archive, "META-INF/manifest.xml", parser, where):
+    for _ in parsed(archive, "META-INF/manifest.xml", parser, where):
         pass
 
 
-def _read(archive: ZipFile, name: str, parser: XMLParserType, where: str) -> Iterator[None]:
-    info = part(archive, name)
-    if info is None:
-        raise damaged(where)
-    with archive.open(info) as stream:
-        yield from parsed(stream, parser, where)
+class _Rows(NamedTuple):
+    """Equal rows with hidden cells: the first, how many there are, and the cells in each, by their columns."""
+
+    sheet: int
+    first: int
+    rows: int
+    cells: list[tuple[int, str]]
 
 
-def _scanned(archive: ZipFile, sheet: int, where: str) -> Iterator[HiddenCell]:
-    """The hidden cells of one sheet. All sheets are measured."""
-    scan = _Scan(sheet, where)
+def _scanned(archive: ZipFile, where: str) -> Iterator[list[_Rows]]:
+    """What the reader hides in all sheets, in order, a piece of the part at a time. All sheets are measured."""
+    scan = _Scan(where)
     parser = xml_parser(where)
     parser.StartElementHandler = scan.start
     parser.EndElementHandler = scan.end
     parser.CharacterDataHandler = scan.text
     parser.StartCdataSectionHandler = scan.cdata
-    for _ in _read(archive, "content.xml", parser, where):
-        for first, rows, cells in scan.found:
-            for row in range(first, first + rows):
-                yield from (HiddenCell(row, column, shown) for column, shown in cells)
+    for _ in parsed(archive, "content.xml", parser, where):
+        yield scan.found
         scan.found.clear()
 
 
 class _Scan:
-    """Follows the sheets as the reader does, and collects in `found` what it hides of one: rows, and the cells in each of them."""
+    """Follows the sheets as the reader does, and collects in `found` what it hides."""
 
-    def __init__(self, sheet: int, where: str) -> None:
-        self.found: list[tuple[int, int, list[tuple[int, str]]]] = []
-        self._wanted = sheet
+    def __init__(self, where: str) -> None:
+        self.found: list[_Rows] = []
         self._where = where
         self._extent = Extent(where)
         self._sheet = -1
@@ -99,7 +100,7 @@ class _Scan:
             self._level, self._column, self._hidden = _IN_ROW, 0, []
             self._last, self._characters = -1, 0
             repeated = attributes.get("table:number-rows-repeated")
-            self._rows = 1 if repeated is None else self._number(repeated)
+            self._rows = 1 if repeated is None else number(repeated, self._where)
         elif tag == "table:table":
             self._start_sheet(attributes)
 
@@ -111,11 +112,6 @@ class _Scan:
             self._sheet += 1
             self._extent.start_sheet()
 
-    def _number(self, text: str) -> int:
-        if not _DIGITS.fullmatch(text):
-            raise damaged(self._where)
-        return int(text)
-
     def _start_inside_cell(self, tag: str, attributes: dict[str, str]) -> None:
         if self._notes or tag == "office:annotation":
             self._notes += 1
@@ -124,7 +120,7 @@ class _Scan:
                 self._add("\n")
             self._paragraphs += 1
         elif tag == "text:s":
-            self._add(" ", self._number(attributes.get("text:c", "1")))
+            self._add(" ", number(attributes.get("text:c", "1"), self._where))
         elif tag in _SIGNS:
             self._add(_SIGNS[tag])
             self._lost = True
@@ -157,15 +153,15 @@ class _Scan:
     def _end_row(self) -> None:
         if self._last >= 0:
             self._extent.add(self._row, 0, self._last, self._characters, self._rows)
-        if self._hidden and self._sheet == self._wanted:
-            self.found.append((self._row, self._rows, self._hidden))
+        if self._hidden:
+            self.found.append(_Rows(self._sheet, self._row, self._rows, self._hidden))
         self._row += self._rows
         self._level = _IN_SHEET
 
     def _end_cell(self) -> None:
         cell, text = self._cell, self._text
         repeated = cell.get("table:number-columns-repeated")
-        columns = 1 if repeated is None else self._number(repeated)
+        columns = 1 if repeated is None else number(repeated, self._where)
         value = next((cell[name] for name in cell if name in _VALUES), None)
         is_text = value is None and cell.get("office:value-type") == "string"
         formula = "table:formula" in cell

@@ -6,6 +6,7 @@ reads it.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from jobs.core.errors import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import IO, BinaryIO
+    from typing import BinaryIO
     from zipfile import ZipInfo
 
     from jobs.core.errors import UserError
@@ -34,16 +35,22 @@ _SMALL = 2**24
 # One tag of a sheet is a few hundred bytes long.
 _LONGEST_TAG = 2**20
 _PIECE = 2**18
+_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @contextmanager
-def opened(file: BinaryIO, where: str) -> Iterator[ZipFile]:
-    """The zip in `file`. Raises UserError if it cannot be read, also while it is read."""
+def _unzipping(where: str) -> Iterator[None]:
+    """Turn what the zip library raises for a damaged zip into a UserError."""
     try:
-        with ZipFile(file) as archive:
-            yield archive
-    except (BadZipFile, InflateError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        yield
+    except (BadZipFile, InflateError, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise damaged(where) from error
+
+
+def zip_in(file: BinaryIO, where: str) -> ZipFile:
+    """The zip in `file`. Raises UserError if it cannot be read."""
+    with _unzipping(where):
+        return ZipFile(file)
 
 
 def damaged(where: str) -> UserError:
@@ -56,14 +63,26 @@ def too_large(where: str, why: str) -> UserError:
     return refuse(f"is too large for a workbook: {why}", where, "save it as CSV UTF-8, and use that")
 
 
-def plain(name: str) -> str:
+def has_password(where: str) -> UserError:
+    """The error for a file with a password."""
+    return refuse("has a password", where, "save it without one")
+
+
+def number(text: str, where: str) -> int:
+    """The number in an attribute. Raises UserError if it is not one."""
+    if not _DIGITS.fullmatch(text):
+        raise damaged(where)
+    return int(text)
+
+
+def normal_name(name: str) -> str:
     """The name of a part as readers compare it."""
     return name.replace("\\", "/").removeprefix("/").lower()
 
 
 def part(archive: ZipFile, name: str) -> ZipInfo | None:
     """The part with this name, or None if there is none."""
-    return next((info for info in archive.infolist() if plain(info.filename) == plain(name)), None)
+    return next((info for info in archive.infolist() if normal_name(info.filename) == normal_name(name)), None)
 
 
 def check_parts(archive: ZipFile, packed: int, where: str) -> None:
@@ -71,27 +90,33 @@ def check_parts(archive: ZipFile, packed: int, where: str) -> None:
     parts = archive.infolist()
     if len(parts) > MOST_PARTS:
         raise too_large(where, f"it has more than {MOST_PARTS:,} parts")
-    if len({plain(info.filename) for info in parts}) < len(parts) or sum(i.compress_size for i in parts) > packed:
+    if len({normal_name(info.filename) for info in parts}) < len(parts) or sum(i.compress_size for i in parts) > packed:
         raise damaged(where)
     if sum(info.file_size for info in parts) > MOST_UNPACKED:
         raise too_large(where, f"it unpacks to more than {MOST_UNPACKED:,} bytes")
     for info in parts:
         if info.flag_bits & 1:
-            raise refuse("has a password", where, "save it without one")
+            raise has_password(where)
         if info.compress_type not in {ZIP_STORED, ZIP_DEFLATED}:
             raise damaged(where)
         if info.file_size > max(_SMALL, MOST_RATIO * info.compress_size):
             raise too_large(where, f"a part of it unpacks to more than {MOST_RATIO} times its size")
-        if _unpacked(archive, info) != info.file_size:
+        if _unpacked(archive, info, where) != info.file_size:
             raise damaged(where)
 
 
-def _unpacked(archive: ZipFile, info: ZipInfo) -> int:
+def _unpacked(archive: ZipFile, info: ZipInfo, where: str) -> int:
     """How large a part is unpacked. If it is larger than the zip says, any number above that."""
     more = copy(info)
-    more.file_size += 1  # `read` stops at what the zip says.
-    with archive.open(more) as stream:
-        return sum(map(len, iter(lambda: stream.read(_PIECE), b"")))
+    more.file_size += 1  # `pieces` stops at what the zip says.
+    return sum(map(len, pieces(archive, more, where)))
+
+
+def pieces(archive: ZipFile, info: ZipInfo, where: str) -> Iterator[bytes]:
+    """A part, a piece at a time. Raises UserError if it is damaged."""
+    with _unzipping(where), archive.open(info) as stream:
+        while piece := stream.read(_PIECE):
+            yield piece
 
 
 def xml_parser(where: str) -> expat.XMLParserType:
@@ -111,11 +136,17 @@ def xml_parser(where: str) -> expat.XMLParserType:
     return parser
 
 
-def parsed(stream: IO[bytes], parser: expat.XMLParserType, where: str) -> Iterator[None]:
-    """Feed a part to a parser, a piece at a time. What its handlers collect is complete at the end."""
+def parsed(archive: ZipFile, name: str, parser: expat.XMLParserType, where: str) -> Iterator[None]:
+    """Feed the part with this name to a parser, a piece at a time. What its handlers collect is complete at the end.
+
+    Raises UserError if there is no such part, or it is not XML.
+    """
+    info = part(archive, name)
+    if info is None:
+        raise damaged(where)
     fed = 0
     try:
-        while piece := stream.read(_PIECE):
+        for piece in pieces(archive, info, where):
             parser.Parse(piece)
             fed += len(piece)
             if fed - parser.CurrentByteIndex > _LONGEST_TAG + _PIECE:

@@ -6,36 +6,38 @@ agency of a sub-account, so those cells are looked up here.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from jobs.core.errors import refuse
 from jobs.manifest import raw_ods, raw_xls, raw_xlsx
 from jobs.manifest.raw_cells import HiddenCell
-from jobs.manifest.raw_parts import MOST_PACKED, check_parts, opened, part, plain, too_large
+from jobs.manifest.raw_parts import MOST_PACKED, check_parts, normal_name, part, pieces, too_large, zip_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
     from typing import BinaryIO
 
-__all__ = ["HiddenCell", "Kind", "check_size", "hidden_cells", "kind_of"]
+__all__ = ["HiddenCell", "Kind", "kind_of", "measured"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ODS = b"application/vnd.oasis.opendocument.spreadsheet"
-_TO_DO = "save it as xlsx or CSV UTF-8"
+_OTHER_FILE = "use a workbook or a CSV"
+_SAVE = "save it as xlsx or CSV UTF-8"
 # What a zip is that has such a part, and what to do.
 _OTHER_ZIPS = {
-    "xl/workbook.bin": ("is an Excel binary workbook (xlsb)", _TO_DO),
-    "word/document.xml": ("is a Word document", "use a workbook or a CSV"),
-    "ppt/presentation.xml": ("is a presentation", "use a workbook or a CSV"),
+    "xl/workbook.bin": ("is an Excel binary workbook (xlsb)", _SAVE),
+    "word/document.xml": ("is a Word document", _OTHER_FILE),
+    "ppt/presentation.xml": ("is a presentation", _OTHER_FILE),
     "index/document.iwa": ("is a document of Numbers or Pages", "export it as xlsx or CSV UTF-8"),
 }
 # The same by a stream of an OLE file.
 _OTHER_OLE = {
     "EncryptedPackage": ("has a password", "save it without one"),
-    "WordDocument": ("is a Word document", "use a workbook or a CSV"),
-    "PowerPoint Document": ("is a presentation", "use a workbook or a CSV"),
+    "WordDocument": ("is a Word document", _OTHER_FILE),
+    "PowerPoint Document": ("is a presentation", _OTHER_FILE),
 }
 
 
@@ -60,18 +62,18 @@ def kind_of(file: BinaryIO, where: str) -> Kind | None:
 
 def _kind_of_zip(file: BinaryIO, where: str) -> Kind:
     _check_packed(file, where)
-    with opened(file, where) as archive:
-        names = {plain(info.filename) for info in archive.infolist()}
+    with zip_in(file, where) as archive:
+        names = {normal_name(info.filename) for info in archive.infolist()}
         for name, (what, todo) in _OTHER_ZIPS.items():
             if name in names:
                 raise refuse(what, where, todo)
         said = part(archive, "mimetype")
-        mimetype = b"" if said is None or said.file_size > len(_ODS) + 1 else archive.read(said).strip()
+        mimetype = b"" if said is None or said.file_size > len(_ODS) + 1 else b"".join(pieces(archive, said, where))
     if "[content_types].xml" in names and said is None and any(name.endswith("workbook.xml") for name in names):
         return Kind.XLSX
-    if "[content_types].xml" not in names and mimetype == _ODS and "content.xml" in names:
+    if "[content_types].xml" not in names and mimetype.strip() == _ODS and "content.xml" in names:
         return Kind.ODS
-    raise refuse("is a zip file without a workbook", where, "use a workbook or a CSV")
+    raise refuse("is a zip file without a workbook", where, _OTHER_FILE)
 
 
 def _kind_of_ole(file: BinaryIO, where: str) -> Kind:
@@ -81,7 +83,7 @@ def _kind_of_ole(file: BinaryIO, where: str) -> Kind:
         if name in streams:
             raise refuse(what, where, todo)
     if {"workbook", "book"}.isdisjoint(map(str.lower, streams)):
-        raise refuse("is an Office file without a workbook", where, "use a workbook or a CSV")
+        raise refuse("is an Office file without a workbook", where, _OTHER_FILE)
     return Kind.XLS
 
 
@@ -94,24 +96,17 @@ def _check_packed(file: BinaryIO, where: str) -> int:
     return size
 
 
-def check_size(file: BinaryIO, kind: Kind, where: str) -> None:
-    """Raise UserError if the reader would need too much memory to open it. Call this before it is opened."""
+@contextmanager
+def measured(file: BinaryIO, kind: Kind, where: str) -> Iterator[Callable[[Collection[int]], Iterator[HiddenCell]]]:
+    """What looks up the cells that the reader hides in some sheets, in order. Sheets are counted from 0, among all.
+
+    Raises UserError if the reader would need too much memory to open the workbook. The lookup raises it, at the latest at its
+    end, if the reader would need too much for one of its sheets.
+    """
     size = _check_packed(file, where)
     if kind is Kind.XLS:
-        raw_xls.check(file, where)
+        yield raw_xls.measured(file, where)
         return
-    with opened(file, where) as archive:
+    with zip_in(file, where) as archive:
         check_parts(archive, size, where)
-        (raw_xlsx if kind is Kind.XLSX else raw_ods).check(archive, where)
-
-
-def hidden_cells(file: BinaryIO, kind: Kind, sheet: int, where: str) -> Iterator[HiddenCell]:
-    """The cells of a sheet that the reader hides, in order. `sheet` is its place among all sheets of the workbook, from 0.
-
-    Raises UserError, at the latest at its end, if the reader would need too much memory for this sheet.
-    """
-    if kind is Kind.XLS:
-        yield from raw_xls.hidden(file, sheet, where)
-        return
-    with opened(file, where) as archive:
-        yield from (raw_xlsx if kind is Kind.XLSX else raw_ods).hidden(archive, sheet, where)
+        yield (raw_xlsx if kind is Kind.XLSX else raw_ods).measured(archive, where)

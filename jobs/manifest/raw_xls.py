@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jobs.core.errors import UserError, refuse
+from jobs.core.errors import UserError
 from jobs.manifest.raw_cells import Extent, HiddenCell
-from jobs.manifest.raw_parts import damaged
+from jobs.manifest.raw_parts import damaged, has_password
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import BinaryIO
 
 _STREAM = 2  # The type of an entry that is not a folder.
@@ -26,7 +27,7 @@ def _one_line(where: str) -> Iterator[None]:
         raise
     except Exception as error:  # A damaged file makes xlrd raise nearly anything.
         if "encrypted" in str(error):
-            raise refuse("has a password", where, "save it without one") from None
+            raise has_password(where) from None
         raise damaged(where) from error
 
 
@@ -53,48 +54,57 @@ def _ends(following: Sequence[int], sector: int) -> bool:
     return sector < 0
 
 
-@contextmanager
-def _book(file: BinaryIO, where: str) -> Iterator[Any]:
+def _book(file: BinaryIO, where: str) -> Any:
     from xlrd import open_workbook
 
     with _one_line(where):
         file.seek(0)
-        with open_workbook(logfile=io.StringIO(), file_contents=file.read(), on_demand=True, ragged_rows=True) as book:
-            yield book
+        return open_workbook(logfile=io.StringIO(), file_contents=file.read(), on_demand=True, ragged_rows=True)
 
 
-def check(file: BinaryIO, where: str) -> None:
-    """Raise UserError if the reader, which holds all sheets, would need too much memory."""
+def _sheet(book: Any, place: int, where: str) -> Any:
+    with _one_line(where):
+        return book.sheet_by_index(place)
+
+
+def measured(file: BinaryIO, where: str) -> Callable[[Collection[int]], Iterator[HiddenCell]]:
+    """What looks up the errors and the formulas without a value of some sheets, in order.
+
+    Raises UserError if the reader, which holds all sheets, would need too much memory.
+    """
     with _book(file, where) as book:
         extent = Extent(where)
         for place in range(book.nsheets):
             extent.start_sheet()
-            sheet = book.sheet_by_index(place)
+            sheet = _sheet(book, place, where)
             for row in range(sheet.nrows):
                 if values := sheet.row_values(row):
                     text = sum(len(value) for value in values if isinstance(value, str))
                     extent.add(row + 1, 0, len(values) - 1, text)
             book.unload_sheet(place)
+    return partial(_hidden, file, where)
 
 
-def hidden(file: BinaryIO, sheet: int, where: str) -> Iterator[HiddenCell]:
-    """The errors and the formulas without a value in a sheet."""
+def _hidden(file: BinaryIO, where: str, sheets: Collection[int]) -> Iterator[HiddenCell]:
     from xlrd import XL_CELL_ERROR, error_text_from_code
 
     with _book(file, where) as book:
-        place = book._all_sheets_map[sheet]  # noqa: SLF001 - nothing else tells where charts stand among the sheets
-        for row, column, kind, value in _cells(book, place) if place >= 0 else ():
-            if kind == XL_CELL_ERROR:
-                yield HiddenCell(row, column, error_text_from_code.get(value, "#"))
-            elif value == "":
-                yield HiddenCell(row, column, "")
+        for number in sorted(sheets):
+            with _one_line(where):
+                place = book._all_sheets_map[number]  # noqa: SLF001 - nothing else tells where charts stand among the sheets
+            for row, column, kind, value in _cells(_sheet(book, place, where)) if place >= 0 else ():
+                if kind == XL_CELL_ERROR:
+                    yield HiddenCell(number, row, column, error_text_from_code.get(value, "#"))
+                elif value == "":
+                    yield HiddenCell(number, row, column, "")
+            if place >= 0:
+                book.unload_sheet(place)
 
 
-def _cells(book: Any, place: int) -> Iterator[tuple[int, int, int, Any]]:
+def _cells(sheet: Any) -> Iterator[tuple[int, int, int, Any]]:
     """Row, column, type and value of every cell that is not empty."""
     from xlrd import XL_CELL_BLANK, XL_CELL_EMPTY
 
-    sheet = book.sheet_by_index(place)
     for row in range(sheet.nrows):
         for column, (kind, value) in enumerate(zip(sheet.row_types(row), sheet.row_values(row), strict=True)):
             if kind not in {XL_CELL_EMPTY, XL_CELL_BLANK}:

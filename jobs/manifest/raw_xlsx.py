@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from array import array
-from functools import cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING
 
 from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_CELLS, MOST_TEXT, Extent, HiddenCell
-from jobs.manifest.raw_parts import damaged, parsed, part, too_large, xml_parser
+from jobs.manifest.raw_parts import damaged, normal_name, number, parsed, part, too_large, xml_parser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from zipfile import ZipFile
+
+    from jobs.core.errors import UserError
 
 _PLACE = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -22,39 +24,40 @@ _INLINE = ("inlineStr", "is")
 _EMPTY_WITHOUT_TEXT = (None, "n", "s")
 
 
-class _WithoutPrefix(dict[str, str]):
-    """The names of elements and attributes without their prefixes."""
-
-    def __missing__(self, name: str) -> str:
-        local = name.rpartition(":")[2]
-        if len(self) < _MOST_NAMES:
-            self[name] = local
-        return local
+@lru_cache(_MOST_NAMES)
+def _local(name: str) -> str:
+    """The name of an element or an attribute without its prefix."""
+    return name.rpartition(":")[2]
 
 
-_LOCAL = _WithoutPrefix()
+def measured(archive: ZipFile, where: str) -> Callable[[Collection[int]], Iterator[HiddenCell]]:
+    """What looks up the errors and the formulas without a value of some sheets, in order.
 
-
-def check(archive: ZipFile, where: str) -> None:
-    """Raise UserError if the reader would need too much memory for its texts, or for as many as it says it has."""
-    name = _root(archive, where) + "sharedStrings.xml"
-    if texts := part(archive, name):
-        if texts.file_size > MOST_TEXT:
+    Raises UserError if the reader would need too much memory to open the workbook.
+    """
+    texts = _root(archive, where) + "sharedStrings.xml"
+    lengths = cache(partial(_lengths_of_texts, archive, texts, where))
+    if info := part(archive, texts):
+        if info.file_size > MOST_TEXT:
             raise too_large(where, f"its texts take more than {MOST_TEXT:,} bytes")
-        count = next(_elements(archive, name, "sst", where), {}).get("uniqueCount", "0")
+        count = next(_elements(archive, texts, "sst", where), {}).get("uniqueCount", "0")
         if not _DIGITS.fullmatch(count) or int(count) > MOST_CELLS:
-            raise too_large(where, f"it says that it has more than {MOST_CELLS:,} texts")
+            raise _too_many_texts(where)
+        if info.file_size > MOST_CELLS * len("<si/>"):
+            lengths()  # There may be more of them than it says.
+
+    def hidden(sheets: Collection[int]) -> Iterator[HiddenCell]:
+        for sheet, name in _parts_of_sheets(archive, sheets, where):
+            scan = _SheetScan(sheet, lengths(), where)
+            for _ in _read(archive, name, scan, where):
+                yield from scan.found
+                scan.found.clear()
+
+    return hidden
 
 
-def hidden(archive: ZipFile, sheet: int, where: str) -> Iterator[HiddenCell]:
-    """The errors and the formulas without a value in a sheet, in order."""
-    root = _root(archive, where)
-    lengths = _lengths_of_texts(archive, root, where)
-    name = _part_of_sheet(archive, root, sheet, where)
-    scan = _SheetScan(lengths, where)
-    for _ in _read(archive, name, scan, where):
-        yield from scan.found
-        scan.found.clear()
+def _too_many_texts(where: str) -> UserError:
+    return too_large(where, f"it has more than {MOST_CELLS:,} texts")
 
 
 def _elements(archive: ZipFile, name: str, wanted: str, where: str) -> Iterator[dict[str, str]]:
@@ -62,18 +65,14 @@ def _elements(archive: ZipFile, name: str, wanted: str, where: str) -> Iterator[
     found: list[dict[str, str]] = []
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        if _LOCAL[tag] == wanted:
+        if _local(tag) == wanted:
             found.append(attributes)
 
     parser = xml_parser(where)
     parser.StartElementHandler = start
-    info = part(archive, name)
-    if info is None:
-        raise damaged(where)
-    with archive.open(info) as stream:
-        for _ in parsed(stream, parser, where):
-            yield from found
-            found.clear()
+    for _ in parsed(archive, name, parser, where):
+        yield from found
+        found.clear()
 
 
 def _root(archive: ZipFile, where: str) -> str:
@@ -88,64 +87,70 @@ def _root(archive: ZipFile, where: str) -> str:
     return (targets[-1].rpartition("/")[0] + "/").removeprefix("/")
 
 
-def _part_of_sheet(archive: ZipFile, root: str, sheet: int, where: str) -> str:
-    """The name of the part that holds a sheet."""
-    sheets = [*_elements(archive, root + "workbook.xml", "sheet", where)]
-    if len({one.get("name", "").casefold() for one in sheets}) < len(sheets) or sheet >= len(sheets):
-        raise damaged(where)
-    ids = [value for name, value in sheets[sheet].items() if _LOCAL[name] == "id"]
+def _parts_of_sheets(archive: ZipFile, sheets: Collection[int], where: str) -> list[tuple[int, str]]:
+    """The places of these sheets, in order, each with the name of the part that holds it."""
+    root = _root(archive, where)
+    listed = [*_elements(archive, root + "workbook.xml", "sheet", where)]
     targets = {
         one.get("Id"): one.get("Target", "")
         for one in _elements(archive, root + "_rels/workbook.xml.rels", "Relationship", where)
     }
-    target = targets.get(ids[-1]) if ids else None
-    if target is None:
+    parts = [_target(one, targets, root) for one in listed]
+    # A name or a part that comes twice would leave open which sheet is meant.
+    names = {one.get("name", "").casefold() for one in listed}
+    if min(len(names), len({*map(normal_name, parts)})) < len(listed) or max(sheets, default=-1) >= len(listed):
         raise damaged(where)
-    return target.removeprefix("/") if target.startswith("/") else root + target
+    return [(sheet, parts[sheet]) for sheet in sorted(sheets)]
 
 
-def _lengths_of_texts(archive: ZipFile, root: str, where: str) -> array[int]:
+def _target(sheet: Mapping[str, str], targets: Mapping[str | None, str], root: str) -> str:
+    """The name of the part that a sheet of the workbook is in. '' if it is not told."""
+    ids = [value for name, value in sheet.items() if _local(name) == "id"]
+    target = targets.get(ids[-1], "") if ids else ""
+    return target.removeprefix("/") if target.startswith("/") or not target else root + target
+
+
+def _lengths_of_texts(archive: ZipFile, name: str, where: str) -> array[int]:
     """The length of each text that cells share."""
-    scan = _TextsScan()
-    if part(archive, root + "sharedStrings.xml"):
-        for _ in _read(archive, root + "sharedStrings.xml", scan, where):
+    scan = _TextsScan(where)
+    if part(archive, name):
+        for _ in _read(archive, name, scan, where):
             pass
     return scan.lengths
 
 
 def _read(archive: ZipFile, name: str, scan: _TextsScan | _SheetScan, where: str) -> Iterator[None]:
     """Give a part to `scan`, a piece at a time."""
-    info = part(archive, name)
-    if info is None:
-        raise damaged(where)
     parser = xml_parser(where)
     parser.StartElementHandler = scan.start
     parser.EndElementHandler = scan.end
     parser.CharacterDataHandler = scan.text
-    parser.CommentHandler = parser.StartCdataSectionHandler = parser.ProcessingInstructionHandler = scan.odd
-    with archive.open(info) as stream:
-        yield from parsed(stream, parser, where)
+    parser.CommentHandler = parser.StartCdataSectionHandler = parser.ProcessingInstructionHandler = scan.comment
+    return parsed(archive, name, parser, where)
 
 
 class _TextsScan:
     """Counts the characters of each shared text."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str) -> None:
         self.lengths = array("I")
+        self._where = where
         self._length = 0
 
     def start(self, tag: str, _: dict[str, str]) -> None:
-        if _LOCAL[tag] == "si":
+        if _local(tag) == "si":
             self._length = 0
 
     def text(self, text: str) -> None:
         self._length += len(text)
 
     def end(self, tag: str) -> None:
-        if _LOCAL[tag] == "si":
+        if _local(tag) == "si":
             self.lengths.append(self._length)
+            if len(self.lengths) > MOST_CELLS:
+                raise _too_many_texts(self._where)
 
-    def odd(self, *_: object) -> None:
+    def comment(self, *_: object) -> None:
         """A comment changes no text."""
 
 
@@ -156,8 +161,9 @@ class _SheetScan:
     twice has no certain value.
     """
 
-    def __init__(self, lengths: array[int], where: str) -> None:
+    def __init__(self, sheet: int, lengths: array[int], where: str) -> None:
         self.found: list[HiddenCell] = []
+        self._sheet = sheet
         self._lengths = lengths
         self._where = where
         self._extent = Extent(where)
@@ -166,31 +172,26 @@ class _SheetScan:
         self._place = (0, 0)
         self._filled = (0, 0, -1, 0)  # The row of the last filled cell, its first and last column, and its text.
         self._type: str | None = None
-        self._in_cell = self._formula = self._lost = self._spoken = False
+        self._in_cell = self._formula = self._lost = self._phonetic = False
         self._part = self._text = self._value = ""
         self._length: int | None = None
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        name = _LOCAL[tag]
+        name = _local(tag)
         if self._in_cell:
             if not self._part:
                 self._part, self._text = name, ""
                 if name == "f":
                     self._formula = True
             elif name == "rPh":
-                self._spoken = True
+                self._phonetic = True
         elif self._inside:
             if name == "c":
                 self._start_cell(attributes)
             elif name == "row" and "r" in attributes:
-                self._row = self._number(attributes["r"])
+                self._row = number(attributes["r"], self._where)
         elif name == "sheetData" and self._inside is None:
             self._inside = True
-
-    def _number(self, text: str) -> int:
-        if not _DIGITS.fullmatch(text):
-            raise damaged(self._where)
-        return int(text)
 
     def _start_cell(self, attributes: dict[str, str]) -> None:
         row, column = self._row, self._column
@@ -208,22 +209,22 @@ class _SheetScan:
         self._length = None
 
     def text(self, text: str) -> None:
-        if self._part and self._part != "f" and not self._spoken:
+        if self._part and self._part != "f" and not self._phonetic:
             self._text += text
             if len(self._text) > LONGEST_TEXT:
                 raise too_large(self._where, f"a cell holds more than {LONGEST_TEXT:,} characters")
 
-    def odd(self, *_: object) -> None:
+    def comment(self, *_: object) -> None:
         """A comment or the like, which the reader takes for the end of a value."""
         self._lost = self._lost or self._part == "v"
 
     def end(self, tag: str) -> None:
-        name = _LOCAL[tag]
+        name = _local(tag)
         if self._in_cell:
             if name == self._part:
                 self._end_part(name)
             elif name == "rPh":
-                self._spoken = False
+                self._phonetic = False
             elif name == "c" and not self._part:
                 self._end_cell()
         elif name == "row":
@@ -268,7 +269,7 @@ class _SheetScan:
 
     def _hide(self, row: int, column: int) -> None:
         if self._formula or self._value:
-            self.found.append(HiddenCell(row, column, self._value))
+            self.found.append(HiddenCell(self._sheet, row, column, self._value))
 
     def _end_row(self) -> None:
         row, first, last, text = self._filled

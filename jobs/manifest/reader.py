@@ -26,6 +26,7 @@ from jobs.manifest.layout import (
     holds_ids,
     is_line_of_ids,
     layout_of,
+    on_one_line,
     role_of,
     speaks_of_locations,
     unknown_locations,
@@ -36,7 +37,7 @@ from jobs.manifest.warnings import ListWarnings
 from jobs.manifest.workbook import Workbook, open_workbook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from jobs.manifest.csv_records import Record
@@ -48,6 +49,7 @@ __all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "is_workbook", "open_manifes
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 _OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")
 _LOOKED_AT = 2_000
+_LOOKED_AT_FOR_HEADER = 20
 # What other programs write into an empty cell.
 _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
@@ -111,9 +113,7 @@ class Manifest:
 
     def records(self) -> Iterator[Record]:
         """Every record after the header."""
-        if isinstance(self.table, Workbook):
-            return self.table.records(self.layout.roles)
-        return self.table.records()
+        return self.table.records(self.layout.roles)
 
 
 class _Lines:
@@ -307,13 +307,13 @@ def open_manifest(
     if not any(header):
         raise refuse("is empty", str(path), "use a list with a header and one line for each install")
     if not _names_an_id(header, chosen):
-        _refuse_no_header(path, header)
-    manifest = Manifest(table, layout_of(path, header, table.separator, chosen))
-    layout = manifest.layout
+        _refuse_no_header(path, header, islice(table.records(), _LOOKED_AT_FOR_HEADER))
+    layout = layout_of(path, header, table.separator, chosen, is_csv=isinstance(table, CsvFile))
+    manifest = Manifest(table, layout)
     if chosen is not None and "location_id" not in chosen and not layout.ours:
         _refuse_unknown_locations(manifest)
     if layout.location_id < 0 and layout.company_id < 0:
-        todo = "rename one of its columns in line 1"
+        todo = "give one of its columns that name"
         more = ", or choose one with --column location_id=NAME" if chosen is not None else ""
         raise refuse("has no column location_id or company_id", str(path), todo + more)
     return manifest
@@ -341,14 +341,16 @@ def _table(source: Source, chosen: Chosen | None, sheet: str | None) -> CsvFile 
     return open_csv(source, names_an_id)
 
 
-def _refuse_no_header(path: Path, header: Sequence[str]) -> None:
-    """Refuse a first line that does not name columns: the option --column would not help."""
+def _refuse_no_header(path: Path, header: Sequence[str], after: Iterable[Record]) -> None:
+    """Refuse a first line that does not name columns: the option --column would not help. `after` are the lines after it."""
     if is_line_of_ids(header):
         todo = "add a first line that names each column, including location_id"
         raise refuse("has no header: its first line holds ids", str(path), todo)
     if len(header) == 1 and any(role_of(part) for part in _OTHER_SEPARATORS.split(header[0])):
         todo = "separate the cells with commas, semicolons or tabs, without quotes around whole lines"
-        raise refuse(f"has only one column ({as_seen(header[0])})", str(path), todo)
+        raise refuse(f"has only one column ({on_one_line(header[0])})", str(path), todo)
+    if lower := next((record for record in after if any(role_of(cell) in IDS for cell in record.cells)), None):
+        raise refuse(f"has its header in line {lower.line}, below other lines", str(path), "delete the lines above it")
 
 
 def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:

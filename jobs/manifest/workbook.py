@@ -9,20 +9,19 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
-from itertools import groupby
-from operator import attrgetter
 from shlex import quote
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from jobs.core.errors import UserError, refuse
+from jobs.core.errors import refuse
 from jobs.core.ids import as_seen
 from jobs.manifest.csv_records import Record
-from jobs.manifest.layout import is_of_failures
+from jobs.manifest.layout import first_of, is_of_failures, on_one_line
 from jobs.manifest.raw_parts import damaged
-from jobs.manifest.raw_sheets import check_size, hidden_cells
+from jobs.manifest.raw_sheets import measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,16 +29,17 @@ if TYPE_CHECKING:
 
     from python_calamine import CalamineSheet, CalamineWorkbook, SheetMetadata
 
-    from jobs.manifest.raw_sheets import Kind
+    from jobs.manifest.raw_sheets import HiddenCell, Kind
     from jobs.manifest.source import Source
 
     Cell = str | float | bool | date | datetime | time | timedelta
 
 _STDERR = 2
+_PANIC = re.compile(rb"\n?thread '[^']*' (?:\(\d+\) )?panicked at ")
 _MOST_EXACT = 2**53  # From here on a number of a spreadsheet is no longer exact, so its digits may be wrong.
 _ERROR = re.compile(r"#[A-Z0-9/_?!]{1,20}|Err:[0-9]{1,5}")
 _AGAIN = "format the column as text, and enter it again"
-_ODD: dict[type, str] = {
+_NOT_AN_ID: dict[type, str] = {
     float: "a number that is not whole or has too many digits",
     int: "a number that has too many digits",
     bool: "TRUE or FALSE",
@@ -69,7 +69,7 @@ class RowOfSheet(int):
 class Sheet(NamedTuple):
     """A sheet with installs: its place among all sheets, from 0, and where its header is.
 
-    `first_column` is the place of its first cell, from 0. `hides` is whether calamine does not show some of its cells.
+    `first_column` is the place of its first cell, from 0. `has_hidden_cells` is whether calamine does not show some of its cells.
     """
 
     place: int
@@ -77,7 +77,7 @@ class Sheet(NamedTuple):
     header_row: int
     first_column: int
     header: tuple[str, ...]
-    hides: bool
+    has_hidden_cells: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,17 @@ class Workbook:
     def records(self, roles: Collection[int] = ()) -> Iterator[Record]:
         """Every row after the header. The columns of `roles` hold ids and tokens. Raises UserError."""
         before, several = 0, len(self.sheets) > 1
-        with _opened(self.source, self.kind) as (file, book):
-            if _stamp(file, self.source) != self.stamp:
-                raise refuse("was changed while it was read", str(self.source.path), "run the command again")
+        with _opened(self.source, self.kind) as book:
+            if book.stamp != self.stamp:
+                raise refuse("was changed while it was read", book.where, "run the command again")
+            hidden = _HiddenCells(book.hidden([sheet.place for sheet in self.sheets if sheet.has_hidden_cells]))
             for sheet in self.sheets:
                 reads = _RowReader(sheet, self.header, roles, of_several=several)
                 row = sheet.header_row
-                for row, cells, hidden in _rows(file, book, self.kind, sheet, str(self.source.path)):
+                for row, cells, shown in _rows(book, sheet, hidden):
                     if row > sheet.header_row:
                         number = RowOfSheet.numbered(before + row, row, sheet.name) if several else row
-                        yield reads.record(row, number, cells, hidden)
+                        yield reads.record(row, number, cells, shown)
                 before += row
 
 
@@ -128,20 +129,26 @@ class _RowReader:
             texts = [texts[place] if place >= 0 else "" for place in self._places]
         why, is_blank = "", not any(texts)
         for role, place in self._roles:
-            if (type(cells[place]) is not str or place in hidden) and (odd := _odd(cells[place], hidden.get(place))):
-                what, todo = odd
+            if (type(cells[place]) is not str or place in hidden) and (
+                found := _why_not_an_id(cells[place], hidden.get(place))
+            ):
+                what, todo = found
                 why = why or f"{self._name(row, place)} holds {what}: {todo}"
                 # Whatever it was, it must not become an id when a report is read again.
                 texts[role] = "" if is_blank else f"({what})"
         return Record(number, texts, (), unusable=why)
 
     def _name(self, row: int, place: int) -> str:
-        from xlsxwriter.utility import xl_rowcol_to_cell  # slow to import, and needed only here
-
-        return f"{xl_rowcol_to_cell(row - 1, self._first_column + place)}{self._of_sheet}"
+        return f"{_letters(self._first_column + place)}{row}{self._of_sheet}"
 
 
-def _odd(cell: Cell, shown: str | None) -> tuple[str, str] | None:
+def _letters(column: int) -> str:
+    """The name of a column. 0 is A, and 26 is AA."""
+    before, last = divmod(column, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
+
+
+def _why_not_an_id(cell: Cell, shown: str | None) -> tuple[str, str] | None:
     """What a cell holds in place of an id or a token, and what to do. None if it is one."""
     if shown == "":
         return "a formula without a value", "replace it by its value"
@@ -149,7 +156,7 @@ def _odd(cell: Cell, shown: str | None) -> tuple[str, str] | None:
         return ("an error", "correct it") if _ERROR.fullmatch(shown) else None
     if isinstance(cell, (int, float)) and not isinstance(cell, bool) and _is_exact(cell):
         return None
-    return _ODD[type(cell)], _AGAIN
+    return _NOT_AN_ID[type(cell)], _AGAIN
 
 
 def _is_exact(cell: float) -> bool:
@@ -178,13 +185,14 @@ def open_workbook(
 
     If the sheets are those of a report of failures, all of them are one list.
     """
-    where = str(source.path)
-    with _opened(source, kind) as (file, book):
-        sheets = [_sheet(file, book, kind, index, where) for index in _candidates(book.sheets_metadata, name, where)]
-        stamp = _stamp(file, source)
-    taken = sheets if name is not None else _those_of_the_list(sheets, names_an_id, where)
+    with _opened(source, kind) as book:
+        candidates = _candidates(book.calamine.sheets_metadata, name, book.where)
+        # To its end, also because a sheet that is too large must not get to calamine.
+        with_hidden = {cell.sheet for cell in book.hidden(candidates)}
+        sheets = [_sheet(book, place, has_hidden_cells=place in with_hidden) for place in candidates]
+    taken = sheets if name is not None else _those_of_the_list(sheets, names_an_id, book.where)
     columns = dict.fromkeys(column for sheet in taken for column in _numbered(sheet.header))
-    return Workbook(source, kind, stamp, tuple(taken), tuple(column for column, _ in columns))
+    return Workbook(source, kind, book.stamp, tuple(taken), tuple(column for column, _ in columns))
 
 
 def _candidates(sheets: Sequence[SheetMetadata], name: str | None, where: str) -> list[int]:
@@ -204,11 +212,11 @@ def _candidates(sheets: Sequence[SheetMetadata], name: str | None, where: str) -
 
 def _same(name: str, asked: str) -> bool:
     """Whether two names are those of one sheet. A spreadsheet allows no two that differ only in case."""
-    return as_seen(name).casefold() == as_seen(asked).casefold()
+    return on_one_line(name).casefold() == on_one_line(asked).casefold()
 
 
 def _choose(names: Iterable[str]) -> str:
-    return f"choose one with --sheet: {', '.join(map(quote, names))}"
+    return f"choose one with --sheet: {first_of([quote(on_one_line(name)) for name in names])}"
 
 
 def _those_of_the_list(
@@ -226,41 +234,45 @@ def _those_of_the_list(
     return filled
 
 
-def _sheet(file: BinaryIO, book: CalamineWorkbook, kind: Kind, index: int, where: str) -> Sheet:
+def _sheet(book: _Book, place: int, *, has_hidden_cells: bool) -> Sheet:
     """A sheet and its header: the first row that is not blank."""
-    name = book.sheets_metadata[index].name
-    # To its end, also because a sheet that is too large must not get to calamine.
-    hides = sum(1 for _ in hidden_cells(file, kind, index, where)) > 0
-    found = _loaded(book, index)
-    for row, cells in enumerate(found.iter_rows(), start=1):
+    name = book.calamine.sheets_metadata[place].name
+    found = book.sheet(place)
+    for row, cells in enumerate(book.rows(found), start=1):
         texts = tuple(_text(cell) for cell in cells)
         if any(map(as_seen, texts)):
-            return Sheet(index, name, row, (found.start or (0, 0))[1], texts, hides)
-    return Sheet(index, name, 0, 0, (), hides)
+            return Sheet(place, name, row, (found.start or (0, 0))[1], texts, has_hidden_cells)
+    return Sheet(place, name, 0, 0, (), has_hidden_cells)
 
 
-def _rows(
-    file: BinaryIO, book: CalamineWorkbook, kind: Kind, sheet: Sheet, where: str
-) -> Iterator[tuple[int, list[Any], dict[int, str]]]:
-    """Every row of a sheet, from 1, with its cells, and with those that calamine does not show."""
-    cells = hidden_cells(file, kind, sheet.place, where) if sheet.hides else iter(())
-    hidden = groupby(cells, attrgetter("row"))
-    next_row, group = next(hidden, (0, iter(())))
-    row, width = 0, len(sheet.header)
-    for row, found in enumerate(_loaded(book, sheet.place).iter_rows(), start=1):
+class _HiddenCells:
+    """The cells that calamine does not show. They are asked for in their order."""
+
+    def __init__(self, cells: Iterable[HiddenCell]) -> None:
+        self._cells = iter(cells)
+        self._next = next(self._cells, None)
+
+    def row_in(self, sheet: int) -> int:
+        """The next row with such cells in a sheet. 0 if there is none."""
+        return self._next.row if self._next and self._next.sheet == sheet else 0
+
+    def take(self, first_column: int) -> dict[int, str]:
+        """What a person sees in the cells of the next row, by their places after `first_column`."""
         shown: dict[int, str] = {}
-        if row == next_row:
-            shown = {cell.column - sheet.first_column: cell.shown for cell in group}
-            next_row, group = next(hidden, (0, iter(())))
-        yield row, found, shown
-    while next_row:  # These come after the last row that calamine shows.
-        yield next_row, [""] * width, {cell.column - sheet.first_column: cell.shown for cell in group}
-        next_row, group = next(hidden, (0, iter(())))
+        first = cell = self._next
+        while first and cell and (cell.sheet, cell.row) == (first.sheet, first.row):
+            shown[cell.column - first_column] = cell.shown
+            cell = next(self._cells, None)
+        self._next = cell
+        return shown
 
 
-def _loaded(book: CalamineWorkbook, place: int) -> CalamineSheet:
-    with _quiet():
-        return book.get_sheet_by_index(place)
+def _rows(book: _Book, sheet: Sheet, hidden: _HiddenCells) -> Iterator[tuple[int, list[Any], dict[int, str]]]:
+    """Every row of a sheet, from 1, with its cells, and with those that calamine does not show."""
+    for row, cells in enumerate(book.rows(book.sheet(sheet.place)), start=1):
+        yield row, cells, hidden.take(sheet.first_column) if row == hidden.row_in(sheet.place) else {}
+    while row := hidden.row_in(sheet.place):  # These come after the last row that calamine shows.
+        yield row, [""] * len(sheet.header), hidden.take(sheet.first_column)
 
 
 def _numbered(header: Iterable[str]) -> list[tuple[str, int]]:
@@ -273,46 +285,78 @@ def _numbered(header: Iterable[str]) -> list[tuple[str, int]]:
     return columns
 
 
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """A workbook that is open. Whatever is wrong with it is a UserError. `hidden` looks up what calamine does not show."""
+
+    calamine: CalamineWorkbook
+    hidden: Callable[[Collection[int]], Iterator[HiddenCell]]
+    stamp: tuple[int, ...]
+    where: str
+
+    def sheet(self, place: int) -> CalamineSheet:
+        """A sheet, by its place among all."""
+        with _without_backtrace(), _one_line(self.where):
+            return self.calamine.get_sheet_by_index(place)
+
+    def rows(self, sheet: CalamineSheet) -> Iterator[list[Any]]:
+        """The cells of each row of a sheet."""
+        rows = sheet.iter_rows()
+        while True:
+            with _one_line(self.where):
+                cells = next(rows, None)
+            if cells is None:
+                return
+            yield cells
+
+
 @contextmanager
-def _opened(source: Source, kind: Kind) -> Iterator[tuple[BinaryIO, CalamineWorkbook]]:
-    """The file and its sheets, until the block ends. Whatever is wrong with them is a UserError."""
+def _opened(source: Source, kind: Kind) -> Iterator[_Book]:
+    """The workbook, until the block ends."""
     import pandas as pd  # slow to import, and needed only for a workbook
-    from python_calamine import CalamineError
 
     where = str(source.path)
-    with source.open() as file:
-        check_size(file, kind, where)
+    with source.open() as file, measured(file, kind, where) as hidden:
         file.seek(0)
-        try:
-            with _quiet():
-                opened = pd.ExcelFile(file, engine="calamine")
-            with opened:
-                book: CalamineWorkbook = opened.book
-                yield file, book
-        except UserError:
-            raise
-        except OverflowError:
-            what = "holds a duration that is longer than two million years"
-            raise refuse(what, where, "format the cells of durations as text") from None
-        except (CalamineError, OSError, ValueError) as error:
-            raise damaged(where) from error
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":
-                raise
-            raise damaged(where) from error
+        with _without_backtrace(), _one_line(where):
+            opened = pd.ExcelFile(file, engine="calamine")
+        with opened:
+            yield _Book(opened.book, hidden, _stamp(file, source), where)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what is written to standard error. If calamine fails, Rust writes a backtrace there by itself."""
-    kept, nothing = os.dup(_STDERR), os.open(os.devnull, os.O_WRONLY)
+def _one_line(where: str) -> Iterator[None]:
+    """Turn whatever calamine raises into a UserError."""
+    from python_calamine import CalamineError
+
     try:
-        os.dup2(nothing, _STDERR)
         yield
-    finally:
-        os.dup2(kept, _STDERR)
-        os.close(kept)
-        os.close(nothing)
+    except OverflowError:
+        what = "holds a duration that is longer than two million years"
+        raise refuse(what, where, "format the cells of durations as text") from None
+    except (CalamineError, OSError, ValueError) as error:
+        raise damaged(where) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise damaged(where) from error
+
+
+@contextmanager
+def _without_backtrace() -> Iterator[None]:
+    """Leave out what Rust writes to standard error by itself if calamine fails. What others write there comes later."""
+    kept = os.dup(_STDERR)
+    with TemporaryFile() as held:
+        os.dup2(held.fileno(), _STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(kept, _STDERR)
+            os.close(kept)
+            held.seek(0)
+            if said := _PANIC.split(held.read(), maxsplit=1)[0]:
+                with suppress(OSError):
+                    os.write(_STDERR, said)
 
 
 def _stamp(file: BinaryIO, source: Source) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import zipfile
 
 import pytest
@@ -10,7 +11,7 @@ from python_calamine import CalamineWorkbook
 
 from jobs.core.errors import Exit, UserError
 from jobs.manifest import raw_xlsx
-from jobs.manifest.raw_sheets import Kind, check_size, hidden_cells, kind_of
+from jobs.manifest.raw_sheets import Kind, kind_of, measured
 from tests.helpers.raw_workbooks import (
     MAIN,
     NAMES,
@@ -36,8 +37,8 @@ def looked_at(book, sheet=0):
     kind = kind_of(file, "list")
     if kind is None:
         return None
-    check_size(file, kind, "list")
-    return [tuple(cell) for cell in hidden_cells(file, kind, sheet, "list")]
+    with measured(file, kind, "list") as hidden:
+        return [(cell.row, cell.column, cell.shown) for cell in hidden([sheet])]
 
 
 def shown(book, sheet=0):
@@ -224,6 +225,50 @@ def test_each_sheet_of_an_ods_has_its_own_rows():
     assert [looked_at(book, sheet) for sheet in (0, 1)] == [[(9, 0, "")], [(3, 0, "")]]
 
 
+class Counted(io.BytesIO):
+    """A file that counts the bytes read from it."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+def sheets_of_an_xlsx(count, parts=None):
+    """An xlsx with as many sheets, each with an error, in as many parts, and with long texts."""
+    parts = count if parts is None else parts
+    names = "".join(f'<sheet name="S{n}" sheetId="{n + 1}" r:id="r{n}"/>' for n in range(count))
+    rels = "".join(f'<Relationship Id="r{n}" Type="{REL}/worksheet" Target="s{n % parts}.xml"/>' for n in range(count))
+    sheet = f"<worksheet {MAIN}><sheetData>{row(WRONG)}</sheetData></worksheet>"
+    return {
+        **xlsx(texts=[f"<t>{random.Random(0).randbytes(100_000).hex()}</t>"]),
+        "xl/workbook.xml": f'<workbook {MAIN} xmlns:r="{REL}"><sheets>{names}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": RELS.format(rels),
+        **{f"xl/s{n}.xml": sheet for n in range(parts)},
+    }
+
+
+def sheets_of_an_ods(count):
+    """An ods with as many sheets, each with a formula without a value, and with a long text."""
+    text = ods_row(cell(random.Random(0).randbytes(30_000).hex(), value_type="string"))
+    return ods(text + "".join(f'</table:table><table:table table:name="S{n}">{EMPTY}' for n in range(1, count)))
+
+
+WRONG = '<c r="A1" t="e"><v>#N/A</v></c>'
+EMPTY = ods_row(cell(formula="of:=A1"))
+
+
+@pytest.mark.parametrize("made", [sheets_of_an_xlsx, sheets_of_an_ods])
+def test_the_texts_of_all_sheets_are_read_once_however_many_sheets_there_are(made):
+    file = Counted(zipped(made(30)))
+    kind = kind_of(file, "list")
+    with measured(file, kind, "list") as hidden:
+        assert len([*hidden(range(30))]) >= 29
+    assert file.taken < 5 * len(file.getvalue())
+
+
 def saying(parts, name, size, text):
     """A zip that declares this size for a part, with the checksum of `text`."""
     told = [(len(parts[name]), size), (zipfile.crc32(parts[name].encode()), zipfile.crc32(text.encode()))]
@@ -280,7 +325,7 @@ def test_a_workbook_that_would_take_too_much_memory_is_refused(name):
 def test_the_texts_of_a_workbook_that_would_fill_the_memory_are_refused():
     book = saying(xlsx(), "xl/sharedStrings.xml", 2**30 + 1, "")
     with zipfile.ZipFile(io.BytesIO(book)) as archive, pytest.raises(UserError, match="its texts take more than"):
-        raw_xlsx.check(archive, "list")
+        raw_xlsx.measured(archive, "list")
 
 
 def test_the_empty_rows_below_a_table_of_libreoffice_are_not_too_large():
@@ -343,6 +388,7 @@ DAMAGED = {
             "xl/workbook.xml": f'<workbook xmlns:r="{REL}"><sheet name="L" r:id="rId1"/><sheet name="l" r:id="rId1"/></workbook>'
         }
     ),
+    "two sheets in one part": zipped(sheets_of_an_xlsx(2, parts=1)),
     "a sheet inside a sheet": ods('<table:table table:name="M"/>'),
     "a stream in a circle": circled(),
     "a repetition that is not a number": ods(ods_row(cell(), rows="many")),

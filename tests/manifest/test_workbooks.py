@@ -6,8 +6,11 @@ import csv
 import datetime as dt
 import gc
 import io
+import os
 import random
 import weakref
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import openpyxl
@@ -15,11 +18,16 @@ import pytest
 import xlsxwriter
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from xlsxwriter.utility import xl_col_to_name
 
 from jobs.core.errors import UserError
 from jobs.core.model import Broken, Level, Row
+from jobs.manifest.raw_sheets import Kind
 from jobs.manifest.reader import open_manifest
 from jobs.manifest.warnings import ListWarnings
+from jobs.manifest.workbook import open_workbook
+from jobs.reports import columns as reports
+from jobs.reports import workbook as reports_workbook
 from tests.helpers.workbooks import Formula, workbook
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -219,11 +227,44 @@ def test_merged_cells_and_hidden_rows_are_read(read):
     assert [row.account_id for row in read(file.getvalue())[1]] == ["LocA", "LocB", "LocC"]
 
 
+def test_a_workbook_with_macros_is_a_list_too(read):
+    file = io.BytesIO()
+    with xlsxwriter.Workbook(file) as book:
+        book.add_vba_project(io.BytesIO(b"macros"), is_stream=True)
+        book.add_worksheet().write_column(0, 0, ["location_id", "LocA"])
+    assert b"vbaProject.bin" in file.getvalue()
+    assert [row.account_id for row in read(file.getvalue())[1]] == ["LocA"]
+
+
+@pytest.mark.parametrize("column", [0, 25, 26, 51, 52, 701, 702, 16383])
+def test_a_cell_is_named_as_in_a_spreadsheet(read, column):
+    _, (row,), _ = read([[*[None] * column, "location_id"], [*[None] * column, True]])
+    assert row.why.startswith(f"{xl_col_to_name(column)}2 holds TRUE or FALSE")
+
+
 LISTS = {"Notes": [["hello"]], "Affected": [["location_id"], ["LocA"]], "Old": [["location_id"], ["LocOld"]]}
 
 
 def test_the_one_visible_sheet_with_an_id_is_the_list(read):
     assert [row.account_id for row in read(LISTS, hidden=["Old"])[1]] == ["LocA"]
+
+
+def test_a_sheet_is_chosen_by_the_name_that_the_error_shows(read):
+    sheets = {"Two\nlines": [["location_id"], ["LocA"]], "B": [["location_id"], ["LocB"]]}
+    assert "'Two lines', B" in refused(read, sheets)
+    assert [row.account_id for row in read(sheets, sheet="Two lines")[1]] == ["LocA"]
+
+
+def test_the_name_of_a_column_is_on_one_line_in_errors(read):
+    header = ["Two\nlines", *map(str, range(20))]
+    says = refused(read, [header, ["x"]], chosen={"location_id": "Sub"})
+    assert (
+        says
+        == "has no column 'Sub', which --column names: choose one of its columns: Two lines, 0, 1, 2, 3, 4, 5, 6, 7, 8, ..."
+    )
+    says = refused(read, [["sub-account\nid", "note"], ["LocA", "x"]])
+    assert "--column 'location_id=sub-account id'" in says
+    assert "\n" not in says
 
 
 def test_a_sheet_may_be_named_also_a_hidden_one(read):
@@ -242,8 +283,10 @@ def test_a_column_that_is_chosen_chooses_its_sheet(read):
         (LISTS, {}, "has several sheets with installs: choose one with --sheet: Affected, Old"),
         (LISTS, {"sheet": "Afected"}, "has no sheet 'Afected': choose one with --sheet: Notes, Affected, Old"),
         ({"My list": [["a"]], "B": [["b"]]}, {}, "has no sheet with a column location_id or company_id: rename a column in one, or choose one with --sheet: 'My list', B"),
-        ({"A": [["a"], ["b"]]}, {}, "has no column location_id or company_id: rename one of its columns in line 1, or"),
+        ({"A": [["a"], ["b"]]}, {}, "has no column location_id or company_id: give one of its columns that name, or"),
         ({"A": [["LocAbcdefghijklmnop12"]]}, {}, "has no header: its first line holds ids"),
+        ({"A": [["Affected"], [], ["Location ID", "x"], ["LocA"]]}, {}, "has its header in line 3, below other lines: delete the lines above it"),
+        ({"A\nB": [["a"]], **{f"{n}": [["x"]] for n in range(10)}}, {}, "has no sheet with a column location_id or company_id: rename a column in one, or choose one with --sheet: 'A B', 0, 1, 2, 3, 4, 5, 6, 7, 8, ..."),
         ({"A": [], "B": []}, {}, "is empty: use a list with a header"),
         ({"A": LISTS["Old"], "B": [["x"]]}, {"hidden": ["B"], "sheet": "B"}, "has no column location_id or company_id"),
         ({"A": [["location_id", "Location ID"]]}, {}, "has two columns for location_id: remove or rename one"),
@@ -311,10 +354,30 @@ def test_sheets_of_a_report_whose_columns_were_moved_are_one_list(read):
     assert rows[2].why == "F2 of the sheet 'C' holds TRUE or FALSE: format the column as text, and enter it again"
 
 
-def test_cells_of_a_failures_csv_that_a_spreadsheet_saved_are_as_they_were(read):
-    header = ["location_id", "company_id", "cause", "owner", "next_step", "reinstall_url", "note"]
-    rows = read([header, ["LocA", "CoA", "", "", "", "", "'=x"]])[1]
-    assert rows[0].cells == ("=x",)
+IN_CSV = ["location_id", "company_id", "client_id", "cause", "owner", "next_step", "reinstall_url", "note"]
+MOVED = ["reinstall_url", "location_id", "company_id", "next_step", "cause", "owner", "note"]
+
+
+@pytest.mark.parametrize(
+    ("header", "in_workbook", "in_csv"),
+    [(IN_CSV, "=x", "=x"), (FAILURES, "'=x", "'=x"), (MOVED, "'=x", "=x"), (["note", *IN_CSV[:-1]], "=x", "=x")],
+)
+def test_cells_of_a_report_are_as_they_were_whatever_a_person_did_with_its_columns(
+    read, tmp_path, header, in_workbook, in_csv
+):
+    """The cells of a failures.csv are guarded, also in a workbook. Those of a failures.xlsx are not, also in a CSV."""
+    table = [header, [{"location_id": "LocA", "note": "'=x"}.get(name, "") for name in header]]
+    assert read(table)[1][0].cells == (in_workbook,)
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(",".join(row) for row in table))
+    assert what_it_says(path)[1][0].cells == (in_csv,)
+
+
+def test_the_orders_of_columns_are_those_of_the_reports():
+    for columns, header in ((reports.FAILURES, IN_CSV), (reports_workbook.COLUMNS, FAILURES)):
+        assert [column.name for column in columns if column.name in IN_CSV] == [
+            name for name in header if name in IN_CSV[:-1]
+        ]
 
 
 def test_a_workbook_by_a_pipe_is_read_as_often_as_needed():
@@ -347,6 +410,45 @@ def test_nothing_of_the_sheet_is_kept_after_a_pass(read, tmp_path):
     assert not any(one() for one in kept)
     open_files = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
     assert path.resolve() not in open_files
+
+
+class Talkative(io.BytesIO):
+    """A file during whose reading something else writes to standard error."""
+
+    lines = 0
+
+    def read(self, size=-1):
+        Talkative.lines += 1
+        os.write(2, b"the lease is kept\n")
+        return super().read(size)
+
+
+@dataclass
+class Talked:
+    """A list in such a file."""
+
+    data: bytes
+    path: Path = Path("list")
+
+    def open(self):
+        return Talkative(self.data)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_the_backtrace_of_calamine_is_kept_from_standard_error(capfd, fails):
+    data = bytearray((SAMPLES / "installs.xls").read_bytes())
+    data[4340] = 25 if fails else data[4340]
+    Talkative.lines = 0
+    with pytest.raises(UserError, match="is a damaged workbook") if fails else nullcontext():
+        open_workbook(Talked(bytes(data)), Kind.XLS, bool, None)
+    assert Talkative.lines > 2
+    assert capfd.readouterr().err == "the lease is kept\n" * Talkative.lines
+
+
+def test_a_bug_in_the_job_is_not_a_damaged_workbook():
+    manifest = open_manifest(Path("pipe"), {}, workbook({"A": [["location_id"], ["LocA"]]}))
+    with pytest.raises(ValueError, match="invalid literal"):
+        next(manifest.table.records(map(int, "x")))
 
 
 @pytest.mark.parametrize("kind", ["xlsx", "ods", "xls"])
