@@ -46,9 +46,9 @@ class Latest:
 
 
 class Monitor:
-    """Keeps the file of a run up to date, if there is one, whatever the run waits for. It writes every so many `seconds`.
+    """Keeps the file of a run up to date, if there is one, whatever the run waits for.
 
-    `clock` gives monotonic seconds.
+    `clock` gives monotonic seconds. `ending` is set at the end, and waits between two writes.
     """
 
     def __init__(
@@ -56,17 +56,16 @@ class Monitor:
         file: MetricsFile | None,
         ledger: Ledger,
         latest: Latest,
-        seconds: float = _EVERY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        ending: threading.Event | None = None,
     ) -> None:
         self._file = file
         self._ledger = ledger
         self._latest = latest
-        self._seconds = seconds
         self._clock = clock
         self._count_again_at = float("-inf")
         self._before = Figures(latest.run)
-        self._ending = threading.Event()
+        self._ending = ending or threading.Event()
         self._thread = threading.Thread(target=self._keep, name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
@@ -91,7 +90,7 @@ class Monitor:
     def _keep(self) -> None:
         assert self._file is not None
         counted = self._latest.run
-        while not self._ending.wait(self._seconds):
+        while not self._ending.wait(_EVERY_SECONDS):
             counted = self._counted(counted)
             self._file.write(self._figures(counted))
 

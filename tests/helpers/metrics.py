@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -36,6 +37,18 @@ class Told:
     def by(self, name):
         """The values of a metric by those of its labels, without what is 0."""
         return {key[1:]: value for key, value in self.values.items() if key[0] == name and value}
+
+
+class Soon(threading.Event):
+    """The end of a monitor, whose minutes are over soon. `waits` are those that it was asked for, in seconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = set()
+
+    def wait(self, timeout=None):
+        self.waits.add(timeout)
+        return super().wait(0.001)
 
 
 def told(file):

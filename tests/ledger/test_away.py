@@ -49,7 +49,7 @@ from jobs.system.lock_holders import Patience
 from tests.helpers.made import CLIENT_ID, URL, enrol, messages
 from tests.helpers.made import pair as made_pair
 from tests.helpers.made import place as row
-from tests.helpers.metrics import told
+from tests.helpers.metrics import Soon, told
 from tests.helpers.postgres import PASSWORD
 from tests.helpers.waiting import wait_until
 
@@ -468,7 +468,7 @@ def test_a_run_that_was_cut_short_gives_back_its_leases_even_if_its_folder_is_go
 def test_the_metrics_of_a_run_are_written_again_and_again_while_its_database_answers_nothing(way, tmp_path, said):
     writes = []
     file = MetricsFile(tmp_path / "a.prom", "a", said.append, lambda: writes.append(1) or 0.0)
-    run, at_once = Run("ab", "in.csv", URL, AT), {"seconds": 0.05, "clock": lambda: 0.0}
+    run, at_once = Run("ab", "in.csv", URL, AT), {"ending": Soon(), "clock": lambda: 0.0}
     with opened(way.url, tmp_path, said) as ledger, Monitor(file, ledger, Latest(run), **at_once):
         wait_until(lambda: told(tmp_path / "a.prom").by("installs") == {("pending",): 5})
         way.drops = True

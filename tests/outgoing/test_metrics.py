@@ -19,7 +19,7 @@ from jobs.outgoing.metrics import GAUGES, Figures, MetricsFile
 from jobs.pace.gate import Held
 from jobs.system.signals import Interrupted
 from tests.helpers.made import CLIENT_ID, URL, as_place, make_run, opened, outcome, place
-from tests.helpers.metrics import told
+from tests.helpers.metrics import Soon, told
 from tests.helpers.waiting import wait_until
 
 COUNTS = Counts(4, 4, 0, 2, 1, 1, undelivered=1)
@@ -222,11 +222,11 @@ class AwayLedger:
         yield
 
 
-def test_the_file_is_written_again_and_again_also_while_the_ledger_is_away(tmp_path):
+def test_the_file_is_written_each_minute_also_while_the_ledger_is_away(tmp_path):
     seen = []
     file = MetricsFile(tmp_path / "night.prom", "night", print, lambda: seen.append(1) or NOW + len(seen))
-    latest = Latest(UNDER_WAY)
-    with Monitor(file, AwayLedger(), latest, seconds=0.001):
+    latest, ending = Latest(UNDER_WAY), Soon()
+    with Monitor(file, AwayLedger(), latest, ending=ending):
         first = told(tmp_path / "night.prom")["duration_seconds"]
         wait_until(lambda: told(tmp_path / "night.prom")["duration_seconds"] > first + 2)
         latest.run = Run("ac", "in.csv", URL, UNDER_WAY.started_at, this_run=ThisRun(requests=77))
@@ -234,6 +234,7 @@ def test_the_file_is_written_again_and_again_also_while_the_ledger_is_away(tmp_p
         assert told(tmp_path / "night.prom").by("installs") == {("recovered",): 2, ("failed",): 1, ("pending",): 1}
         latest.run = ENDED
     assert told(tmp_path / "night.prom")["running"] == 0
+    assert ending.waits == {60}
 
 
 def test_while_a_run_is_under_way_the_file_has_the_counts_of_the_ledger(home):
@@ -241,7 +242,7 @@ def test_while_a_run_is_under_way_the_file_has_the_counts_of_the_ledger(home):
     file = home.folder / "night.prom"
     metrics = MetricsFile(file, "night", print, lambda: NOW)
     latest = Latest(run)
-    with closing(opened(home)) as ledger, Monitor(metrics, ledger, latest, seconds=0.001):
+    with closing(opened(home)) as ledger, Monitor(metrics, ledger, latest, ending=Soon()):
         assert sum(told(file).by("installs").values()) == 3
         ledger.record([(install(3), outcome(Cause.LOCATION_INACTIVE, 3, "2026-11-26T01:00:00.000Z", {}))])
         wait_until(lambda: len(told(file).by("failures")) == 2)
@@ -273,7 +274,7 @@ def test_counting_a_long_list_takes_one_percent_of_the_time_at_most(tmp_path):
     with closing(opened(as_place(tmp_path))) as ledger:
         slow = SlowLedger(ledger)
         file = MetricsFile(tmp_path / "night.prom", "night", print, lambda: writes.append(1) or NOW)
-        with Monitor(file, slow, Latest(run), seconds=0.001, clock=lambda: slow.now):
+        with Monitor(file, slow, Latest(run), lambda: slow.now, Soon()):
             wait_until(lambda: len(writes) > 5)
             assert slow.looks == 1
             slow.now = 501

@@ -151,7 +151,11 @@ def test_a_watcher_that_is_gone_costs_a_warning_each_and_the_address_is_never_sh
     job, _ = watched({LOCATIONS[1]: Place("not_installed")})
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    job.environment["RECOVERY_PING__URL"] = f"http://127.0.0.1:{port}/ping-canary?create=1"
+    url = job.environment["RECOVERY_PING__URL"] = f"http://127.0.0.1:{port}/ping-canary?create=1"
+    prints = job.folder / "prints"
+    prints.write_text(f"#!/bin/sh\necho {url}\nexit 1\n")
+    prints.chmod(0o700)
+    job.environment["RECOVERY_NOTIFY__COMMAND"] = str(prints)
     manifest = job.manifest(LISTING)
     done = job.run(manifest, "--log-format", "json")
     events = [json.loads(line) for line in done.stderr.splitlines()]
@@ -159,6 +163,7 @@ def test_a_watcher_that_is_gone_costs_a_warning_each_and_the_address_is_never_sh
     assert [message.partition(": ")[0] for message in warnings] == [
         "ping.url (127.0.0.1), start",
         "ping.url (127.0.0.1), 1",
+        f"notify.command ({prints})",
     ]
     assert (done.returncode, len(job.results())) == (1, 2)
     left = b"".join(file.read_bytes() for file in job.output.iterdir())
