@@ -464,15 +464,16 @@ def _notify(terminal: Terminal, code: int) -> None:
     from jobs.start import PROJECT, readable_environment, section_of
 
     settings = section_of(NotifySettings, PROJECT, os.environ)
-    url = section_of(PingSettings, PROJECT, os.environ).url
-    news = terminal.news(code) if settings.anybody or url.reveal() else None
+    ping = section_of(PingSettings, PROJECT, os.environ)
+    terminal.hides((settings.url, *ping.secrets))  # A run that could not start has hidden nothing yet.
+    news = terminal.news(code) if settings.anybody or ping.url.reveal() else None
     if news is None:
         return
     from jobs.outgoing.notify import notify
     from jobs.outgoing.ping import Watcher
 
     environment = readable_environment(PROJECT, os.environ)
-    watcher = Watcher(url, environment)
+    watcher = Watcher(ping.url, environment)
     for warning in itertools.chain(watcher.ended(news), notify(settings, news, PROJECT, environment)):
         terminal.warn(warning, asked=bool(code))
 

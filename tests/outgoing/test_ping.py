@@ -61,6 +61,15 @@ def started(watcher):
     return watcher.started(RUN)
 
 
+def prints_the_address(job):
+    """A notify command that fails, and says the address of the ping."""
+    command = job.folder / "prints"
+    command.write_text(f"#!/bin/sh\necho {job.environment['RECOVERY_PING__URL']}\nexit 1\n")
+    command.chmod(0o700)
+    job.environment["RECOVERY_NOTIFY__COMMAND"] = str(command)
+    return command
+
+
 def test_a_watcher_hears_that_a_run_begins_and_how_it_ended_with_the_closing_block_and_no_id(watched):
     job, check = watched({LOCATIONS[1]: Place("not_installed")})
     before = []
@@ -95,7 +104,11 @@ def test_only_a_run_pings(watched):
 def test_a_run_that_could_not_start_is_told_of_without_a_start(watched, arguments):
     job, check = watched()
     job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "fast"
-    assert job("run", *arguments).returncode == 2
+    command = prints_the_address(job)
+    done = job("run", *arguments)
+    assert done.returncode == 2
+    assert f"notify.command ({command}): ended with 1: " in done.stderr
+    assert "ping-canary" not in done.stderr
     (end,) = check.pings
     assert end[:2] == ("2", "")
     assert end.body.startswith("HighLevel recovery could not start (exit 2)\n")
@@ -151,11 +164,8 @@ def test_a_watcher_that_is_gone_costs_a_warning_each_and_the_address_is_never_sh
     job, _ = watched({LOCATIONS[1]: Place("not_installed")})
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    url = job.environment["RECOVERY_PING__URL"] = f"http://127.0.0.1:{port}/ping-canary?create=1"
-    prints = job.folder / "prints"
-    prints.write_text(f"#!/bin/sh\necho {url}\nexit 1\n")
-    prints.chmod(0o700)
-    job.environment["RECOVERY_NOTIFY__COMMAND"] = str(prints)
+    job.environment["RECOVERY_PING__URL"] = f"http://127.0.0.1:{port}/ping-canary?create=1"
+    command = prints_the_address(job)
     manifest = job.manifest(LISTING)
     done = job.run(manifest, "--log-format", "json")
     events = [json.loads(line) for line in done.stderr.splitlines()]
@@ -163,7 +173,7 @@ def test_a_watcher_that_is_gone_costs_a_warning_each_and_the_address_is_never_sh
     assert [message.partition(": ")[0] for message in warnings] == [
         "ping.url (127.0.0.1), start",
         "ping.url (127.0.0.1), 1",
-        f"notify.command ({prints})",
+        f"notify.command ({command})",
     ]
     assert (done.returncode, len(job.results())) == (1, 2)
     left = b"".join(file.read_bytes() for file in job.output.iterdir())
