@@ -76,12 +76,10 @@ def _writers(
         "failures.html": lambda file: page.write(file, run, worklist, PageContext(columns, apps, messages)),
     }
     if scratch is not None:
-        writers[WORKBOOK] = partial(_write_workbook, scratch, columns, worklist, apps)
+        writers[WORKBOOK] = partial(_write_workbook, scratch, source, run, apps)
     return {**writers, SUMMARY: lambda file: summary.write(file, run)}
 
 
-def _write_workbook(
-    scratch: Scratch, columns: tuple[str, ...], worklist: page.Worklist, apps: Mapping[str, App], file: BinaryIO
-) -> None:
+def _write_workbook(scratch: Scratch, source: Source, run: Run, apps: Mapping[str, App], file: BinaryIO) -> None:
     with scratch() as folder:
-        workbook.write(file, columns, worklist, apps, folder)
+        workbook.write(file, run, source.columns, source.worklist, apps, folder)

@@ -6,6 +6,7 @@ Every cell is text, so nothing in it becomes a formula, a link, a number or a da
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 from jobs.core.causes import ADVICE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
-    from jobs.core.model import App, Record
+    from jobs.core.model import App, Record, Run
     from jobs.reports.page import Worklist
 
 MOST_FAILURES = 100_000
@@ -63,12 +64,16 @@ def why_left_out(columns: Sequence[str], worklist: Worklist) -> str:
     return ""
 
 
-def write(file: BinaryIO, columns: Sequence[str], worklist: Worklist, apps: Mapping[str, App], scratch: Path) -> None:
+def write(
+    file: BinaryIO, run: Run, columns: Sequence[str], worklist: Worklist, apps: Mapping[str, App], scratch: Path
+) -> None:
     """Write the workbook. Its temporary files are in `scratch`, which must be private. Raises OSError."""
     import xlsxwriter
     from xlsxwriter.exceptions import FileCreateError
 
     book = xlsxwriter.Workbook(file, {**_OPTIONS, "tmpdir": os.fspath(scratch)})
+    # Not the time of writing, so that a report that is made again is the same.
+    book.set_properties({"created": datetime.fromisoformat(run.started_at)})
     names = [*(column.name for column in COLUMNS), *columns]
     for title, records in _sheets(worklist):
         rows = ([*(column.of(record, apps) for column in COLUMNS), *own_cells(record, columns)] for record in records)

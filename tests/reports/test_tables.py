@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.core.model import App, Broken, Cause, Level, Record, Row, Stage, Status
+from jobs.core.clock import utc_now
+from jobs.core.model import App, Broken, Cause, Level, Record, Row, Run, Stage, Status
 from jobs.core.secret import Secret
 from jobs.ledger.support_queries import Listed, Tally
 from jobs.manifest.reader import open_manifest
@@ -47,7 +48,7 @@ def write(tmp_path):
             if name == "failures.csv":
                 write_failures(file, columns, records, APPS)
             elif name == "failures.xlsx":
-                write_workbook(file, columns, worklist(records), APPS, tmp_path)
+                write_workbook(file, Run("", "", "", utc_now()), columns, worklist(records), APPS, tmp_path)
             else:
                 write_results(file, columns, records)
         return path

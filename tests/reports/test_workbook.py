@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import stat
@@ -19,7 +20,7 @@ from jobs.manifest.reader import open_manifest
 from jobs.report import CutShort, report_again
 from jobs.reports.cards import SECTIONS
 from jobs.reports.columns import FAILURES
-from jobs.reports.files import WORKBOOK
+from jobs.reports.files import SUMMARY, WORKBOOK
 from jobs.reports.page import Worklist
 from jobs.reports.workbook import MOST_COLUMNS, MOST_FAILURES, NO_FAILURES, why_left_out
 from jobs.sandbox.world import Place
@@ -130,6 +131,11 @@ def test_a_person_can_filter_it_and_the_header_stays_in_view(made):
     for number in range(1, 6):
         assert 'numberStoredAsText="1"' in parts[f"xl/worksheets/sheet{number}.xml"]  # No green corners.
     assert "<dc:creator></dc:creator><cp:lastModifiedBy></cp:lastModifiedBy>" in parts["docProps/core.xml"]
+
+
+def test_its_date_is_that_of_the_run_so_that_it_is_the_same_when_it_is_made_again(made):
+    began = json.loads((made / SUMMARY).read_text())["started_at"]
+    assert f">{began[:19]}Z</dcterms:created>" in parts_of(made / WORKBOOK)["docProps/core.xml"]
 
 
 def test_it_is_private_and_so_are_its_temporary_files_which_a_later_run_removes(made, tmp_path, monkeypatch):
