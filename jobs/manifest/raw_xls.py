@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import contextmanager
 from functools import partial
+from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.errors import UserError
@@ -67,12 +68,37 @@ def _sheet(book: Any, place: int, where: str) -> Any:
         return book.sheet_by_index(place)
 
 
+def _check_apart(book: Any, where: str) -> None:
+    """Raise UserError if sheets share their bytes. Each would be read in full, so that a small file could take hours."""
+    left = book.stream_len
+    with _one_line(where):
+        for start in book._sh_abs_posn:  # noqa: SLF001 - nothing else tells where a sheet begins
+            for size in _records(book.mem, start):
+                left -= size
+                if left < 0:
+                    raise damaged(where)
+
+
+def _records(stream: bytes, start: int) -> Iterator[int]:
+    """The size of each record of the sheet that begins at `start`, to its end as xlrd sees it: charts inside are skipped."""
+    from xlrd.biffh import XL_EOF, bofcodes
+
+    position, in_chart, at_end = start, False, False
+    while not at_end:
+        code, length = unpack_from("<HH", stream, position)
+        at_end = code == XL_EOF and not in_chart
+        in_chart = code != XL_EOF and (in_chart or (code in bofcodes and position > start))
+        position += 4 + length
+        yield 4 + length
+
+
 def measured(file: BinaryIO, where: str) -> Callable[[Collection[int]], Iterator[HiddenCell]]:
     """What looks up the errors and the formulas without a value of some sheets, in order.
 
     Raises UserError if the reader, which holds all sheets, would need too much memory.
     """
     with _book(file, where) as book:
+        _check_apart(book, where)
         extent = Extent(where)
         for place in range(book.nsheets):
             extent.start_sheet()

@@ -8,7 +8,7 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING
 
 from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_CELLS, MOST_TEXT, Extent, HiddenCell
-from jobs.manifest.raw_parts import damaged, normal_name, number, parsed, part, too_large, xml_parser
+from jobs.manifest.raw_parts import MOST_PARTS, damaged, normal_name, number, parsed, part, too_large, xml_parser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -35,7 +35,9 @@ def measured(archive: ZipFile, where: str) -> Callable[[Collection[int]], Iterat
 
     Raises UserError if the reader would need too much memory to open the workbook.
     """
-    texts = _root(archive, where) + "sharedStrings.xml"
+    root = _root(archive, where)
+    parts = _parts_of_sheets(archive, root, where)
+    texts = root + "sharedStrings.xml"
     lengths = cache(partial(_lengths_of_texts, archive, texts, where))
     if info := part(archive, texts):
         if info.file_size > MOST_TEXT:
@@ -47,9 +49,11 @@ def measured(archive: ZipFile, where: str) -> Callable[[Collection[int]], Iterat
             lengths()  # There may be more of them than it says.
 
     def hidden(sheets: Collection[int]) -> Iterator[HiddenCell]:
-        for sheet, name in _parts_of_sheets(archive, sheets, where):
+        for sheet in sorted(sheets):
+            if sheet >= len(parts):
+                raise damaged(where)
             scan = _SheetScan(sheet, lengths(), where)
-            for _ in _read(archive, name, scan, where):
+            for _ in _read(archive, parts[sheet], scan, where):
                 yield from scan.found
                 scan.found.clear()
 
@@ -61,12 +65,17 @@ def _too_many_texts(where: str) -> UserError:
 
 
 def _elements(archive: ZipFile, name: str, wanted: str, where: str) -> Iterator[dict[str, str]]:
-    """The attributes of each element with this name in a part."""
+    """The attributes of each element with this name in a part. Raises UserError if they are more than a workbook has parts."""
     found: list[dict[str, str]] = []
+    left = MOST_PARTS
 
     def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal left
         if _local(tag) == wanted:
             found.append(attributes)
+            left -= 1
+            if left < 0:
+                raise too_large(where, f"it has more than {MOST_PARTS:,} parts")
 
     parser = xml_parser(where)
     parser.StartElementHandler = start
@@ -87,9 +96,8 @@ def _root(archive: ZipFile, where: str) -> str:
     return (targets[-1].rpartition("/")[0] + "/").removeprefix("/")
 
 
-def _parts_of_sheets(archive: ZipFile, sheets: Collection[int], where: str) -> list[tuple[int, str]]:
-    """The places of these sheets, in order, each with the name of the part that holds it."""
-    root = _root(archive, where)
+def _parts_of_sheets(archive: ZipFile, root: str, where: str) -> list[str]:
+    """The name of the part that each sheet is in."""
     listed = [*_elements(archive, root + "workbook.xml", "sheet", where)]
     targets = {
         one.get("Id"): one.get("Target", "")
@@ -97,10 +105,9 @@ def _parts_of_sheets(archive: ZipFile, sheets: Collection[int], where: str) -> l
     }
     parts = [_target(one, targets, root) for one in listed]
     # A name or a part that comes twice would leave open which sheet is meant.
-    names = {one.get("name", "").casefold() for one in listed}
-    if min(len(names), len({*map(normal_name, parts)})) < len(listed) or max(sheets, default=-1) >= len(listed):
+    if min(len({one.get("name", "").casefold() for one in listed}), len({*map(normal_name, parts)})) < len(listed):
         raise damaged(where)
-    return [(sheet, parts[sheet]) for sheet in sorted(sheets)]
+    return parts
 
 
 def _target(sheet: Mapping[str, str], targets: Mapping[str | None, str], root: str) -> str:

@@ -75,14 +75,17 @@ def _entry(name, kind, start, size, child, right=-1):
     return text.ljust(64, b"\0") + places + bytes(36) + struct.pack("<iii", start, size, 0)
 
 
-def xls(*records, stream="Workbook", sheets=1, first=()):
-    """The bytes of an xls with sheets of these records. `first` are records at the start of the workbook."""
+def xls(*records, stream="Workbook", sheets=1, first=(), apart=True):
+    """The bytes of an xls with sheets of these records. `first` are records at the start of the workbook.
+
+    Unless they are `apart`, all sheets are the same one.
+    """
     begin = struct.pack("<HHHHII", 0x600, 5, 0, 0, 0, 0), struct.pack("<HHHHII", 0x600, 0x10, 0, 0, 0, 0)
     sheet = _records((0x809, begin[1]), *records, (0x0A, b""))
     opening = _records((0x809, begin[0]), *first, (0x42, struct.pack("<H", 1200)))
     starts = range(len(opening) + 13 * sheets + 4, 2**31, len(sheet))
-    named = [(0x85, struct.pack("<IBBBBB", starts[n], 0, 0, 1, 0, 65 + n)) for n in range(sheets)]
-    return ole((stream, opening + _records(*named, (0x0A, b"")) + sheet * sheets))
+    named = [(0x85, struct.pack("<IBBBBB", starts[n if apart else 0], 0, 0, 1, 0, 65 + n)) for n in range(sheets)]
+    return ole((stream, opening + _records(*named, (0x0A, b"")) + sheet * (sheets if apart else 1)))
 
 
 def _records(*records):

@@ -301,6 +301,7 @@ TOO_LARGE = {
     "a part of zeros": (xlsx(**{"xl/media/image1.png": "0" * 2**25}), "200 times its size"),
     "a part that says it is huge": (saying(xlsx(), "xl/workbook.xml", 2**31, ""), "unpacks to more than 2,147,483,648 bytes"),
     "too many parts": (xlsx(**{f"p{n}": "" for n in range(10_000)}), "more than 10,000 parts"),
+    "too many sheets": (xlsx(**{"xl/workbook.xml": "<workbook>" + '<sheet name="L"/>' * 10_001 + "</workbook>"}), "more than 10,000 parts"),
     "a row repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=40), rows=1_000_000)), AREA),
     "a cell repeated": (ods(ods_row(cell(value_type="float", value="1", number_columns_repeated=10**8))), END),
     "a long text": (xlsx(row(f'<c r="A1" t="str"><v>{"x" * 70_000}</v></c>')), "more than 65,536"),
@@ -363,6 +364,7 @@ def overlapping():
     return file.getvalue()
 
 
+LONG = [label(number, 0, "x" * 200) for number in range(10)]
 SHEET = "xl/worksheets/sheet1.xml"
 BOOK = xlsx(row('<c r="A1"><v>1</v></c>'))
 LONGER = {**BOOK, SHEET: BOOK[SHEET] + " "}
@@ -389,10 +391,16 @@ DAMAGED = {
         }
     ),
     "two sheets in one part": zipped(sheets_of_an_xlsx(2, parts=1)),
+    "two sheets of an xls in one place": xls(*LONG, sheets=2, apart=False),
     "a sheet inside a sheet": ods('<table:table table:name="M"/>'),
     "a stream in a circle": circled(),
     "a repetition that is not a number": ods(ods_row(cell(), rows="many")),
 }
+
+
+def test_a_chart_inside_a_sheet_of_an_xls_is_a_part_of_it():
+    chart = [(0x809, bytes(16)), (0x0A, b"")]
+    assert looked_at(xls(*LONG, *chart, error(16, 0, 0x2A), sheets=2), 1) == [(17, 0, "#N/A")]
 
 
 @pytest.mark.parametrize("name", DAMAGED)
