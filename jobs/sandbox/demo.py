@@ -45,7 +45,7 @@ ALONE = {
 
 
 def main() -> int:
-    """0 if all three runs ended as they should. Runs the job three times and shows it."""
+    """0 if all commands ended as they should. Plays them, and shows what they say."""
     world = load_world(PROJECT / "data" / "sandbox.example.json")
     first, second = (
         tempfile.mkdtemp(prefix="recover-demo-") for _ in range(2)
