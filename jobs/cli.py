@@ -105,7 +105,7 @@ def run(
     if force and before:
         raise click.UsageError("--force means now, and --recovered-before means another moment: give only one of them")
     terminal.begins(manifest, given_options())
-    with noting_refusals(manifest, output, PROJECT, os.environ, terminal.warn):
+    with noting_refusals(manifest, output, PROJECT, os.environ, terminal.waits):
         start = _start(manifest, rate, workers, columns, sheet)
         secrets = [app.client_secret for app in start.apps.known.values()]
         secrets += [start.settings.notify.url, *start.settings.ping.secrets]
@@ -180,7 +180,7 @@ def report(
     lease: str,
 ) -> int:
     """Write the reports in DIR again from its ledger, even while a run is under way."""
-    from jobs.monitor import note_end
+    from jobs.monitor import end_with, note
     from jobs.report import CutShort, report_again
     from jobs.start import PROJECT
 
@@ -191,7 +191,7 @@ def report(
         if code is None:
             raise
         terminal.broke([str(error)])
-        note_end(folder, PROJECT, os.environ, Exit(code), terminal.warn)
+        note(end_with(Exit(code)) | {"running": 0.0}, folder, PROJECT, os.environ, terminal.warn)
     else:
         terminal.knows(run, folder, command, changed=changed)
     if code is not None:

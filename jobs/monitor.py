@@ -6,6 +6,7 @@ A run writes it at its start, each minute, and at its end. So does whoever chang
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -125,7 +126,7 @@ def figures_of(connection: Connection, run: Run) -> Figures:
     return Figures(run, last_ended(connection), success.finished_at if success else "")
 
 
-def write_again(
+def write_end(
     ledger: Ledger,
     folder: Path,
     project: Path,
@@ -133,25 +134,28 @@ def write_again(
     run: Run,
     warn: Callable[[str], None],
 ) -> None:
-    """Write the metrics of the last run as it stands now, unless the file is that of another list."""
+    """Write the metrics of a run that somebody else has ended."""
     file = _file(section_of(MetricsSettings, project, environment), project, folder, warn)
     if file is not None:
-        file.rewrite(ledger.ask(lambda connection: figures_of(connection, run)))
+        file.write(ledger.ask(lambda connection: figures_of(connection, run)))
 
 
-def note_end(
+def note(
+    changes: Mapping[str, float],
     folder: Path,
     project: Path,
     environment: Mapping[str, str],
-    code: Exit,
     warn: Callable[[str], None],
-    *,
-    ends: bool = True,
 ) -> None:
-    """Note the exit code of a run of which nothing else is known. `ends` says that it was under way."""
+    """Change these values of the metrics. A run may have been killed, or could not start, and what was told of that stays."""
     file = _file(section_of(MetricsSettings, project, environment), project, folder, warn)
     if file is not None:
-        file.amend(code, ends=ends)
+        file.amend(changes)
+
+
+def end_with(code: Exit) -> dict[str, float]:
+    """What the metrics tell of an end of which nothing but the exit code is known."""
+    return {"last_exit_code": float(code), "last_end_timestamp_seconds": time.time()}
 
 
 @contextmanager
@@ -164,10 +168,10 @@ def noting_refusals(
     except (Exception, Interrupted) as error:
         code = error.code if isinstance(error, Interrupted) else ending_of(error).code
         if code is not Exit.HELD:
-            with suppress(UserError):  # A list without a name has no output folder.
+            with suppress(UserError, OSError):  # A list without a name has no output folder.
                 ledger = section_of(LedgerSettings, project, environment)
                 folder = output_for(project, manifest, output, in_database=ledger.in_database)
-                note_end(folder, project, environment, code, warn, ends=False)
+                note(end_with(code), folder, project, environment, warn)
         raise
 
 
@@ -175,4 +179,5 @@ def _file(settings: MetricsSettings, project: Path, folder: Path, warn: Callable
     """The file that the settings name, or None."""
     if not settings.textfile:
         return None
-    return MetricsFile(project / settings.textfile, folder.resolve().name, warn, time.time)
+    name = os.path.realpath(folder).rpartition("/")[2]  # Not `Path.resolve`: see `output_for`.
+    return MetricsFile(project / settings.textfile, name, warn, time.time)

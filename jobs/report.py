@@ -21,7 +21,7 @@ from jobs.ledger.refusals import UnwritableError, usual_wait
 from jobs.ledger.sealed import is_sealed, refuse_half_sealed
 from jobs.ledger.unwritten import notice
 from jobs.manifest.redaction import Redactor
-from jobs.monitor import write_again
+from jobs.monitor import note, write_end
 from jobs.reports import summary
 from jobs.reports.earlier import refuse_unknown_tokens
 from jobs.reports.files import SUMMARY, WORKBOOK, Source, write_all
@@ -159,7 +159,7 @@ def report_again(
             for line in told:
                 say(line)
             if cut_short is not None:
-                write_again(ledger, folder, project, environment, run, say)
+                write_end(ledger, folder, project, environment, run, say)
             return run, changed
 
 
@@ -181,7 +181,7 @@ def render_with(
         apps, messages = _apps(project, environment), load_messages(project / MESSAGES)
         for line in render(folder, ledger, run, apps, messages, workbook=_workbook(project, environment)):
             say(line)
-        write_again(ledger, folder, project, environment, run, say)
+        note({"undelivered_installs": run.counts.undelivered}, folder, project, environment, say)
         return run
 
 

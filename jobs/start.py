@@ -7,6 +7,7 @@ The start collects all problems, so that a person can fix them in one go.
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -265,7 +266,8 @@ def output_for(project: Path, manifest: Path, given: Path | None, *, in_database
     """
     if given is not None:
         return given
-    for folder in (manifest.parent, manifest.resolve().parent):
+    # Not `Path.resolve`, which takes a circle of links for a bug until Python 3.13.
+    for folder in (manifest.parent, Path(os.path.realpath(manifest)).parent):
         if (folder / LEDGER).exists() or (in_database and is_summary(folder / SUMMARY)):
             return folder
     # Not `Path.stem`: from Python 3.14 on it reads names that begin with dots in a different way.

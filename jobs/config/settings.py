@@ -18,7 +18,7 @@ from jobs.core.file_errors import what_to_do
 from jobs.core.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 OPTIONS = {"--rate": ("pace", "requests_per_second"), "--workers": ("pace", "workers")}
@@ -110,10 +110,16 @@ class PingSettings(_Section, frozen=True):
         return (self.url, Secret(begins.rstrip("/")))
 
 
+class Textfile(str):
+    """The path of a file that node_exporter reads."""
+
+    __slots__ = ()
+
+
 class MetricsSettings(_Section, frozen=True):
     """The file that a run's metrics are written to, for Prometheus. Empty: none is written."""
 
-    textfile: str = ""
+    textfile: Textfile = Textfile("")
 
 
 class Statements(tuple[str, ...]):
@@ -284,16 +290,12 @@ def load_section_or_defaults(kind: type[AnySection], file: Path, environment: Ma
 
 def _own(kind: type, value: object) -> object:
     """A value of one of our own types. Raises ValueError with words that are shown and never hold the value."""
-    if kind is Words:
-        return _words(value)
-    if kind is Statements:
-        return _statements(value)
+    if kind in _KINDS:
+        return _KINDS[kind](value)
     if kind is SigningSecrets and isinstance(value, str):
         return SigningSecrets(_signing_secret(word) for word in value.split())
     if kind is DatabaseUrl and isinstance(value, str):
         return DatabaseUrl(value)
-    if kind is Recipients:
-        return _recipients(value)
     if kind is Secret and isinstance(value, str):
         parts = urlsplit(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
@@ -344,6 +346,21 @@ def _recipients(value: object) -> Recipients:
         except ValueError as error:
             raise ValueError(f"key {number}: {error}" if len(found) > 1 else str(error)) from None
     return Recipients(keys)
+
+
+def _textfile(value: object) -> Textfile:
+    """Only such a name, so that no list, ledger or `.env` is ever overwritten."""
+    if not isinstance(value, str) or "\0" in value or (value and not value.endswith(".prom")):
+        raise ValueError("it is not the name of a file that ends with .prom, and node_exporter reads no other")
+    return Textfile(value)
+
+
+_KINDS: Mapping[type, Callable[[object], object]] = {
+    Words: _words,
+    Statements: _statements,
+    Recipients: _recipients,
+    Textfile: _textfile,
+}
 
 
 def _signing_secret(word: str) -> Secret:

@@ -6,9 +6,10 @@ is a warning and never changes how a run ends.
 
 from __future__ import annotations
 
+import errno
 import os
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from jobs import __version__
 from jobs.core.causes import ADVICE
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 PREFIX = "highlevel_recovery_"
+Values: TypeAlias = "Mapping[str, Mapping[tuple[str, ...], float]]"
 _ANYBODY_READS = 0o644
 
 
@@ -50,7 +52,7 @@ GAUGES: Mapping[str, Gauge] = {
     "build_info": Gauge("The version of the job.", ("version",)),
 }
 """Every metric by its name without the prefix."""
-_BUILD: Mapping[str, Mapping[tuple[str, ...], float]] = {"build_info": {(__version__,): 1.0}}
+_BUILD: Values = {"build_info": {(__version__,): 1.0}}
 
 
 class Figures(NamedTuple):
@@ -78,8 +80,6 @@ class MetricsFile:
 
     def begin(self, figures: Figures) -> None:
         """Write it for the first time in a run. What a killed run left half-written beside it is removed."""
-        if self._path.suffix != ".prom":
-            self._warn(f"metrics.textfile: node_exporter reads no file like {self._path}: its name must end with .prom")
         try:
             clear_left_behind(self._path.parent, self._path.name)
         except FileError as error:
@@ -90,59 +90,62 @@ class MetricsFile:
         """Write it, whole."""
         self._write(_families(self._name, _values(figures, self._clock())))
 
-    def rewrite(self, figures: Figures) -> None:
-        """The same, but the file of another list is left alone."""
-        if self._found() != []:
-            self.write(figures)
+    def amend(self, changes: Mapping[str, float]) -> None:
+        """Change these values in it. What else it says stays, and a lost file tells these alone, since nothing else is known.
 
-    def amend(self, code: Exit, *, ends: bool) -> None:
-        """Say in it that a run ended with this code. What else it says stays, and what it does not say is left out, since
-        nothing else is known. The file of another list is left alone.
-
-        `ends`: that was the run in it, which is under way no more.
+        A file that is not of this list alone is left as it is.
         """
         found = self._found()
-        changes = {"last_exit_code": float(code), "last_end_timestamp_seconds": self._clock()}
-        if ends or found is None:
-            changes["running"] = 0.0
         if found is None:
-            found = _families(self._name, {**{name: {(): value} for name, value in changes.items()}, **_BUILD})
+            return
         for family in found:
             value = changes.get(family.name.removeprefix(PREFIX))
             if value is not None:
                 family.samples[:] = [sample._replace(value=value) for sample in family.samples]
-        if found:
-            self._write(found)
+        known: Values = {name: {(): value} for name, value in changes.items()}
+        self._write(found or _families(self._name, {**known, **_BUILD}))
 
     def _found(self) -> list[Metric] | None:
-        """The metrics in it; none if they are not of this list alone. None: there is no file."""
+        """The metrics in it, none if it is lost or empty. None: it is not of this list alone, or cannot be read."""
         from prometheus_client.parser import text_string_to_metric_families
 
         try:
-            found = [*text_string_to_metric_families(self._path.read_text(encoding="utf-8"))]
+            _refuse_special(self._path)
+            content = self._path.read_bytes()
+            found = [*text_string_to_metric_families(content.decode())]
         except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
             return []
+        except ValueError:
+            return None
+        except OSError as error:
+            self._complain(error)
+            return None
         whose = {
             (name.startswith(PREFIX), labels.get("list")) for family in found for name, labels, *_ in family.samples
         }
-        return found if whose == {(True, self._name)} else []
+        return found if whose == {(True, self._name)} or not content else None
 
     def _write(self, families: list[Metric]) -> None:
         from prometheus_client import generate_latest
 
         try:
+            _refuse_special(self._path)
             with replacing(self._path, _ANYBODY_READS) as file:
                 file.write(generate_latest(_Collected(families)))
-        except FileError as error:
+        except OSError as error:
             self._complain(error)
 
-    def _complain(self, error: FileError) -> None:
+    def _complain(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True
             why = os.strerror(error.errno or 0)
             self._warn(f"metrics.textfile: {self._path} cannot be written ({why}); the run goes on without it")
+
+
+def _refuse_special(path: Path) -> None:
+    """Raise OSError if a device or the like is there, which would be replaced by a file, or read without an end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "", str(path))
 
 
 class _Collected(NamedTuple):
@@ -155,7 +158,7 @@ class _Collected(NamedTuple):
         return self.families
 
 
-def _families(name: str, values: Mapping[str, Mapping[tuple[str, ...], float]]) -> list[Metric]:
+def _families(name: str, values: Values) -> list[Metric]:
     """The metrics of the list `name` that have `values`, which are by their labels."""
     from prometheus_client.core import GaugeMetricFamily
 
@@ -169,7 +172,7 @@ def _families(name: str, values: Mapping[str, Mapping[tuple[str, ...], float]]) 
     return families
 
 
-def _values(figures: Figures, now: float) -> dict[str, Mapping[tuple[str, ...], float]]:
+def _values(figures: Figures, now: float) -> Values:
     """The values of each metric, by its labels beside `list`."""
     run = figures.run
     ended = run if run.finished_at else figures.ended

@@ -77,6 +77,7 @@ NIGHTS = {
     "no success for a day and two hours": (Figures(OVER), at(2), at(29), {(NEVER, ""): 1}),
     "some failed": (Figures(FAILED, None, at(0)[0]), at(2), at(3), {("RecoveryFailures", o): 1 for o in ("customer", "agency")}),
     "some failed, and a run goes on": (Figures(replace(FAILED, finished_at=""), OVER, at(0)[0]), at(3), at(3, 1), {}),
+    "it was stopped, and a run goes on": (Figures(RUN, replace(OVER, exit_code=3), at(0)[0]), at(3), at(3, 4), {}),
     "it could not start": (Figures(replace(OVER, exit_code=2), None, at(0)[0]), at(2), at(3), {(STOPPED, ""): 1}),
     "pairs wait": (
         Figures(replace(OVER, exit_code=1, counts=Counts(undelivered=3)), None, at(0)[0]), at(2), at(3), {(STORE, ""): 1},

@@ -53,7 +53,7 @@ class Soon(threading.Event):
 
 def told(file):
     """What a file tells."""
-    return Told(file.read_text(encoding="utf-8"))
+    return Told(file.read_bytes().decode())  # A name may hold a CR.
 
 
 @contextmanager

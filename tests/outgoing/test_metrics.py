@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from jobs import __version__
-from jobs.config.settings import MetricsSettings
+from jobs.config.settings import MetricsSettings, load_settings
 from jobs.core.causes import ADVICE
 from jobs.core.errors import Exit, Problem, UserError
 from jobs.core.model import Cause, Counts, Install, InstallKey, Level, Run, ThisRun
@@ -123,53 +123,63 @@ def test_a_file_that_cannot_be_written_is_one_warning(tmp_path):
     )
 
 
-def test_a_name_that_node_exporter_does_not_read_is_a_warning(tmp_path):
+@pytest.mark.parametrize(
+    "name", ["installs.csv", "out/ledger.sqlite3", ".env", "/", "night.prom/", "a\0b.prom"], ids=ascii
+)
+def test_no_other_file_than_one_that_node_exporter_reads_is_ever_written(tmp_path, name):
+    with pytest.raises(UserError, match=r"RECOVERY_METRICS__TEXTFILE: has an invalid value .*\.prom"):
+        load_settings(tmp_path / "none.toml", {"RECOVERY_METRICS__TEXTFILE": name}, {})
+
+
+def test_a_device_or_a_pipe_is_neither_read_nor_replaced(tmp_path):
     heard = Heard()
-    MetricsFile(tmp_path / "night.txt", "night", heard, lambda: NOW).begin(Figures(UNDER_WAY))
-    assert [line.rpartition(": ")[2] for line in heard] == ["its name must end with .prom"]
-    assert (tmp_path / "night.txt").exists()
+    os.mkfifo(tmp_path / "night.prom")
+    file = file_in(tmp_path, warn=heard)
+    file.begin(Figures(UNDER_WAY))
+    file.amend(REFUSED)
+    assert len(heard) == 1
+    assert (tmp_path / "night.prom").is_fifo()
 
 
-# -- a run of which only the exit code is known ------------------------------------------------------------------------
+# -- what is told beside a run -----------------------------------------------------------------------------------------
+
+REFUSED = {"last_exit_code": 2.0, "last_end_timestamp_seconds": NOW}
 
 
-def test_a_refused_start_changes_the_exit_code_and_the_end_alone(tmp_path):
+def test_what_is_told_beside_a_run_changes_these_values_alone(tmp_path):
     before = written(tmp_path, Figures(UNDER_WAY, ENDED, hold_until=NOW))
-    file_in(tmp_path).amend(Exit.CANNOT_START, ends=False)
-    after = told(tmp_path / "night.prom")
-    changed = {"last_exit_code": 2.0, "last_end_timestamp_seconds": NOW}
-    assert after.values == before.values | changed
-    file_in(tmp_path).amend(Exit.SIGTERM, ends=True)
-    after = told(tmp_path / "night.prom")
-    assert after.values == before.values | changed | {"last_exit_code": 143.0, "running": 0.0}
+    file_in(tmp_path).amend(REFUSED)
+    assert told(tmp_path / "night.prom").values == before.values | REFUSED
+    file_in(tmp_path).amend({"running": 0.0})
+    assert told(tmp_path / "night.prom").values == before.values | REFUSED | {"running": 0.0}
 
 
-@pytest.mark.parametrize("ends", [False, True])
-def test_a_refused_start_without_a_file_tells_its_code_and_leaves_out_what_is_not_known(tmp_path, ends):
-    file_in(tmp_path).amend(Exit.CANNOT_START, ends=ends)
-    known = {"last_exit_code": 2.0, "last_end_timestamp_seconds": NOW, "running": 0.0, ("build_info", __version__): 1.0}
-    assert told(tmp_path / "night.prom").values == known
-    file_in(tmp_path).amend(Exit.BUG, ends=ends)
-    assert told(tmp_path / "night.prom").values == known | {"last_exit_code": 70.0}
+@pytest.mark.parametrize("left", [None, ""], ids=["lost", "made by an administrator"])
+def test_a_file_without_a_run_tells_what_is_known_and_leaves_out_the_rest(tmp_path, left):
+    if left is not None:
+        (tmp_path / "night.prom").write_text(left)
+    file_in(tmp_path).amend(REFUSED)
+    assert told(tmp_path / "night.prom").values == REFUSED | {("build_info", __version__): 1.0}
+    file_in(tmp_path).amend({"last_exit_code": 70.0})
+    assert told(tmp_path / "night.prom")["last_exit_code"] == 70
 
 
-@pytest.mark.parametrize("text", ["", "not a metric {", "\x00", 'other_metric{list="night"} 1\n'], ids=ascii)
+@pytest.mark.parametrize("text", ["\n", "not a metric {", "\x00", 'other_metric{list="night"} 1\n'], ids=ascii)
 def test_a_file_that_is_not_of_this_list_is_left_alone_except_by_a_run(tmp_path, text):
     written(tmp_path, Figures(ENDED), "another list")
     file = tmp_path / "night.prom"
     for before in (file.read_text(), text):
         file.write_text(before)
-        file_in(tmp_path).amend(Exit.CANNOT_START, ends=False)
-        file_in(tmp_path).rewrite(Figures(ENDED))
+        file_in(tmp_path).amend(REFUSED)
         assert file.read_text() == before
     assert written(tmp_path, Figures(ENDED)).lists == {"night"}
 
 
-def test_the_file_of_this_list_and_a_lost_one_are_written_again(tmp_path):
-    for _ in range(2):
-        file_in(tmp_path).rewrite(Figures(ENDED))
-        assert told(tmp_path / "night.prom")["running"] == 0
-        written(tmp_path, Figures(UNDER_WAY))
+@pytest.mark.parametrize("name", ["two\nlines", "a\rb", 'a "quoted" name'], ids=ascii)
+def test_the_file_of_a_list_of_any_name_is_known_again(tmp_path, name):
+    written(tmp_path, Figures(ENDED), name)
+    file_in(tmp_path, name).amend(REFUSED)
+    assert told(tmp_path / "night.prom")["last_exit_code"] == 2
 
 
 class Refused:
@@ -205,6 +215,16 @@ def test_a_refused_start_is_told_under_the_name_that_the_run_would_have_had(tmp_
 def test_a_start_that_a_signal_or_a_bug_ends_is_told_too(tmp_path, error):
     code = {"Interrupted": 143, "RuntimeError": 70}[type(error).__name__]
     assert Refused(tmp_path).by(error)["last_exit_code"] == code
+
+
+def test_links_in_a_circle_and_a_folder_that_is_gone_are_a_refused_start_and_one_warning(tmp_path):
+    heard = Heard()
+    (tmp_path / "list.csv").symlink_to("list.csv")
+    refused, environment = UserError(Problem("is wrong", "x", "y")), {"RECOVERY_METRICS__TEXTFILE": "gone/night.prom"}
+    with pytest.raises(UserError), noting_refusals(tmp_path / "list.csv", None, tmp_path, environment, heard):
+        raise refused
+    (said,) = heard
+    assert "gone/night.prom cannot be written (No such file or directory)" in said
 
 
 # -- when it is written ------------------------------------------------------------------------------------------------

@@ -190,6 +190,18 @@ def test_what_is_delivered_or_purged_after_a_run_waits_no_more(measured):
     assert told(file).values == before.values | {"undelivered_installs": 0.0}
 
 
+def test_what_is_done_after_a_kill_or_a_refused_start_leaves_what_was_told_of_that(measured):
+    job, file = measured({FAILS: Place("not_installed")})
+    process = halted(job)
+    process.kill()
+    process.wait(30)
+    assert job("run", job.folder / "installs.csv", "--output", job.output, "--sheet", "x").returncode == 2
+    before = told(file)
+    assert (before["running"], before["last_exit_code"]) == (1, 2)
+    assert job("purge", job.output, "--all", "--yes").returncode == 0
+    assert told(file).values == before.values
+
+
 def test_what_is_purged_of_an_older_list_leaves_the_file_of_this_one(measured):
     job, file = measured()
     manifest = job.manifest(listing(IDS))
