@@ -20,13 +20,25 @@ class HiddenCell(NamedTuple):
     """A cell that the reader shows as an empty one, or otherwise wrongly.
 
     `sheet` is the place of its sheet among all sheets of the workbook, from 0. `row` is the sheet's number, from 1. `column`
-    counts from 0. `shown` is what a person sees: an error such as `#N/A`, a text, or '' for a formula without a value.
+    counts from 0. `shown` is what a person sees: an error such as `#N/A`, a text, or '' for a formula without a value. `is_text`
+    is whether it is a text, and not a number or the like that is shown so.
     """
 
     sheet: int
     row: int
     column: int
     shown: str
+    is_text: bool = True
+
+
+def cell_name(row: int, column: int) -> str:
+    """The name of a cell. Row 1 and column 0 are A1, and column 26 is AA."""
+    letters = ""
+    while column >= 0:
+        column, last = divmod(column, 26)
+        letters = chr(ord("A") + last) + letters
+        column -= 1
+    return f"{letters}{row}"
 
 
 class Extent:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from zipfile import ZipFile
 
-_ERROR = re.compile(r"#\S+|(?:Err|Error):\d+")
+# A number as spreadsheets show it, in any language. Its format may also make TRUE, a date or an error of it.
+_NUMBER = re.compile(r"[-+]?(?!0\d)[\d.,'\u2019\s]+(?:E[-+]?\d+)?")
+# The reader shows such a duration as it is written in the file.
+_OVER_A_DAY = re.compile(r"PT(?:\d{3,}|2[4-9]|[3-9]\d)H", re.ASCII)
 _CELLS = {"table:table-cell", "table:covered-table-cell"}
 _VALUES = {"office:value", "office:string-value", "office:date-value", "office:time-value", "office:boolean-value"}
 _OUTSIDE, _IN_SHEET, _IN_ROW, _IN_CELL = range(4)
@@ -33,7 +36,7 @@ def measured(archive: ZipFile, where: str) -> Callable[[Collection[int]], Iterat
         for batch in _scanned(archive, where) if wanted else ():
             for sheet, first, rows, cells in batch:
                 for row in range(first, first + rows) if sheet in wanted else ():
-                    yield from (HiddenCell(sheet, row, column, shown) for column, shown in cells)
+                    yield from (HiddenCell(sheet, row, *cell) for cell in cells)
 
     return hidden
 
@@ -55,7 +58,7 @@ class _Rows(NamedTuple):
     sheet: int
     first: int
     rows: int
-    cells: list[tuple[int, str]]
+    cells: list[tuple[int, str, bool]]
 
 
 def _scanned(archive: ZipFile, where: str) -> Iterator[list[_Rows]]:
@@ -88,7 +91,7 @@ class _Scan:
         self._text = ""
         self._paragraphs = 0
         self._lost = False
-        self._hidden: list[tuple[int, str]] = []
+        self._hidden: list[tuple[int, str, bool]] = []
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         if self._level == _IN_CELL:
@@ -170,7 +173,7 @@ class _Scan:
         if text or formula or value is not None:
             self._fill(columns, len(value or ""))
             if not value or self._is_wrong(is_text=is_text):
-                self._hide(columns, formula=formula)
+                self._hide(columns, formula=formula, is_text=is_text or value is None)
         self._column += columns
 
     def _fill(self, columns: int, characters: int) -> None:
@@ -181,13 +184,13 @@ class _Scan:
 
     def _is_wrong(self, *, is_text: bool) -> bool:
         """Whether the cell has a value that a person does not see."""
-        cell = self._cell
-        if is_text:
+        cell, text = self._cell, self._text
+        if is_text or cell.get("calcext:value-type") == "error":
             return self._lost or cell.get("calcext:value-type") == "error"
-        return cell.get("calcext:value-type") == "error" or (
-            "table:formula" in cell and bool(_ERROR.fullmatch(self._text))
-        )
+        if cell.get("office:value-type") == "time":
+            return bool(_OVER_A_DAY.match(cell.get("office:time-value", "")))
+        return "office:value" in cell and bool(text) and not _NUMBER.fullmatch(text)
 
-    def _hide(self, columns: int, *, formula: bool) -> None:
+    def _hide(self, columns: int, *, formula: bool, is_text: bool) -> None:
         if self._text or formula:
-            self._hidden.extend((self._column + place, self._text) for place in range(columns))
+            self._hidden.extend((self._column + place, self._text, is_text) for place in range(columns))

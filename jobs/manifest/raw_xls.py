@@ -9,13 +9,16 @@ from struct import unpack_from
 from typing import TYPE_CHECKING, Any
 
 from jobs.core.errors import UserError
-from jobs.manifest.raw_cells import Extent, HiddenCell
+from jobs.manifest.raw_cells import MOST_CELLS, Extent, HiddenCell
 from jobs.manifest.raw_parts import damaged, has_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import BinaryIO
 
+_BOUNDSHEET, _DIMENSIONS = 0x85, 0x200
+_RECORD_HEAD = 4
+_LONG_DIMENSIONS = 14
 _STREAM = 2  # The type of an entry that is not a folder.
 
 
@@ -68,19 +71,33 @@ def _sheet(book: Any, place: int, where: str) -> Any:
         return book.sheet_by_index(place)
 
 
-def _check_apart(book: Any, where: str) -> None:
-    """Raise UserError if sheets share their bytes. Each would be read in full, so that a small file could take hours."""
-    left = book.stream_len
+def _check_records(book: Any, where: str) -> None:
+    """Raise UserError if sheets share their bytes, or one says that it is larger than a sheet can be.
+
+    Each is read in full, so that a small file could take hours. The reader reserves memory for what a sheet says.
+    """
+    stream = memoryview(book.mem)[book.base : book.base + book.stream_len]
+    left = len(stream)
     with _one_line(where):
-        for start in book._sh_abs_posn:  # noqa: SLF001 - nothing else tells where a sheet begins
-            for size in _records(book.mem, start):
-                left -= size
-                if left < 0:
+        starts = [unpack_from("<I", data)[0] for code, data in _records(stream, 0) if code == _BOUNDSHEET]
+        for start in starts:
+            for code, data in _records(stream, start):
+                left -= len(data) + _RECORD_HEAD
+                if left < 0 or (code == _DIMENSIONS and _area(data) > MOST_CELLS):
                     raise damaged(where)
 
 
-def _records(stream: bytes, start: int) -> Iterator[int]:
-    """The size of each record of the sheet that begins at `start`, to its end as xlrd sees it: charts inside are skipped."""
+def _area(dimensions: memoryview) -> int:
+    """How many cells a sheet says that it has."""
+    top, bottom, left, right = map(
+        int, unpack_from("<IIHH" if len(dimensions) >= _LONG_DIMENSIONS else "<HHHH", dimensions)
+    )
+    # As the reader counts: if an end comes before its beginning, that is nearly 2**32.
+    return (bottom - top) % 2**32 * ((right - left) % 2**32)
+
+
+def _records(stream: memoryview, start: int) -> Iterator[tuple[int, memoryview]]:
+    """The code and the data of each record from `start` to the end of its sheet, as xlrd sees it: after the charts inside."""
     from xlrd.biffh import XL_EOF, bofcodes
 
     position, in_chart, at_end = start, False, False
@@ -88,8 +105,8 @@ def _records(stream: bytes, start: int) -> Iterator[int]:
         code, length = unpack_from("<HH", stream, position)
         at_end = code == XL_EOF and not in_chart
         in_chart = code != XL_EOF and (in_chart or (code in bofcodes and position > start))
-        position += 4 + length
-        yield 4 + length
+        position += _RECORD_HEAD + length
+        yield code, stream[position - length : position]
 
 
 def measured(file: BinaryIO, where: str) -> Callable[[Collection[int]], Iterator[HiddenCell]]:
@@ -98,7 +115,7 @@ def measured(file: BinaryIO, where: str) -> Callable[[Collection[int]], Iterator
     Raises UserError if the reader, which holds all sheets, would need too much memory.
     """
     with _book(file, where) as book:
-        _check_apart(book, where)
+        _check_records(book, where)
         extent = Extent(where)
         for place in range(book.nsheets):
             extent.start_sheet()

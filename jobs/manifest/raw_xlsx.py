@@ -7,7 +7,9 @@ from array import array
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING
 
-from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_CELLS, MOST_TEXT, Extent, HiddenCell
+from jobs.core.errors import refuse
+from jobs.core.secret import plain
+from jobs.manifest.raw_cells import LONGEST_TEXT, MOST_CELLS, MOST_TEXT, Extent, HiddenCell, cell_name
 from jobs.manifest.raw_parts import MOST_PARTS, damaged, normal_name, number, parsed, part, too_large, xml_parser
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _PLACE = re.compile(r"([A-Za-z]{1,3})([0-9]{1,7})", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MOST_NAMES = 1000
 _INLINE = ("inlineStr", "is")
+_ERRORS = {"#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"}
 # A value of these types is an empty cell if it has no text. Of others, an empty text.
 _EMPTY_WITHOUT_TEXT = (None, "n", "s")
 
@@ -52,8 +55,9 @@ def measured(archive: ZipFile, where: str) -> Callable[[Collection[int]], Iterat
         for sheet in sorted(sheets):
             if sheet >= len(parts):
                 raise damaged(where)
-            scan = _SheetScan(sheet, lengths(), where)
-            for _ in _read(archive, parts[sheet], scan, where):
+            title, name = parts[sheet]
+            scan = _SheetScan(sheet, title, lengths(), where)
+            for _ in _read(archive, name, scan, where):
                 yield from scan.found
                 scan.found.clear()
 
@@ -96,8 +100,8 @@ def _root(archive: ZipFile, where: str) -> str:
     return (targets[-1].rpartition("/")[0] + "/").removeprefix("/")
 
 
-def _parts_of_sheets(archive: ZipFile, root: str, where: str) -> list[str]:
-    """The name of the part that each sheet is in."""
+def _parts_of_sheets(archive: ZipFile, root: str, where: str) -> list[tuple[str, str]]:
+    """The name of each sheet, and that of its part."""
     listed = [*_elements(archive, root + "workbook.xml", "sheet", where)]
     targets = {
         one.get("Id"): one.get("Target", "")
@@ -105,9 +109,10 @@ def _parts_of_sheets(archive: ZipFile, root: str, where: str) -> list[str]:
     }
     parts = [_target(one, targets, root) for one in listed]
     # A name or a part that comes twice would leave open which sheet is meant.
-    if min(len({one.get("name", "").casefold() for one in listed}), len({*map(normal_name, parts)})) < len(listed):
+    names = [one.get("name", "") for one in listed]
+    if min(len({*map(str.casefold, names)}), len({*map(normal_name, parts)})) < len(listed):
         raise damaged(where)
-    return parts
+    return [*zip(names, parts, strict=True)]
 
 
 def _target(sheet: Mapping[str, str], targets: Mapping[str | None, str], root: str) -> str:
@@ -168,9 +173,9 @@ class _SheetScan:
     twice has no certain value.
     """
 
-    def __init__(self, sheet: int, lengths: array[int], where: str) -> None:
+    def __init__(self, sheet: int, title: str, lengths: array[int], where: str) -> None:
         self.found: list[HiddenCell] = []
-        self._sheet = sheet
+        self._sheet, self._title = sheet, title
         self._lengths = lengths
         self._where = where
         self._extent = Extent(where)
@@ -261,6 +266,8 @@ class _SheetScan:
     def _end_cell(self) -> None:
         self._in_cell = False
         length = self._length
+        if self._type == "e":
+            self._value = self._error_of(self._value)
         if length is None and not self._formula and not self._value:
             return
         row, column = self._place
@@ -273,6 +280,14 @@ class _SheetScan:
         self._filled = row, first, column, text + (length or 0)
         if not length or self._type == "e" or self._lost:
             self._hide(row, column)
+
+    def _error_of(self, name: str) -> str:
+        """An error as a person sees it. Raises UserError if the reader would refuse the sheet for it."""
+        if name and name not in _ERRORS:
+            cell = cell_name(self._place[0], self._place[1])
+            what = f"holds {plain(name, 40)} in {cell} of the sheet {self._title!r}, which cannot be read"
+            raise refuse(what, self._where, "replace it by a value")
+        return name or "#"
 
     def _hide(self, row: int, column: int) -> None:
         if self._formula or self._value:

@@ -20,6 +20,7 @@ from jobs.core.errors import refuse
 from jobs.core.ids import as_seen
 from jobs.manifest.csv_records import Record
 from jobs.manifest.layout import first_of, is_of_failures, on_one_line
+from jobs.manifest.raw_cells import cell_name
 from jobs.manifest.raw_parts import damaged
 from jobs.manifest.raw_sheets import measured
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _STDERR = 2
 _PANIC = re.compile(rb"\n?thread '[^']*' (?:\(\d+\) )?panicked at ")
 _MOST_EXACT = 2**53  # From here on a number of a spreadsheet is no longer exact, so its digits may be wrong.
-_ERROR = re.compile(r"#[A-Z0-9/_?!]{1,20}|Err:[0-9]{1,5}")
+_ERROR = re.compile(r"#[A-Z0-9/_?!]{0,20}|Err:[0-9]{1,5}")
 _AGAIN = "format the column as text, and enter it again"
 _NOT_AN_ID: dict[type, str] = {
     float: "a number that is not whole or has too many digits",
@@ -119,12 +120,12 @@ class _RowReader:
         self._places = None if places == [*range(len(header))] else places
         self._roles = [(role, places[role]) for role in roles if places[role] >= 0]
 
-    def record(self, row: int, number: int, cells: list[Cell], hidden: Mapping[int, str]) -> Record:
+    def record(self, row: int, number: int, cells: list[Cell], hidden: Mapping[int, HiddenCell]) -> Record:
         """The record of a row. If a cell of an id or a token cannot be used, the record says why, but not what is in it."""
         texts = [cell if type(cell) is str else _text(cell) for cell in cells]
-        for place, shown in hidden.items():
+        for place, cell in hidden.items():
             if 0 <= place < len(texts):
-                texts[place] = shown
+                texts[place] = cell.shown
         if self._places is not None:
             texts = [texts[place] if place >= 0 else "" for place in self._places]
         why, is_blank = "", not any(texts)
@@ -139,21 +140,17 @@ class _RowReader:
         return Record(number, texts, (), unusable=why)
 
     def _name(self, row: int, place: int) -> str:
-        return f"{_letters(self._first_column + place)}{row}{self._of_sheet}"
+        return cell_name(row, self._first_column + place) + self._of_sheet
 
 
-def _letters(column: int) -> str:
-    """The name of a column. 0 is A, and 26 is AA."""
-    before, last = divmod(column, 26)
-    return (_letters(before - 1) if before else "") + chr(ord("A") + last)
-
-
-def _why_not_an_id(cell: Cell, shown: str | None) -> tuple[str, str] | None:
+def _why_not_an_id(cell: Cell, hidden: HiddenCell | None) -> tuple[str, str] | None:
     """What a cell holds in place of an id or a token, and what to do. None if it is one."""
-    if shown == "":
+    if hidden is not None and hidden.shown == "":
         return "a formula without a value", "replace it by its value"
-    if shown is not None:
-        return ("an error", "correct it") if _ERROR.fullmatch(shown) else None
+    if hidden is not None and _ERROR.fullmatch(hidden.shown):
+        return "an error", "correct it"
+    if hidden is not None:
+        return None if hidden.is_text or hidden.shown.isdigit() else ("a number, a date or a duration", _AGAIN)
     if isinstance(cell, (int, float)) and not isinstance(cell, bool) and _is_exact(cell):
         return None
     return _NOT_AN_ID[type(cell)], _AGAIN
@@ -256,18 +253,18 @@ class _HiddenCells:
         """The next row with such cells in a sheet. 0 if there is none."""
         return self._next.row if self._next and self._next.sheet == sheet else 0
 
-    def take(self, first_column: int) -> dict[int, str]:
-        """What a person sees in the cells of the next row, by their places after `first_column`."""
-        shown: dict[int, str] = {}
+    def take(self, first_column: int) -> dict[int, HiddenCell]:
+        """Those of the next row, by their places after `first_column`."""
+        found: dict[int, HiddenCell] = {}
         first = cell = self._next
         while first and cell and (cell.sheet, cell.row) == (first.sheet, first.row):
-            shown[cell.column - first_column] = cell.shown
+            found[cell.column - first_column] = cell
             cell = next(self._cells, None)
         self._next = cell
-        return shown
+        return found
 
 
-def _rows(book: _Book, sheet: Sheet, hidden: _HiddenCells) -> Iterator[tuple[int, list[Any], dict[int, str]]]:
+def _rows(book: _Book, sheet: Sheet, hidden: _HiddenCells) -> Iterator[tuple[int, list[Any], dict[int, HiddenCell]]]:
     """Every row of a sheet, from 1, with its cells, and with those that calamine does not show."""
     for row, cells in enumerate(book.rows(book.sheet(sheet.place)), start=1):
         yield row, cells, hidden.take(sheet.first_column) if row == hidden.row_in(sheet.place) else {}

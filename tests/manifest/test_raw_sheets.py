@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import zipfile
 
 import pytest
@@ -161,11 +162,18 @@ XLSX_SEEN = {
         '<c r="A1" t="inlineStr"><is><t>LocA</t><rPh sb="0" eb="1"><t>x</t></rPh></is><v/></c>',
         "LocA",
     ),
+    "an error without its name": ('<c r="A1" t="e"><v></v></c>', "#"),
+    "an error without a value": ('<c r="A1" t="e"/>', "#"),
     "an error without its place": ('<c t="e"><v>#REF!</v></c>', "#REF!"),
 }
 ODS_SEEN = {
     "a text without a type": (cell("<text:p>LocA</text:p>"), "LocA"),
     "an error kept as a number": (cell("<text:p>Err:502</text:p>", value_type="float", value="0", formula="of:=X"), "Err:502"),
+    "TRUE kept as a number": (cell("<text:p>TRUE</text:p>", value_type="float", value="1", formula="of:=TRUE()"), "TRUE"),
+    "a date kept as a number": (cell("<text:p>01/01/26</text:p>", value_type="float", value="46023"), "01/01/26"),
+    "zeros before a number": (cell("<text:p>00123</text:p>", value_type="float", value="123"), "00123"),
+    "a percentage": (cell("<text:p>1200%</text:p>", value_type="percentage", value="12"), "1200%"),
+    "a day and more": (cell("<text:p>30:00:00</text:p>", value_type="time", time_value="PT30H00M00S"), "30:00:00"),
     "a text with a tab": (cell("<text:p>Lo<text:tab/>cA</text:p>", value_type="string"), "Lo\tcA"),
     "a text in CDATA": (cell("<text:p>Lo<![CDATA[cA]]></text:p>", value_type="string"), "LocA"),
 }  # fmt: skip
@@ -189,6 +197,17 @@ def test_texts_and_numbers_and_empty_texts_are_not_hidden():
     book = ods(ods_row(cell(f"{note}<text:p>LocA</text:p>", value_type="string"), cell(note)))
     assert shown(book) == [["LocA"]]
     assert looked_at(book) == []
+
+
+@pytest.mark.parametrize("text", ["7", "-1,234.5", "1.234,5", "1 234", "1.2E+15", "1'234"])
+def test_a_number_of_an_ods_that_is_shown_as_a_number_is_not_hidden(text):
+    assert looked_at(ods(ods_row(cell(f"<text:p>{text}</text:p>", value_type="float", value="7")))) == []
+
+
+def test_an_error_that_the_reader_does_not_know_is_named_with_its_cell():
+    """The reader refuses the whole sheet for it, in words that do not say where it is."""
+    says = refused(xlsx(row('<c r="AB17" t="e"><v>#SPILL!</v></c>', number=17)))
+    assert says == "list: holds #SPILL! in AB17 of the sheet 'L', which cannot be read: replace it by a value"
 
 
 def test_the_sheet_is_found_as_the_reader_finds_it():
@@ -392,10 +411,26 @@ DAMAGED = {
     ),
     "two sheets in one part": zipped(sheets_of_an_xlsx(2, parts=1)),
     "two sheets of an xls in one place": xls(*LONG, sheets=2, apart=False),
+    "an xls that says it has very many rows": xls((0x200, struct.pack("<IIHHH", 0, 2**31, 0, 1, 0))),
+    "an old xls that says it ends before it begins": xls((0x200, struct.pack("<HHHHH", 7, 3, 0, 1, 0)), stream="Book"),
     "a sheet inside a sheet": ods('<table:table table:name="M"/>'),
     "a stream in a circle": circled(),
     "a repetition that is not a number": ods(ods_row(cell(), rows="many")),
 }
+
+
+def test_a_part_that_lies_before_its_zip_is_damage(tmp_path):
+    """A file cannot be read from a place before its beginning. That is an OSError, unlike in memory."""
+    data = zipped(BOOK)
+    (tmp_path / "list.xlsx").write_bytes(data[:60] + data[160:])
+    with (tmp_path / "list.xlsx").open("rb") as file:
+        book = measured(file, Kind.XLSX, "list")
+        with pytest.raises(UserError, match="is a damaged workbook"):
+            book.__enter__()
+
+
+def test_an_empty_sheet_of_an_xls_says_that_it_has_no_rows():
+    assert looked_at(xls((0x200, struct.pack("<IIHHH", 1, 0, 0, 0, 0)), label(0, 0, "x"))) == []
 
 
 def test_a_chart_inside_a_sheet_of_an_xls_is_a_part_of_it():

@@ -28,6 +28,7 @@ from jobs.manifest.warnings import ListWarnings
 from jobs.manifest.workbook import open_workbook
 from jobs.reports import columns as reports
 from jobs.reports import workbook as reports_workbook
+from tests.helpers.raw_workbooks import ods, zipped
 from tests.helpers.workbooks import Formula, workbook
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -172,6 +173,27 @@ def test_a_location_that_is_not_text_never_makes_an_agency_not_even_in_the_next_
     _, rows, _ = read([["location_id", "company_id"], *([value, "CoA"] for value in NO_IDS[what])])
     again = read([["location_id", "company_id"], *([row.location_id, row.company_id] for row in rows)])[1]
     assert {type(row) for row in (*rows, *again)} == {Broken}
+
+
+def test_what_an_ods_keeps_as_a_number_is_an_id_only_if_it_is_shown_as_digits(read):
+    def cell(shown, kind="float", **attributes):
+        said = " ".join(f'office:{name.replace("_", "-")}="{value}"' for name, value in attributes.items())
+        return f'<table:table-cell office:value-type="{kind}" {said}><text:p>{shown}</text:p></table:table-cell>'
+
+    cells = [
+        cell("location_id", "string"),
+        cell("00123", value="123"),
+        cell("7", value="7"),
+        cell("TRUE", value="1"),
+        cell("01/01/26", value="46023"),
+        cell("30:00:00", "time", time_value="PT30H00M00S"),
+        cell("Fehler:502", value="0"),
+    ]
+    rows = read(zipped(ods("".join(f"<table:table-row>{one}</table:table-row>" for one in cells))))[1]
+    assert [row.account_id for row in rows[:2]] == ["00123", "7"]
+    assert [row.why.partition(":")[0] for row in rows[2:]] == [
+        f"A{number} holds a number, a date or a duration" for number in range(4, 8)
+    ]
 
 
 def test_a_row_of_nothing_but_formulas_without_a_value_is_blank_and_told(read):
