@@ -11,6 +11,8 @@ MOST_COLUMNS = 2**14
 # The reader holds a sheet as a full rectangle, 32 bytes a cell, and each cell's text on its own: 1 GiB of each.
 MOST_CELLS = 2**25
 MOST_TEXT = 2**30
+# Beyond this area, a sheet must not be nearly empty: a single cell far from a small table would take a minute and a GiB.
+_MOST_SPARSE, _MOST_PER_CELL = 2**22, 64
 
 # Twice what Excel allows.
 LONGEST_TEXT = 2**16
@@ -49,7 +51,7 @@ class Extent:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._before = self._area = self._text = 0
+        self._before = self._area = self._text = self._cells = 0
         self.start_sheet()
 
     def start_sheet(self) -> None:
@@ -60,8 +62,8 @@ class Extent:
         self._left = MOST_COLUMNS
         self._right = -1
 
-    def add(self, row: int, first: int, last: int, text: int, rows: int = 1) -> None:
-        """The cells of one more row, or of equal rows: from which column to which, and their characters in each row."""
+    def add(self, row: int, first: int, last: int, cells: int, text: int, rows: int = 1) -> None:
+        """One more row, or equal rows: from which column to which, how many cells are filled, and their characters in each row."""
         bottom = row + rows - 1
         if row <= self._bottom:
             raise damaged(self._where)
@@ -72,7 +74,10 @@ class Extent:
         self._left, self._right = min(self._left, first), max(self._right, last)
         self._area = (bottom - self._top + 1) * (self._right - self._left + 1)
         self._text += text * rows
+        self._cells += cells * rows
         if self._before + self._area > MOST_CELLS:
             raise too_large(self._where, f"its cells fill an area of more than {MOST_CELLS:,}")
+        if self._before + self._area > _MOST_SPARSE + _MOST_PER_CELL * self._cells:
+            raise too_large(self._where, f"{cell_name(bottom, last)} is far from its other cells")
         if self._text > MOST_TEXT:
             raise too_large(self._where, f"its cells hold more than {MOST_TEXT:,} characters")

@@ -83,7 +83,7 @@ class _Scan:
         self._extent = Extent(where)
         self._sheet = -1
         self._row = self._rows = 1
-        self._column = self._characters = 0
+        self._column = self._filled = self._characters = 0
         self._last = -1
         self._level = _OUTSIDE
         self._notes = 0
@@ -101,7 +101,7 @@ class _Scan:
             self._text, self._paragraphs, self._lost = "", 0, False
         elif self._level == _IN_SHEET and tag == "table:table-row":
             self._level, self._column, self._hidden = _IN_ROW, 0, []
-            self._last, self._characters = -1, 0
+            self._last, self._filled, self._characters = -1, 0, 0
             repeated = attributes.get("table:number-rows-repeated")
             self._rows = 1 if repeated is None else number(repeated, self._where)
         elif tag == "table:table":
@@ -155,7 +155,7 @@ class _Scan:
 
     def _end_row(self) -> None:
         if self._last >= 0:
-            self._extent.add(self._row, 0, self._last, self._characters, self._rows)
+            self._extent.add(self._row, 0, self._last, self._filled, self._characters, self._rows)
         if self._hidden:
             self.found.append(_Rows(self._sheet, self._row, self._rows, self._hidden))
         self._row += self._rows
@@ -178,6 +178,7 @@ class _Scan:
 
     def _fill(self, columns: int, characters: int) -> None:
         self._last = self._column + columns - 1
+        self._filled += columns
         self._characters += characters * columns
         if self._last >= MOST_COLUMNS:
             raise too_large(self._where, "a sheet ends at column XFD")

@@ -123,7 +123,7 @@ def measured(file: BinaryIO, where: str) -> Callable[[Collection[int]], Iterator
             for row in range(sheet.nrows):
                 if values := sheet.row_values(row):
                     text = sum(len(value) for value in values if isinstance(value, str))
-                    extent.add(row + 1, 0, len(values) - 1, text)
+                    extent.add(row + 1, 0, len(values) - 1, len(values) - values.count(""), text)
             book.unload_sheet(place)
     return partial(_hidden, file, where)
 

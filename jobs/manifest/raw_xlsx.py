@@ -182,7 +182,13 @@ class _SheetScan:
         self._inside: bool | None = None  # None before the cells
         self._row, self._column = 1, 0
         self._place = (0, 0)
-        self._filled = (0, 0, -1, 0)  # The row of the last filled cell, its first and last column, and its text.
+        self._filled = (
+            0,
+            0,
+            -1,
+            0,
+            0,
+        )  # The row of the last filled cell, its first and last column, how many, and their text.
         self._type: str | None = None
         self._in_cell = self._formula = self._lost = self._phonetic = False
         self._part = self._text = self._value = ""
@@ -271,13 +277,13 @@ class _SheetScan:
         if length is None and not self._formula and not self._value:
             return
         row, column = self._place
-        filled, first, last, text = self._filled
+        filled, first, last, cells, text = self._filled
         if row != filled:
             self._end_row()
-            first, text = column, 0
+            first, cells, text = column, 0, 0
         elif column <= last:
             raise damaged(self._where)
-        self._filled = row, first, column, text + (length or 0)
+        self._filled = row, first, column, cells + 1, text + (length or 0)
         if not length or self._type == "e" or self._lost:
             self._hide(row, column)
 
@@ -294,9 +300,9 @@ class _SheetScan:
             self.found.append(HiddenCell(self._sheet, row, column, self._value))
 
     def _end_row(self) -> None:
-        row, first, last, text = self._filled
+        row, first, last, cells, text = self._filled
         if row:
-            self._extent.add(row, first, last, text)
+            self._extent.add(row, first, last, cells, text)
 
 
 @cache

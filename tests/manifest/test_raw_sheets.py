@@ -304,6 +304,18 @@ TOO_LARGE = {
         xlsx(row('<c r="A1"><v>1</v></c>') + row('<c r="XFD1048576"><v>1</v></c>', number=1048576)),
         AREA,
     ),
+    "a cell far from a small table": (
+        xlsx("".join(row(f'<c r="A{n}"><v>1</v></c>', number=n) for n in range(1, 2000)) + row('<c r="XFC2000"><v>1</v></c>', number=2000)),
+        "XFC2000 is far from its other cells",
+    ),
+    "a cell of an ods far from a small table": (
+        ods(ods_row(ONE, rows=2000) + ods_row(cell(number_columns_repeated=16_000), ONE)),
+        "WQK2001 is far from its other cells",
+    ),
+    "a cell of an xls far from a small table": (
+        xls(label(0, 0, "x"), label(60_000, 255, "x")),
+        "IV60001 is far from its other cells",
+    ),
     "a column beyond the last": (xlsx(row('<c r="ZZZ1"><v>1</v></c>')), END),
     "a row beyond the last": (xlsx(row('<c r="A1048577"><v>1</v></c>')), END),
     "a text in very many cells": (
@@ -330,7 +342,7 @@ TOO_LARGE = {
         ods(ods_row(ONE) + EMPTY_ROWS.format(1_000_000) + ods_row(cell(number_columns_repeated=99), ONE)),
         AREA,
     ),
-    "three full sheets of an xls": (xls(label(0, 0, "x"), label(65535, 255, "x"), sheets=3), AREA),
+    "three wide sheets of an xls": (xls(label(0, 0, "x"), label(6000, 255, "x"), sheets=3), "IV6001 is far from its other cells"),
 }  # fmt: skip
 
 
