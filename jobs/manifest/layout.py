@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jobs.core.errors import UserError, refuse
 from jobs.core.formula_guard import unguard
 from jobs.core.ids import as_seen
-from jobs.core.secret import plain
+from jobs.core.secret import plain, scrub_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,6 +65,7 @@ _OWN_RESULTS = {"status", "access_token", "refresh_token", "route", "recovered_a
 _OF_LOCATIONS = re.compile(r"location|subacc|loc(?:id)?$")
 _LIKE_A_LOCATION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]{20,24}", re.ASCII)
 _DIGIT = re.compile(r"\d")
+_ADDRESS = re.compile(r"[^\s@]@[^\s@]+\.[^\s@]")
 _MOSTLY = 0.8
 _LONGEST_NAME = 200
 _MOST_NAMED = 10
@@ -136,6 +137,8 @@ def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen 
     ours = is_of_failures(header) or set(header) >= _OWN_RESULTS
     # In one of the job's own reports, every column is what its name says.
     places = _places(path, header, {} if ours else chosen or {}, asked=chosen is not None)
+    if ours and "location_id" not in places:
+        raise report_without_locations(str(path))
     taken = set(places.values())
     own = [
         index
@@ -160,6 +163,13 @@ def layout_of(path: Path, header: Sequence[str], separator: str, chosen: Chosen 
 def is_of_failures(header: Sequence[str]) -> bool:
     """Whether it is the header of a report of failures."""
     return set(header) >= _OWN_REPORT
+
+
+def report_without_locations(where: str, sheet: str = "") -> UserError:
+    """The error for a report of the job whose location ids cannot be found: its sub-accounts would become agencies."""
+    of_sheet = f" on the sheet {on_one_line(sheet)!r}" if sheet else ""
+    what = f"is a report of the job, but has no column location_id{of_sheet}"
+    return refuse(what, where, "give the column that name again, or take the report as the job wrote it")
 
 
 def _is_guarded(header: Sequence[str], *, is_csv: bool) -> bool:
@@ -196,28 +206,35 @@ def _place(path: Path, header: Sequence[str], name: str) -> int:
     alike = exact or [index for index, one in enumerate(header) if _normal(one) == _normal(name)]
     if len(alike) != 1:
         what = "has two columns" if alike else "has no column"
-        todo = f"choose one of its columns: {first_of([*map(on_one_line, header)])}"
+        # A first line without a known name may hold a customer's data, and errors go out with a notification.
+        if any(map(role_of, header)):
+            todo = f"choose one of its columns: {first_of([*map(on_one_line, header)])}"
+        else:
+            todo = "choose one of the names in its header"
         raise refuse(f"{what} {name!r}, which --column names", str(path), todo)
     return alike[0]
 
 
-def is_line_of_ids(header: Iterable[str]) -> bool:
-    """Whether the line in the header's place holds ids. To use it as a header would lose that install."""
-    return any(_LIKE_A_LOCATION.fullmatch(name) and _DIGIT.search(name) for name in map(as_seen, header))
+def is_line_of_cells(header: Iterable[str]) -> bool:
+    """Whether the line in the header's place holds ids, tokens or an address. To use it as a header would lose that install."""
+    return any(
+        _ADDRESS.search(name) or (_DIGIT.search(name) and (_LIKE_A_LOCATION.fullmatch(name) or scrub_own(name) != name))
+        for name in map(as_seen, header)
+    )
 
 
-def speaks_of_locations(layout: Layout) -> str:
-    """The header of a user column that may hold the location ids, or '' if there is none."""
-    return next((name for name in layout.columns if _OF_LOCATIONS.search(_normal(name))), "")
+def speaks_of_locations(layout: Layout) -> int | None:
+    """Which of the user's columns may hold the location ids, by its header. None if there is none."""
+    return next((at for at, name in enumerate(layout.columns) if _OF_LOCATIONS.search(_normal(name))), None)
 
 
-def holds_ids(layout: Layout, rows: Sequence[Sequence[str]]) -> str:
-    """The header of a user column whose cells in `rows` look like ids, most of them unique. '' if there is none."""
-    for index, name in zip(layout.own, layout.columns, strict=True):
+def holds_ids(layout: Layout, rows: Sequence[Sequence[str]]) -> int | None:
+    """Which of the user's columns has cells in `rows` that look like ids, most of them unique. None if there is none."""
+    for at, index in enumerate(layout.own):
         like = _like_ids(index, rows)
         if like and len(set(like)) >= _MOSTLY * len(like):
-            return name
-    return ""
+            return at
+    return None
 
 
 def _like_ids(index: int, rows: Iterable[Sequence[str]]) -> list[str]:
@@ -227,15 +244,19 @@ def _like_ids(index: int, rows: Iterable[Sequence[str]]) -> list[str]:
     return like if len(like) >= _MOSTLY * len(cells) else []
 
 
-def unknown_locations(path: Path, layout: Layout, column: str, rows: Iterable[Sequence[str]]) -> UserError:
-    """The error if `column` may hold the location ids. Without it, the job would take sub-accounts for agencies.
+def unknown_locations(path: Path, layout: Layout, at: int, rows: Iterable[Sequence[str]]) -> UserError:
+    """The error if the user's column `at` may hold the location ids. Without it, sub-accounts would become agencies.
 
     The cells in `rows` decide which option comes first: it does not help to take the name of a city for an id.
     """
-    named = on_one_line(column)
+    named, place = on_one_line(layout.columns[at]), layout.own[at]
     there = "has no location ids" if layout.location_id >= 0 else "has no column location_id"
-    this, none = f"--column {quote(f'location_id={named}')}", "`--column location_id=`"
-    if _like_ids(layout.own[layout.columns.index(column)], rows):
+    none = "`--column location_id=`"
+    if not named:
+        what = f"{there}, but its column {place + 1}, which has no name, seems to hold location ids"
+        return refuse(what, str(path), f"name it in the header, or use {none} if the column holds something else")
+    this = f"--column {quote(f'location_id={named}')}"
+    if _like_ids(place, rows):
         what = f"{there}, but its column {named!r} seems to hold location ids"
         todo = f"use {this}, or {none} if the column holds something else"
     else:

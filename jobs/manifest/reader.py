@@ -24,7 +24,7 @@ from jobs.manifest.layout import (
     ROW_AS_READ,
     Layout,
     holds_ids,
-    is_line_of_ids,
+    is_line_of_cells,
     layout_of,
     on_one_line,
     role_of,
@@ -54,6 +54,7 @@ _LOOKED_AT_FOR_HEADER = 20
 _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
 _LONGEST_ROLE = 20
+_MARKUP = re.compile(r"<[!?A-Za-z]")
 _AS_FORMULA = re.compile(r'="([^"]*)"')
 
 
@@ -343,9 +344,13 @@ def _table(source: Source, chosen: Chosen | None, sheet: str | None) -> CsvFile 
 
 def _refuse_no_header(path: Path, header: Sequence[str], after: Iterable[Record]) -> None:
     """Refuse a first line that does not name columns: the option --column would not help. `after` are the lines after it."""
-    if is_line_of_ids(header):
+    if _MARKUP.match(as_seen(header[0])):
+        raise refuse(
+            "is HTML or XML, not a table", str(path), "open it in a spreadsheet and save it as a workbook or CSV"
+        )
+    if is_line_of_cells(header):
         todo = "add a first line that names each column, including location_id"
-        raise refuse("has no header: its first line holds ids", str(path), todo)
+        raise refuse("has no header: its first line holds ids, tokens or addresses", str(path), todo)
     if len(header) == 1 and any(role_of(part) for part in _OTHER_SEPARATORS.split(header[0])):
         todo = "separate the cells with commas, semicolons or tabs, without quotes around whole lines"
         raise refuse(f"has only one column ({on_one_line(header[0])})", str(path), todo)
@@ -354,7 +359,7 @@ def _refuse_no_header(path: Path, header: Sequence[str], after: Iterable[Record]
 
 
 def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
-    named = {as_seen(name) for name in (chosen or {}).values()}
+    named = {as_seen(name) for name in (chosen or {}).values() if name}
     return any(role_of(name) in IDS or as_seen(name) in named for name in header)
 
 
@@ -362,9 +367,9 @@ def _refuse_unknown_locations(manifest: Manifest) -> None:
     """Refuse a list with an unused column that may hold the location ids."""
     path, layout = manifest.path, manifest.layout
     rows = [record.cells for record in islice(manifest.records(), _LOOKED_AT)]
-    if layout.location_id < 0 and (column := speaks_of_locations(layout)):
+    if layout.location_id < 0 and (column := speaks_of_locations(layout)) is not None:
         raise unknown_locations(path, layout, column, rows)
     place = layout.location_id
     known = place >= 0 and any(len(row) > place and _said(row[place]) for row in rows)
-    if not known and (column := holds_ids(layout, rows)):
+    if not known and (column := holds_ids(layout, rows)) is not None:
         raise unknown_locations(path, layout, column, rows)

@@ -318,7 +318,8 @@ class Terminal:
 
         if self._run is None and not code:
             return None
-        return News(Exit(code), self._input, self._run, self._folder, self._lines, self._problems, self._changed)
+        problems = [self._err.scrub(problem) for problem in self._problems]
+        return News(Exit(code), self._input, self._run, self._folder, self._lines, problems, self._changed)
 
     def exits(self, code: int) -> None:
         """Print the last line: the exit code in words."""

@@ -60,6 +60,27 @@ def test_a_list_of_no_known_id_at_all_is_refused_with_the_option_too(opened):
     assert "--column location_id=NAME" in refused(opened, "id,name\n1,x\n")
 
 
+@pytest.mark.parametrize("header", ["", " ", "\u00a0"])
+def test_ids_in_a_column_without_a_name_never_become_agencies(opened, header):
+    said = refused(opened, of_agencies(header))
+    assert "has no column location_id, but its column 1, which has no name, seems to hold location ids: name it" in said
+    assert all(row.account_id == row.company_id for row in opened(of_agencies(header), location_id="").rows())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Location,company_id,client_id,cause,owner,next_step,message,reinstall_url",
+        "company_id,client_id,cause,owner,next_step,message,reinstall_url",
+        "Location,company_id,client_id,status,access_token,refresh_token,route,recovered_at",
+    ],
+)
+@pytest.mark.parametrize("chosen", [{}, {"location_id": ""}, {"location_id": "Location"}])
+def test_a_report_of_the_job_whose_location_ids_have_no_name_is_refused(opened, header, chosen):
+    text = f"{header}\n{IDS[0]},CoA,,,,,,\n"
+    assert "is a report of the job, but has no column location_id: give" in refused(opened, text, **chosen)
+
+
 @pytest.mark.parametrize(
     ("header", "cell"), [("location", "Berlin"), ("Number of locations", "12"), ("Location", ""), ("loc", "Bad, Ems")]
 )
@@ -76,8 +97,32 @@ def test_agencies_with_a_column_that_only_speaks_of_locations_are_told_first_to_
 @pytest.mark.parametrize("text", [f"{IDS[0]}\n{IDS[1]}\n", f"{IDS[0]},Com1,x\n{IDS[1]},Com1,y\n", f"Bob;{IDS[0]}\n"])
 def test_of_a_list_without_a_header_no_install_is_taken_for_one(opened, text):
     said = refused(opened, text)
-    assert "has no header: its first line holds ids: add a first line that names each column" in said
+    assert (
+        "has no header: its first line holds ids, tokens or addresses: add a first line that names each column" in said
+    )
     assert "--column" not in said
+
+
+@pytest.mark.parametrize("kind", ["<html><body>", "\n <!DOCTYPE html>", '<?xml version="1.0"?>', "<TABLE>"])
+def test_a_page_that_is_named_like_a_workbook_is_refused_without_its_content(opened, kind):
+    said = refused(opened, f"{kind}<td>location_id</td><td>Anna Customer</td>\n", location_id="nowhere")
+    assert said.partition("csv: ")[2].startswith("is HTML or XML, not a table: open it in a spreadsheet")
+    assert "Anna" not in said
+
+
+ANNA = [
+    "acct 1",
+    "Anna Customer",
+    "eyJhbGciOiJIUzI1NiJ9.eyJsb2MiOiJMIn0.sigsigsig",
+    "9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c",
+]
+
+
+@pytest.mark.parametrize("cells", [ANNA, ANNA[:3], ANNA[:2], ["Anna Customer", "anna@example.com"]])
+def test_what_a_line_in_place_of_the_header_holds_is_not_told(opened, cells):
+    said = refused(opened, ",".join(cells) + "\n", location_id="ghl_location_id")
+    assert not [cell for cell in cells if cell in said]
+    assert "has no header: its first line holds" in said or "choose one of the names in its header" in said
 
 
 @pytest.mark.parametrize(

@@ -278,11 +278,11 @@ def test_a_sheet_is_chosen_by_the_name_that_the_error_shows(read):
 
 
 def test_the_name_of_a_column_is_on_one_line_in_errors(read):
-    header = ["Two\nlines", *map(str, range(20))]
+    header = ["Two\nlines", "company_id", *map(str, range(20))]
     says = refused(read, [header, ["x"]], chosen={"location_id": "Sub"})
     assert (
         says
-        == "has no column 'Sub', which --column names: choose one of its columns: Two lines, 0, 1, 2, 3, 4, 5, 6, 7, 8, ..."
+        == "has no column 'Sub', which --column names: choose one of its columns: Two lines, company_id, 0, 1, 2, 3, 4, 5, 6, 7, ..."
     )
     says = refused(read, [["sub-account\nid", "note"], ["LocA", "x"]])
     assert "--column 'location_id=sub-account id'" in says

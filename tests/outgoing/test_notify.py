@@ -114,6 +114,17 @@ def test_a_run_that_could_not_start_is_told_of_too(play, arguments, code, says):
     assert says in said
 
 
+def test_a_problem_is_told_without_the_tokens_that_it_holds(play):
+    job = play()
+    mail = Mail(job.folder)
+    job.environment["RECOVERY_NOTIFY__COMMAND"] = mail.command
+    tokens = "eyJhbGciOiJIUzI1NiJ9.eyJsb2MiOiJMIn0.signature", "9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c"
+    manifest = job.manifest(",".join(["company_id", *tokens]) + "\n")
+    assert job.run(manifest, "--column", "location_id=nowhere").returncode == 2
+    (said,) = mail.mails
+    assert "choose one of its columns: company_id, ****, ****" in said
+
+
 def test_a_file_whose_name_is_not_utf_8_is_told_of_too(play):
     job = play()
     mail = Mail(job.folder)
