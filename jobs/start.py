@@ -366,7 +366,8 @@ def staged(start: Start, manifest: Enrolment) -> int:
 
 def plan_of(start: Start, manifest: Enrolment, rows: int, before: str, causes: Sequence[Cause] = ()) -> Plan:
     """The plan for the staged rows. What was recovered `before` (see `RunOptions`) would be recovered again."""
-    duplicates, broken = manifest.duplicate_lines(), manifest.broken_lines()
+    count, lines = manifest.duplicate_lines()
+    duplicates, broken = (count, [*map(start.manifest.table.line, lines)]), manifest.broken_lines()
     return _plan(rows, duplicates, broken, manifest.staged(before), start.needed, causes)
 
 

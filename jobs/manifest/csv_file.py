@@ -47,6 +47,10 @@ class CsvFile:
         except UnicodeDecodeError:
             _refuse_undecodable(self.source)
 
+    def line(self, number: int) -> int:
+        """The number of a line."""
+        return number
+
 
 def open_csv(source: Source, names_an_id: Callable[[Sequence[str]], bool]) -> CsvFile:
     """The list in a CSV. Its header is empty if the file is. Raises UserError if it is not a CSV."""

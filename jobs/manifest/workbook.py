@@ -57,10 +57,10 @@ class RowOfSheet(int):
     name: str
 
     @classmethod
-    def numbered(cls, number: int, row: int, sheet: str) -> RowOfSheet:
-        """Row `row` of a sheet, which has this number in the list."""
-        made = cls(number)
-        made.name = f"{number} [row {row} of the sheet {sheet!r}]"
+    def numbered(cls, before: int, row: int, sheet: str) -> RowOfSheet:
+        """Row `row` of a sheet, with so many rows in the sheets before it."""
+        made = cls(before + row)
+        made.name = f"{before + row} [row {row} of the sheet {sheet!r}]"
         return made
 
     def __str__(self) -> str:
@@ -68,13 +68,14 @@ class RowOfSheet(int):
 
 
 class Sheet(NamedTuple):
-    """A sheet with installs: its place among all sheets, from 0, and where its header is.
+    """A sheet with installs: its place among all sheets, from 0, how many rows it has, and where its header is.
 
     `first_column` is the place of its first cell, from 0. `has_hidden_cells` is whether calamine does not show some of its cells.
     """
 
     place: int
     name: str
+    rows: int
     header_row: int
     first_column: int
     header: tuple[str, ...]
@@ -101,12 +102,20 @@ class Workbook:
             hidden = _HiddenCells(book.hidden([sheet.place for sheet in self.sheets if sheet.has_hidden_cells]))
             for sheet in self.sheets:
                 reads = _RowReader(sheet, self.header, roles, of_several=several)
-                row = sheet.header_row
                 for row, cells, shown in _rows(book, sheet, hidden):
                     if row > sheet.header_row:
-                        number = RowOfSheet.numbered(before + row, row, sheet.name) if several else row
+                        number = RowOfSheet.numbered(before, row, sheet.name) if several else row
                         yield reads.record(row, number, cells, shown)
-                before += row
+                before += sheet.rows
+
+    def line(self, number: int) -> int:
+        """The number of a row. If the list has several sheets, its text says where the row is."""
+        before = 0
+        for sheet in self.sheets if len(self.sheets) > 1 else ():
+            if number <= before + sheet.rows:
+                return RowOfSheet.numbered(before, number - before, sheet.name)
+            before += sheet.rows
+        return number
 
 
 class _RowReader:
@@ -185,8 +194,8 @@ def open_workbook(
     with _opened(source, kind) as book:
         candidates = _candidates(book.calamine.sheets_metadata, name, book.where)
         # To its end, also because a sheet that is too large must not get to calamine.
-        with_hidden = {cell.sheet for cell in book.hidden(candidates)}
-        sheets = [_sheet(book, place, has_hidden_cells=place in with_hidden) for place in candidates]
+        last_hidden = {cell.sheet: cell.row for cell in book.hidden(candidates)}
+        sheets = [_sheet(book, place, last_hidden.get(place, 0)) for place in candidates]
     taken = sheets if name is not None else _those_of_the_list(sheets, names_an_id, book.where)
     columns = dict.fromkeys(column for sheet in taken for column in _numbered(sheet.header))
     return Workbook(source, kind, book.stamp, tuple(taken), tuple(column for column, _ in columns))
@@ -231,15 +240,16 @@ def _those_of_the_list(
     return filled
 
 
-def _sheet(book: _Book, place: int, *, has_hidden_cells: bool) -> Sheet:
-    """A sheet and its header: the first row that is not blank."""
+def _sheet(book: _Book, place: int, last_hidden: int) -> Sheet:
+    """A sheet and its header: the first row that is not blank. `last_hidden` is its last row with a hidden cell."""
     name = book.calamine.sheets_metadata[place].name
     found = book.sheet(place)
+    rows = max(last_hidden, found.end[0] + 1 if found.end else 0)
     for row, cells in enumerate(book.rows(found), start=1):
         texts = tuple(_text(cell) for cell in cells)
         if any(map(as_seen, texts)):
-            return Sheet(place, name, row, (found.start or (0, 0))[1], texts, has_hidden_cells)
-    return Sheet(place, name, 0, 0, (), has_hidden_cells)
+            return Sheet(place, name, rows, row, (found.start or (0, 0))[1], texts, last_hidden > 0)
+    return Sheet(place, name, rows, 0, 0, (), last_hidden > 0)
 
 
 class _HiddenCells:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ ROWS = [
     ["LocGone", "CoA", "00123"],
 ]
 CSV = "location_id,company_id,name\nLocA,CoA,Näme\nLocB,CoA,=x\nLocGone,CoA,00123\n"
+NA = Formula("=NA()", "#N/A")
 WORLD = of("LocA", "LocB") | of("LocGone", behaviour="not_installed")
 GIVEN = {"access_token", "refresh_token", "expires_at", "trace_id", "recovered_at", "first_failed_at", "last_tried_at"}
 
@@ -62,6 +64,16 @@ def test_the_failures_of_a_run_as_a_workbook_are_a_list_for_the_next_one(play):
     left = sorted(tuple(row[name] for name in of_both) for row in before if row["location_id"] != "LocIn")
     assert sorted(tuple(row[name] for name in of_both) for row in after) == left
     assert "[row 2 of the sheet 'For the developer']" in done.stderr
+
+
+def test_a_repeated_install_in_several_sheets_is_told_by_the_row_of_its_sheet(play):
+    header = ["next_step", "reinstall_url", "location_id", "company_id", "client_id", "cause", "owner"]
+    sheets = {name: [header, ["", "", "LocA", "CoA", "", "", ""]] for name in ("Ann", "Ben")}
+    sheets["Ann"].append([NA] * 7)
+    job = play(WORLD)
+    path = job.manifest(workbook(sheets), "installs.xlsx")
+    assert "1 line repeats an install: 5 [row 2 of the sheet 'Ben']\n" in job("plan", path).stdout
+    assert json.loads(job("plan", path, "--json").stdout)["duplicate_lines"] == [5]
 
 
 def test_a_workbook_that_cannot_be_a_list_ends_every_command_with_one_line(play):
