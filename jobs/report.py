@@ -24,12 +24,12 @@ from jobs.manifest.redaction import Redactor
 from jobs.monitor import note, write_end
 from jobs.reports import summary
 from jobs.reports.earlier import refuse_unknown_tokens
-from jobs.reports.files import SUMMARY, WORKBOOK, Source, write_all
+from jobs.reports.files import REPORTS, SUMMARY, WORKBOOK, Source, write_all
 from jobs.reports.messages import load_messages
 from jobs.reports.page import Worklist
 from jobs.reports.workbook import why_left_out
 from jobs.start import MESSAGES, environment_of, place_of, section_of
-from jobs.system.files import remove, replacing, scratch_folder
+from jobs.system.files import clear_left_behind, remove, replacing, scratch_folder
 from jobs.system.locks import alone, patience_for_reports
 from jobs.system.output_folder import make_folder
 
@@ -87,6 +87,8 @@ def render_from(
 
     left_out = why_left_out(source.columns, source.worklist) if workbook else ""
     with_workbook = workbook and not left_out
+    for name in REPORTS:
+        clear_left_behind(folder, name)  # A report that was killed left it.
     if not with_workbook:
         remove(folder / WORKBOOK)  # An older one must not stay beside newer reports.
     write_all(

@@ -71,7 +71,8 @@ def write(
     import xlsxwriter
     from xlsxwriter.exceptions import FileCreateError
 
-    book = xlsxwriter.Workbook(file, {**_OPTIONS, "tmpdir": os.fspath(scratch)})
+    output = _Output(file)
+    book = xlsxwriter.Workbook(output, {**_OPTIONS, "tmpdir": os.fspath(scratch)})
     # Not the time of writing, so that a report that is made again is the same.
     book.set_properties({"created": datetime.fromisoformat(run.started_at)})
     names = [*(column.name for column in COLUMNS), *columns]
@@ -81,7 +82,30 @@ def write(
     try:
         book.close()
     except FileCreateError as error:
+        output.file = None
         raise error.args[0] from None  # The OSError itself.
+
+
+class _Output:
+    """Writes to a file as long as there is one. The library leaves an archive open when an error ends it, and such an archive
+    writes its end when it is collected: later, and with a traceback on standard error if it cannot.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file: BinaryIO | None = file
+
+    def write(self, data: bytes) -> int:
+        return self.file.write(data) if self.file else len(data)
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        return self.file.seek(place, whence) if self.file else 0
+
+    def tell(self) -> int:
+        return self.file.tell() if self.file else 0
+
+    def flush(self) -> None:
+        if self.file:
+            self.file.flush()
 
 
 def _sheets(worklist: Worklist) -> Iterator[tuple[str, Iterable[Record]]]:

@@ -64,7 +64,8 @@ def replacing(path: Path, mode: int = PRIVATE) -> Iterator[BinaryIO]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """A private folder beside `path`, for the temporary files of whatever writes it. It is removed when the block ends.
+    """A private folder beside `path`, for the temporary files of whatever writes it. It is removed when the block ends, and its
+    files take no room from then on, even if a library still holds them open.
 
     `clear_left_behind` removes that of a killed run. Raises FileError.
     """
@@ -74,6 +75,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
+            for file in folder.iterdir():
+                os.truncate(file, 0)
             shutil.rmtree(folder)
 
 

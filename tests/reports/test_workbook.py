@@ -138,7 +138,7 @@ def test_its_date_is_that_of_the_run_so_that_it_is_the_same_when_it_is_made_agai
     assert f">{began[:19]}Z</dcterms:created>" in parts_of(made / WORKBOOK)["docProps/core.xml"]
 
 
-def test_it_is_private_and_so_are_its_temporary_files_which_a_later_run_removes(made, tmp_path, monkeypatch):
+def test_it_is_private_and_so_are_its_temporary_files_which_the_next_report_removes(made, tmp_path, monkeypatch):
     assert stat.S_IMODE((made / WORKBOOK).stat().st_mode) == 0o600
     assert {file.name for file in made.iterdir() if file.name.startswith(".")} <= {".lock"}
     with scratch_folder(tmp_path / WORKBOOK) as scratch:
@@ -147,9 +147,20 @@ def test_it_is_private_and_so_are_its_temporary_files_which_a_later_run_removes(
         clear_left_behind(tmp_path)
         assert [*tmp_path.iterdir()] == []
         scratch.mkdir()
+        (scratch / "cells").write_text("LocA")
+        held = (scratch / "cells").open()
+    assert held.read() == ""
+    held.close()
+    folder = tmp_path / "out"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "of everybody"))  # There is no such folder.
-    make_run(tmp_path / "out", ("name",), made_of("Acme"), workbook=True)
-    assert (tmp_path / "out" / WORKBOOK).exists()
+    make_run(folder, ("name",), made_of("Acme"), workbook=True)
+    (folder / ".new-failures.xlsx-killed").mkdir()
+    (folder / ".new-failures.xlsx-killed" / "cells").touch()
+    (folder / ".new-results.csv-killed").touch()
+    (folder / ".new-opened.csv-under-way").touch()
+    report_again(folder, PROJECT, {}, [].append)
+    assert (folder / WORKBOOK).exists()
+    assert [file.name for file in folder.glob(".new-*")] == [".new-opened.csv-under-way"]
 
 
 def worklist(*counts):

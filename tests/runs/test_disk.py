@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import threading
@@ -10,9 +11,14 @@ import threading
 import pyrage
 import pytest
 
-from tests.helpers.job import pairs
+from jobs.core.file_errors import FileError
+from jobs.core.model import Cause
+from jobs.report import report_again
+from tests.helpers.job import PROJECT, pairs
 from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing
+from tests.helpers.made import make_run
+from tests.helpers.made import place as install
 from tests.helpers.waiting import wait_until
 
 REPORTS = ["results.csv", "failures.csv", "failures.html", "failures.xlsx", "summary.json"]
@@ -171,6 +177,26 @@ def test_a_folder_that_another_took_the_place_of_is_left_alone_and_what_became_o
     kept = len(pairs(job.folder / "elsewhere"))
     assert f"its {kept} pairs are where the folder was moved to" in said
     assert len(job.issued()) == kept + 1
+
+
+@pytest.mark.parametrize("room", [2, 5])  # Mebibytes: it ends among the rows, or when it is put together.
+def test_a_workbook_that_does_not_fit_costs_that_report_alone_and_takes_no_room(disk, room):
+    """It takes more room than any other report, and the library that writes it holds its files open."""
+    place, columns = disk(16), tuple(f"c{number}" for number in range(100))
+    out, free = place / "out", place / "free"
+    failed = [(install(number, "", *("cell",) * len(columns)), Cause.NOT_INSTALLED) for number in range(500)]
+    make_run(out, columns, failed)
+    before = {name: (out / name).stat().st_ino for name in REPORTS if name != "failures.xlsx"}
+    free.write_bytes(b"x" * (room << 20))
+    fill(place)
+    free.unlink()
+    with pytest.raises(FileError, match=r"failures\.xlsx: cannot be written \(No space left on device\)"):
+        report_again(out, PROJECT, {}, [].append)
+    gc.collect()  # What the library left open says nothing when it is collected.
+    after = {file.name: file.stat().st_ino for file in out.iterdir() if file.name in REPORTS}
+    assert after.keys() == before.keys()
+    assert [name for name in after if after[name] == before[name]] == []
+    assert not [*out.glob(".new-*")]
 
 
 @pytest.mark.parametrize("name", REPORTS)
