@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
     from jobs.core.model import Run
 
-# Each file and its reader. The files of failures are named only if there are failures, and the workbook if it was made.
+# Each file and its reader. The files of failures are named only if there are failures, and each file only if it is there.
 _RESULTS = ("results.csv", "the tokens, for the developer to load into the app")
 _SEALED = ("results.csv", "the tokens, sealed; this opens them, wherever the identity is:")
-_WORKBOOK = "failures.xlsx"
 _FAILURES = (
     ("failures.html", "for support staff, to read"),
-    (_WORKBOOK, "for support staff, to filter and to send back"),
+    ("failures.xlsx", "for support staff, to filter and to send back"),
     ("failures.csv", "the same as a table, and as a list for another run"),
 )
 
@@ -50,7 +49,7 @@ def _lines(run: Run, folder: Path, command: str, nothing: str, identity: str) ->
     yield from deliveries(run, folder, identity)
     yield f"files in {shown(folder)}:"
     for name, purpose in (_SEALED if run.sealed else _RESULTS, *(_FAILURES if counts.failed else ())):
-        if name == _WORKBOOK and not os.access(folder / name, os.F_OK):
+        if not os.access(folder / name, os.F_OK):
             continue
         yield f"  {name:<15}{purpose}"
         if (name, purpose) == _SEALED:

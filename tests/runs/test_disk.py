@@ -14,6 +14,7 @@ import pytest
 from jobs.core.file_errors import FileError
 from jobs.core.model import Cause
 from jobs.report import report_again
+from jobs.terminal.closing import closing
 from tests.helpers.job import PROJECT, pairs
 from tests.helpers.leaks import leaks
 from tests.helpers.lists import listing
@@ -197,6 +198,14 @@ def test_a_workbook_that_does_not_fit_costs_that_report_alone_and_takes_no_room(
     assert after.keys() == before.keys()
     assert [name for name in after if after[name] == before[name]] == []
     assert not [*out.glob(".new-*")]
+
+
+def test_the_closing_block_names_the_files_that_are_there(tmp_path):
+    run = make_run(tmp_path / "out", (), [(install(1), Cause.NOT_INSTALLED)])
+    (tmp_path / "out" / "failures.csv").unlink()
+    told = closing(run, tmp_path / "out", "recover run", "", "")
+    named = [name for name in REPORTS if any(line.startswith(f"  {name} ") for line in told)]
+    assert named == ["results.csv", "failures.html"]
 
 
 @pytest.mark.parametrize("name", REPORTS)
