@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -165,6 +165,7 @@ def plan(
 @cli.command()
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--cut-short", "code", type=int, hidden=True)
+@click.option("--run-id", default="", hidden=True)
 @click.option("--requests", type=int, default=0, hidden=True)
 @click.option("--rate-limited", type=int, default=0, hidden=True)
 @click.option("--then", "command", default="", hidden=True)
@@ -174,6 +175,7 @@ def report(
     terminal: Terminal,
     folder: Path,
     code: int | None,
+    run_id: str,
     requests: int,
     rate_limited: int,
     command: str,
@@ -195,7 +197,7 @@ def report(
     else:
         terminal.knows(run, folder, command, changed=changed)
     if code is not None:
-        _notify(terminal, code)
+        _notify(terminal, code, run_id)
         raise SystemExit(code)  # The run has already said its last line.
     click.echo(f"the reports in {folder} are rendered again")
     return Exit.OK
@@ -437,6 +439,7 @@ def main(arguments: list[str] | None = None) -> None:
         from jobs.config.settings import DatabaseUrl
 
         terminal.hides(DatabaseUrl(address).secrets)  # Before anything can go wrong.
+    pings = True
     try:
         # The code that says how the command ended may be loaded only then, which needs a file descriptor.
         with signals.raised(earlier=True), one_descriptor_kept():
@@ -447,18 +450,20 @@ def main(arguments: list[str] | None = None) -> None:
         from jobs.core.endings import ending_of
 
         code, problems, text = ending_of(error)
+        # Somebody who mistypes an option must not fail the run that is watched. A crontab with a wrong one is missed by itself.
+        pings = not isinstance(error, click.UsageError)
         terminal.broke(problems, text)
     if given[:1] == ["run"]:
         try:
             with signals.raised(earlier=False):
-                _notify(terminal, int(code))
+                _notify(terminal, int(code), pings=pings)
         except Interrupted:
             terminal.warn("a signal cut the notification short: it may not have arrived", asked=True)
     terminal.exits(int(code))
     sys.exit(int(code))
 
 
-def _notify(terminal: Terminal, code: int) -> None:
+def _notify(terminal: Terminal, code: int, run_id: str = "", *, pings: bool = True) -> None:
     """Tell those who asked for it how the run ended, even if it could not start."""
     from jobs.config.settings import NotifySettings, PingSettings
     from jobs.start import PROJECT, readable_environment, section_of
@@ -472,9 +477,9 @@ def _notify(terminal: Terminal, code: int) -> None:
     from jobs.outgoing.notify import notify
     from jobs.outgoing.ping import Watcher
 
-    environment = readable_environment(PROJECT, os.environ)
-    watcher = Watcher(ping.url, environment)
-    for warning in itertools.chain(watcher.ended(news), notify(settings, news, PROJECT, environment)):
+    environment, news = readable_environment(PROJECT, os.environ), replace(news, run_id=run_id)
+    watched = Watcher(ping.url, environment).ended(news) if pings else ()
+    for warning in itertools.chain(watched, notify(settings, news, PROJECT, environment)):
         terminal.warn(warning, asked=bool(code))
 
 

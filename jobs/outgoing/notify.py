@@ -37,7 +37,8 @@ _ID = re.compile(r"(?<![\w/.\-])[A-Za-z0-9]{18,24}(?:-[A-Za-z0-9]+)?(?![\w/])")
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How a run ended. If it could not start, `run` is None and `problems` say why. `lines` are the closing block.
+    """How a run ended. If it could not start, `run` is None and `problems` say why. If it did, and no more is known than its
+    `run_id`, they say why that is. `lines` are the closing block.
 
     `changed` is whether the set of failed installs is different from the one at the end of the run before. None: not known.
     """
@@ -49,6 +50,7 @@ class News:
     lines: Sequence[str] = ()
     problems: Sequence[str] = ()
     changed: bool | None = None
+    run_id: str = ""
 
 
 def wanted(level: str, news: News) -> bool:
@@ -81,7 +83,8 @@ def notify(settings: NotifySettings, news: News, project: Path, environment: Map
 def headline(news: News) -> str:
     """The message in one line."""
     if news.run is None:
-        return f"HighLevel recovery could not start (exit {int(news.code)})"
+        what = "ended, and what it did is not known" if news.run_id else "could not start"
+        return f"HighLevel recovery {what} (exit {int(news.code)})"
     counts = news.run.counts
     return (
         f"HighLevel recovery: {counts.recovered:,} of {counts.installs:,} installs are back, {counts.failed:,} failed, "

@@ -55,7 +55,7 @@ class Watcher:
         If another run holds the folder or the app, nothing is told: a watcher takes any failure for the end of that run.
         """
         if news.code is not Exit.HELD:
-            yield from self._ping(str(int(news.code)), news.run.run_id if news.run else "", as_bytes(news))
+            yield from self._ping(str(int(news.code)), news.run.run_id if news.run else news.run_id, as_bytes(news))
 
     def _ping(self, what: str, run_id: str, content: bytes) -> Iterator[str]:
         url = self.url.reveal()

@@ -60,7 +60,7 @@ def leave_reports(folder: Path, code: Exit, command: str, run: Run, lease: str) 
     start it.
     """
     counted = ("--requests", str(run.this_run.requests), "--rate-limited", str(run.rate_limited))
-    cut_short = ("--cut-short", str(int(code)), *counted, "--then", command, "--lease", lease)
+    cut_short = ("--cut-short", str(int(code)), "--run-id", run.run_id, *counted, "--then", command, "--lease", lease)
     words, environment = _job("report", *cut_short, "--", os.fspath(folder))
     with suppress(OSError):
         os.execve(sys.executable, words, environment)  # noqa: S606 - no shell is the point

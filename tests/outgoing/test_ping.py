@@ -100,18 +100,24 @@ def test_only_a_run_pings(watched):
     assert [ping.what for ping in check.pings] == ["start", "0"]
 
 
-@pytest.mark.parametrize("arguments", [["missing.csv"], ["--no-such-option", "x.csv"]])
-def test_a_run_that_could_not_start_is_told_of_without_a_start(watched, arguments):
+def test_a_run_that_could_not_start_is_told_of_without_a_start(watched):
     job, check = watched()
     job.environment["RECOVERY_PACE__REQUESTS_PER_SECOND"] = "fast"
     command = prints_the_address(job)
-    done = job("run", *arguments)
+    done = job("run", "missing.csv")
     assert done.returncode == 2
     assert f"notify.command ({command}): ended with 1: " in done.stderr
     assert "ping-canary" not in done.stderr
     (end,) = check.pings
     assert end[:2] == ("2", "")
     assert end.body.startswith("HighLevel recovery could not start (exit 2)\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-such-option", "x.csv"], ["x.csv", "--cause", "none"]])
+def test_a_command_line_that_is_wrong_is_not_taken_for_the_run_that_is_watched(watched, arguments):
+    job, check = watched()
+    assert job("run", *arguments).returncode == 2
+    assert check.pings == []
 
 
 def test_a_run_that_another_one_holds_back_tells_nothing(watched):
@@ -158,6 +164,20 @@ def test_a_signal_while_the_watcher_lets_a_run_wait_ends_it_gracefully(watched):
     run = str(UUID(job.summary()["run_id"]))
     assert [ping[:2] for ping in check.pings] == [("start", run), ("143", run)]
     assert (process.returncode, job.summary()["exit_code"], job.sandbox.seen) == (143, 143, [])
+
+
+def test_a_run_whose_ledger_is_gone_when_a_second_signal_comes_ends_with_its_id(watched):
+    job, check = watched()
+    process = job.start("run", job.manifest(listing(50)), "--output", job.output, "--workers", "1")
+    job.slow_down(5)
+    (job.output / "ledger.sqlite3").rename(job.folder / "away")
+    process.terminate()
+    wait_until(lambda: "stopping" in process.stderr.readline())
+    process.terminate()
+    process.communicate(timeout=30)
+    start, end = check.pings
+    assert end[:2] == ("143", start.rid)
+    assert end.body.startswith("HighLevel recovery ended, and what it did is not known (exit 143)\n")
 
 
 def test_a_watcher_that_is_gone_costs_a_warning_each_and_the_address_is_never_shown(watched):

@@ -206,7 +206,9 @@ def test_what_is_purged_of_an_older_list_leaves_the_file_of_this_one(measured):
     job, file = measured()
     manifest = job.manifest(listing(IDS))
     assert job("run", manifest, "--output", job.folder / "old").returncode == 0
-    assert job.run(manifest, "--force").returncode == 0
+    job.environment["RECOVERY_DELIVER__COMMAND"] = json.dumps(["false"])
+    assert job.run(manifest, "--force").returncode == 1
     before = file.read_bytes()
+    assert told(file)["undelivered_installs"] == 3
     assert job("purge", job.folder / "old", "--all", "--yes").returncode == 0
     assert file.read_bytes() == before
