@@ -363,6 +363,19 @@ def test_all_sheets_of_a_report_of_failures_are_one_list(read):
     )
 
 
+def test_rows_below_the_last_that_calamine_shows_are_numbered_too(read):
+    """openpyxl writes a formula without its value, so that calamine's sheet ends before it."""
+    book, file = openpyxl.Workbook(), io.BytesIO()
+    book.active.title = "A"
+    for sheet, location in ((book.active, "LocA"), (book.create_sheet("B"), "LocB")):
+        for row in (FAILURES, failure(location), [None, None, "=A2"]):
+            sheet.append(row)
+    book.save(file)
+    _, rows, told = read(file.getvalue())
+    assert [(int(row.line), row.account_id) for row in rows] == [(2, "LocA"), (5, "LocB")]
+    assert told[0].startswith("2 lines (3 [row 3 of the sheet 'A'], 6 [row 3 of the sheet 'B']) hold only formulas")
+
+
 def test_sheets_of_a_report_whose_columns_were_moved_are_one_list(read):
     other = [name for name in reversed(FAILURES) if name != "message"]
     sheets = {
