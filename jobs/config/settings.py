@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from msgspec import DecodeError, Meta, Struct, ValidationError, convert, json
 from msgspec.structs import fields
 
-from jobs.config.apps import is_loopback
+from jobs.config.apps import is_loopback, port_of
 from jobs.config.recipients import public_key
 from jobs.core.errors import Problem, UserError
 from jobs.core.file_errors import what_to_do
@@ -297,13 +297,22 @@ def _own(kind: type, value: object) -> object:
     if kind is DatabaseUrl and isinstance(value, str):
         return DatabaseUrl(value)
     if kind is Secret and isinstance(value, str):
-        parts = urlsplit(value)
-        if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
-            raise ValueError("it is not an address that begins with https://")
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError("it is not encrypted: use https:// (http:// is only for this machine)")
-        return Secret(value)
+        return _address(value)
     raise ValueError("it is not a text")
+
+
+def _address(value: str) -> Secret:
+    """An address that something is posted to; '' is nobody's. Raises ValueError."""
+    try:
+        parts = urlsplit(value)
+        port_of(parts)
+    except ValueError:  # Its words may hold a password.
+        parts = urlsplit("")
+    if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
+        raise ValueError("it is not a valid address that begins with https://")
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("it is not encrypted: use https:// (http:// is only for this machine)")
+    return Secret(value)
 
 
 def _words(value: object) -> Words:

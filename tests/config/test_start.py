@@ -10,8 +10,9 @@ from msgspec.inspect import FloatType, IntType, type_info
 from msgspec.structs import fields
 
 from jobs.config.apps import base_url
-from jobs.config.settings import Settings, load_settings
+from jobs.config.settings import Settings, SigningSecrets, load_settings
 from jobs.core.errors import UserError
+from jobs.core.secret import Secret
 from jobs.start import MESSAGES, PROJECT, make_start, output_for, place_of
 
 ONE_APP = {"HIGHLEVEL_CLIENT_ID": "app-1", "HIGHLEVEL_CLIENT_SECRET": "secret-of-one"}
@@ -112,6 +113,24 @@ def test_a_secret_key_in_dotenv_is_refused_by_the_name_of_its_variable_without_i
     (said,) = problems(start, dotenv=f"RECOVERY_SEAL__RECIPIENTS={secret}\n")
     assert said.startswith("RECOVERY_SEAL__RECIPIENTS: has an invalid value (it is a secret key")
     assert secret not in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://me:canary@ho\N{ACCOUNT OF}st/", "https://me:canary@[::1/", "https://me:canary@[canary]/", "https://h:canary/",
+        "http://me:canary@host.example/", "canary", "[canary", "'canary", "https://me:canary@host:99999/",
+    ],
+)  # fmt: skip
+def test_no_refused_setting_is_ever_shown(tmp_path, text):
+    kinds = {
+        f"RECOVERY_{section.name}__{key.name}".upper(): key.type
+        for section in fields(Settings)
+        for key in fields(section.type)
+    }
+    said = "\n".join(problems(load_settings, tmp_path / "none", dict.fromkeys(kinds, text), {}))
+    assert "canary" not in said
+    assert all(name in said for name, kind in kinds.items() if kind in {Secret, SigningSecrets})
 
 
 def test_where_the_ledger_is_may_be_said_in_dotenv_for_every_command(tmp_path):
