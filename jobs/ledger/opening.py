@@ -26,6 +26,7 @@ from jobs.ledger.sqlite import (
     open_file,
     open_memory,
     prepare,
+    temp_store_for,
 )
 from jobs.system.files import clear_left_behind, make_private_file, name_while_new, sync
 
@@ -62,7 +63,7 @@ def open_ledger(folder: Path, base_url: str, wait: Wait | None = None, *, even_m
             elif version in _UPGRADABLE:
                 _add_tables(connection)
             refuse_another(connection, path, base_url, even_moved=even_moved)
-        return Ledger(engine, scratch_for(path, path.parent, wait, "temp_store=FILE"), wait)
+        return Ledger(engine, scratch_for(path, path.parent, wait, temp_store_for(path.parent)), wait)
     except DatabaseError:
         raise refuse("is damaged", str(path), DAMAGED) from None
     except FileError as error:

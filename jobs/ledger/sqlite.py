@@ -58,7 +58,7 @@ def open_file(path: Path, wait: Wait) -> Engine:
     """
     keep_temporary_files_in(path.parent)
     engine = create_engine(URL.create("sqlite", database=str(path)), **POOL, hide_parameters=True)
-    prepare(engine, path, path.parent, wait, "journal_mode=wal", "synchronous=FULL", "temp_store=FILE")
+    prepare(engine, path, path.parent, wait, "journal_mode=wal", "synchronous=FULL", temp_store_for(path.parent))
     return engine
 
 
@@ -71,9 +71,18 @@ def in_one_file(engine: Engine) -> None:
 
 def keep_temporary_files_in(folder: Path) -> None:
     """Make SQLite put this process's temporary files into `folder`. It removes their names at once."""
-    with closing(sqlite3.connect(":memory:")) as connection, suppress(sqlite3.OperationalError):
+    with closing(sqlite3.connect(":memory:")) as connection, suppress(sqlite3.OperationalError, UnicodeError):
         # Only this reaches an SQLite that is loaded already. A build without it uses the system's folder.
         connection.execute(f"PRAGMA temp_store_directory={_quoted(folder)}")
+
+
+def temp_store_for(folder: Path) -> str:
+    """SQLite's setting for temporary files that belong into `folder`. If its path is not UTF-8, no setting can name it: memory."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        return "temp_store=MEMORY"
+    return "temp_store=FILE"
 
 
 def folder_for_temporary_files(otherwise: Path) -> tuple[Path, str]:

@@ -139,7 +139,9 @@ def test_any_locale_and_any_file_name_will_do(play, name):
     assert job.summary()["counts"]["recovered"] == 2
 
 
-@pytest.mark.parametrize("folder", ["a?b=c", "a#b", "a%41b", "a;b&c", "with spaces", "näme", "-o"])
+@pytest.mark.parametrize(
+    "folder", ["a?b=c", "a#b", "a%41b", "a;b&c", "with spaces", "näme", "-o", os.fsdecode(b"z\xe9")], ids=ascii
+)
 def test_any_name_of_an_output_folder_will_do(stage, folder):
     job = stage.job
     manifest = job.manifest(listing(2))
