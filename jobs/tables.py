@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ def load(folder: str | PathLike[str], *, tokens: bool = False) -> pd.DataFrame:
     it is in the file, and '' if it is empty. Without `tokens`, the columns that hold pairs are left out, and all
     other cells show stars in place of a secret, as in failures.csv. Raises UserError.
     """
-    path = Path(folder) / _RESULTS
+    path = Path(os.path.expanduser(folder)) / _RESULTS  # noqa: PTH111 - pathlib raises for a user it does not know
     frame = _read(path, tokens=tokens)
     if not tokens:
         _put_stars(frame)
@@ -44,7 +45,8 @@ def load(folder: str | PathLike[str], *, tokens: bool = False) -> pd.DataFrame:
 def _read(path: Path, *, tokens: bool) -> pd.DataFrame:
     """The columns of results.csv, all text."""
     try:
-        # Names of columns are the only thing that pandas changes: of two with one name, the second gets `.1`.
+        # Names of columns are the only thing that pandas changes: of two with one name, the second gets `.1`, and none becomes
+        # `Unnamed: ` and its place.
         frame = pd.read_csv(
             path, dtype=str, na_filter=False, index_col=False, usecols=lambda name: tokens or name not in _TOKENS
         )

@@ -82,6 +82,14 @@ def test_a_frame_has_the_text_of_sealed_pairs_if_it_is_asked_for(play):
     assert [*load(job.output).columns] == [column.name for column in RESULTS if column.name not in TOKENS]
 
 
+def test_a_column_without_a_name_gets_its_place_as_one(play):
+    job = play()
+    job.run(job.manifest("location_id,,plan\nLocA,x,y\n"))
+    frame = load(job.output, tokens=True)
+    (unnamed,) = (name for name in frame if name.startswith("Unnamed"))
+    assert (frame[unnamed][0], unnamed) == ("x", f"Unnamed: {len(RESULTS_OPEN)}")
+
+
 def test_a_list_of_nothing_is_an_empty_frame_with_the_same_columns(play):
     job = play()
     job.run(job.manifest("location_id,plan\n"))
@@ -114,6 +122,15 @@ def test_a_path_that_is_not_a_folder_is_named(tmp_path):
     for name, says in (("none", "does not exist"), ("file", "is not a folder")):
         with pytest.raises(UserError, match=f"{name}: {says}.*: use the folder of a run, such as data/installs"):
             load(tmp_path / name)
+
+
+def test_the_sign_of_a_home_is_understood_and_that_of_nobodys_home_is_a_name(job, monkeypatch):
+    monkeypatch.setenv("HOME", str(job.folder))
+    assert load("~/out").equals(load(job.output))
+    with pytest.raises(UserError, match=rf"{job.folder}: has no results\.csv"):
+        load("~")
+    with pytest.raises(UserError, match="~nobody-here: does not exist"):
+        load("~nobody-here")
 
 
 def test_a_table_of_another_version_is_read_once_report_has_made_it_again(job):
