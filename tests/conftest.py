@@ -13,13 +13,19 @@ from jobs.sandbox.world import World
 from tests.helpers.between import between
 from tests.helpers.fork_server import fork_server
 from tests.helpers.homes import home_in_database, home_in_folder
-from tests.helpers.job import CLIENT_ID, FAST, KEPT, SECRET, Job, Stage
+from tests.helpers.in_use import why_not_here
+from tests.helpers.job import CLIENT_ID, FAST, KEPT, PROJECT, SECRET, Job, Stage
 from tests.helpers.postgres import postgres_server
 from tests.helpers.transport import FakeTransport
 
 # The tests may run under nohup or in a shell's background. What they start must not ignore these signals for that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure():
+    if wrong := why_not_here(PROJECT):
+        raise pytest.UsageError(wrong)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from tests.bench.picture import draw
 from tests.bench.scenarios import play_all, sizes_for
 from tests.bench.sealing import OPEN, SEALED, play_sealing
 from tests.bench.workbook import CPU, PANDAS, PEAK, play_workbook
+from tests.helpers.in_use import why_not_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,4 +112,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(why_not_here(PROJECT) or main())

@@ -23,6 +23,7 @@ from rich.theme import Theme
 
 from jobs.sandbox.server import running
 from jobs.sandbox.world import Place, World
+from tests.helpers.in_use import why_not_here
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PICTURES = PROJECT / ".github"
@@ -122,4 +123,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(why_not_here(PROJECT) or main())
