@@ -60,6 +60,16 @@ def test_a_cell_is_the_text_of_the_file_and_a_time_a_timestamp_in_utc(job):
     assert frame["recovered_at"].notna().tolist() == [True, False, True, False]
 
 
+def test_a_cell_too_many_at_the_end_of_a_row_moves_no_other(job):
+    path, whole, starred = job.output / "results.csv", load(job.output, tokens=True), load(job.output)
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *([*row, ""] for row in rows)])
+    assert load(job.output, tokens=True).equals(whole)
+    assert load(job.output).equals(starred)
+
+
 def test_without_being_asked_a_frame_has_no_token_and_the_stars_of_failures_csv(job):
     frame, whole = load(job.output), load(job.output, tokens=True)
     assert set(whole.columns) - set(frame.columns) == TOKENS - {"sealed"}
@@ -119,6 +129,9 @@ def test_a_file_that_this_version_did_not_write_is_one_line_that_says_what_to_do
 
 def test_a_path_that_is_not_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
+    (tmp_path / "results.csv").mkdir()
+    with pytest.raises(UserError, match=r"results.csv: cannot be read \(Is a directory\): "):
+        load(tmp_path)
     for name, says in (("none", "does not exist"), ("file", "is not a folder")):
         with pytest.raises(UserError, match=f"{name}: {says}.*: use the folder of a run, such as data/installs"):
             load(tmp_path / name)
