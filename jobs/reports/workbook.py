@@ -36,13 +36,7 @@ COLUMNS = (
     *(column for name in _FIRST for column in FAILURES if column.name == name),
     *(column for column in FAILURES if column.name not in _FIRST),
 )
-_OPTIONS = {
-    "constant_memory": True,
-    "strings_to_formulas": False,
-    "strings_to_numbers": False,
-    "strings_to_urls": False,
-    "use_zip64": True,
-}
+_OPTIONS = {"constant_memory": True, "use_zip64": True}
 _LONGEST = 32_767  # UTF-16 units of a cell, in Excel
 # Widths in characters. What is read as a sentence is wrapped, and nobody reads a link.
 _WRAPPED = {"next_step": 60, "message": 45}

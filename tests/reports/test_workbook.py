@@ -127,6 +127,9 @@ def test_a_person_can_filter_it_and_the_header_stays_in_view(made):
         assert all(10 <= column.width < 62 for column in sheet.column_dimensions.values())
         wrapped = {cell.value for cell in sheet[1] if sheet.cell(2, cell.column).alignment.wrap_text}
         assert wrapped == {"next_step", "message"}
+        assert all(
+            sheet.row_dimensions[row.row].height >= len(row.value) / 4 for (row, *_) in sheet.iter_rows(min_row=2)
+        )
     parts = parts_of(made / WORKBOOK)
     for number in range(1, 6):
         assert 'numberStoredAsText="1"' in parts[f"xl/worksheets/sheet{number}.xml"]  # No green corners.
