@@ -215,11 +215,15 @@ def _place(path: Path, header: Sequence[str], name: str) -> int:
     return alike[0]
 
 
-def is_line_of_cells(header: Iterable[str]) -> bool:
-    """Whether the line in the header's place holds ids, tokens or an address. To use it as a header would lose that install."""
-    return any(
-        _ADDRESS.search(name) or (_DIGIT.search(name) and (_LIKE_A_LOCATION.fullmatch(name) or scrub_own(name) != name))
-        for name in map(as_seen, header)
+def is_line_of_ids(header: Iterable[str]) -> bool:
+    """Whether the line in the header's place holds ids. To use it as a header would lose that install."""
+    return any(_LIKE_A_LOCATION.fullmatch(name) and _DIGIT.search(name) for name in map(as_seen, header))
+
+
+def is_line_of_cells(header: Sequence[str]) -> bool:
+    """Whether the line in the header's place holds ids, tokens or email addresses, so that it is not a header."""
+    return is_line_of_ids(header) or any(
+        _ADDRESS.search(name) or (_DIGIT.search(name) and scrub_own(name) != name) for name in header
     )
 
 

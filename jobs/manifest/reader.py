@@ -107,6 +107,8 @@ class Manifest:
         Raises UserError if the rest of the file cannot be read.
         """
         seen, lines = ListWarnings() if noticed is None else noticed, _Lines(self.layout)
+        if isinstance(self.table, Workbook):
+            seen.sheets = self.table.which_sheets()
         for record in self.records():
             read = lines.read(record, seen)
             if read is not None:

@@ -69,6 +69,7 @@ class ListWarnings:
     `emptied` are agencies whose location cell holds a word for nothing. `agencies` are those whose location cell is empty.
     `sealed` are those whose pair is sealed. `fault` says why the first torn line is torn.
     `formulas` are blank lines of formulas without a value. `why` says why the first unusable line is unusable.
+    `sheets` says which sheets are read, if some are not.
     """
 
     blank: int = 0
@@ -85,6 +86,7 @@ class ListWarnings:
     unusable: Seen = field(default_factory=Seen)
     fault: str = ""
     why: str = ""
+    sheets: str = ""
 
     def cannot_be_used(self, line: int, why: str) -> None:
         """A line that cannot be used."""
@@ -103,6 +105,8 @@ class ListWarnings:
 
     def warnings(self) -> Iterator[str]:
         """What a person should check, with the line numbers."""
+        if self.sheets:
+            yield self.sheets
         if self.headers.count:
             yield f"{_lines(self.headers, 'equals the header and is', 'equal the header and are')} skipped"
         if self.behind_another.count:

@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from itertools import islice
 from shlex import quote
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -19,7 +20,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from jobs.core.errors import refuse
 from jobs.core.ids import as_seen
 from jobs.manifest.csv_records import Record
-from jobs.manifest.layout import first_of, is_of_failures, on_one_line
+from jobs.manifest.layout import (
+    first_of,
+    is_line_of_ids,
+    is_of_failures,
+    on_one_line,
+    report_without_locations,
+    role_of,
+)
 from jobs.manifest.raw_cells import cell_name
 from jobs.manifest.raw_parts import damaged
 from jobs.manifest.raw_sheets import measured
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     Cell = str | float | bool | date | datetime | time | timedelta
 
 _STDERR = 2
+_LOOKED_AT_FOR_HEADER = 20
 _PANIC = re.compile(rb"\n?thread '[^']*' (?:\(\d+\) )?panicked at ")
 _MOST_EXACT = 2**53  # From here on a number of a spreadsheet is no longer exact, so its digits may be wrong.
 _ERROR = re.compile(r"#[A-Z0-9/_?!]{0,20}|Err:[0-9]{1,5}")
@@ -71,6 +80,8 @@ class Sheet(NamedTuple):
     """A sheet with installs: its place among all sheets, from 0, how many rows it has, and where its header is.
 
     `first_column` is the place of its first cell, from 0. `has_hidden_cells` is whether calamine does not show some of its cells.
+    `unreadable` is a cell of its header without a text to go by. `is_headless` is whether it seems to hold installs, but its
+    header names no id.
     """
 
     place: int
@@ -80,18 +91,26 @@ class Sheet(NamedTuple):
     first_column: int
     header: tuple[str, ...]
     has_hidden_cells: bool
+    unreadable: str = ""
+    is_headless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Workbook:
-    """The sheets of a workbook that are one list, and the columns of that list."""
+    """The sheets of a workbook that are one list, and the columns of that list. `unread` names sheets that a person may miss."""
 
     source: Source
     kind: Kind
     stamp: tuple[int, ...]
     sheets: tuple[Sheet, ...]
     header: tuple[str, ...]
+    unread: tuple[str, ...]
     separator: ClassVar[str] = ","
+
+    def which_sheets(self) -> str:
+        """Which sheets are read and which are not, for a person. '' if none is missed."""
+        read = first_of([on_one_line(sheet.name) for sheet in self.sheets])
+        return f"INPUT has several sheets. Read: {read}. Not read: {first_of(self.unread)}" if self.unread else ""
 
     def records(self, roles: Collection[int] = ()) -> Iterator[Record]:
         """Every row after the header. The columns of `roles` hold ids and tokens. Raises UserError."""
@@ -192,13 +211,31 @@ def open_workbook(
     If the sheets are those of a report of failures, all of them are one list.
     """
     with _opened(source, kind) as book:
-        candidates = _candidates(book.calamine.sheets_metadata, name, book.where)
+        tables = book.calamine.sheets_metadata
+        candidates = _candidates(tables, name, book.where)
         # To its end, also because a sheet that is too large must not get to calamine.
         last_hidden = {cell.sheet: cell.row for cell in book.hidden(candidates)}
-        sheets = [_sheet(book, place, last_hidden.get(place, 0)) for place in candidates]
+        sheets = [_sheet(book, place, last_hidden.get(place, 0), names_an_id) for place in candidates]
     taken = sheets if name is not None else _those_of_the_list(sheets, names_an_id, book.where)
+    for sheet in taken:
+        if sheet.unreadable:
+            what = f"has a header with a cell that cannot be read: {sheet.unreadable} of the sheet {on_one_line(sheet.name)!r}"
+            raise refuse(what, book.where, "enter the name of the column as text")
+    unread = [] if name is not None else _unread(tables, candidates, [sheet for sheet in sheets if sheet not in taken])
     columns = dict.fromkeys(column for sheet in taken for column in _numbered(sheet.header))
-    return Workbook(source, kind, book.stamp, tuple(taken), tuple(column for column, _ in columns))
+    return Workbook(source, kind, book.stamp, tuple(taken), tuple(column for column, _ in columns), tuple(unread))
+
+
+def _unread(tables: Sequence[SheetMetadata], visible: Sequence[int], left: Sequence[Sheet]) -> list[str]:
+    """The names of the sheets that are `left` out, except those without a cell, and of the hidden ones."""
+    from python_calamine import SheetTypeEnum
+
+    hidden = [
+        f"{on_one_line(sheet.name)} (hidden)"
+        for place, sheet in enumerate(tables)
+        if place not in visible and sheet.typ == SheetTypeEnum.WorkSheet
+    ]
+    return [*(on_one_line(sheet.name) for sheet in left if sheet.header), *hidden]
 
 
 def _candidates(sheets: Sequence[SheetMetadata], name: str | None, where: str) -> list[int]:
@@ -228,8 +265,15 @@ def _choose(names: Iterable[str]) -> str:
 def _those_of_the_list(
     sheets: Sequence[Sheet], names_an_id: Callable[[Sequence[str]], bool], where: str
 ) -> Sequence[Sheet]:
-    with_ids = [sheet for sheet in sheets if names_an_id(sheet.header)]
-    if len(with_ids) == 1 or (with_ids and all(is_of_failures(sheet.header) for sheet in with_ids)):
+    with_ids = [
+        sheet for sheet in sheets if names_an_id(sheet.header) or is_of_failures(sheet.header) or sheet.is_headless
+    ]
+    if any(is_of_failures(sheet.header) for sheet in with_ids) and all(
+        is_of_failures(sheet.header) or sheet.is_headless for sheet in with_ids
+    ):
+        _check_report(with_ids, where)
+        return with_ids
+    if len(with_ids) == 1:
         return with_ids
     if with_ids:
         raise refuse("has several sheets with installs", where, _choose(sheet.name for sheet in with_ids))
@@ -240,16 +284,34 @@ def _those_of_the_list(
     return filled
 
 
-def _sheet(book: _Book, place: int, last_hidden: int) -> Sheet:
+def _check_report(sheets: Sequence[Sheet], where: str) -> None:
+    """Refuse a report of failures if the installs of one of its sheets would be lost, or would become agencies."""
+    for sheet in sheets:
+        if not is_of_failures(sheet.header):
+            what = f"is a report of the job, but its header is not in the first row of the sheet {on_one_line(sheet.name)!r}"
+            raise refuse(what, where, "put it back, and delete the rows above it")
+        if not any(role_of(column) == "location_id" for column in sheet.header):
+            raise report_without_locations(where, sheet.name)
+
+
+def _sheet(book: _Book, place: int, last_hidden: int, names_an_id: Callable[[Sequence[str]], bool]) -> Sheet:
     """A sheet and its header: the first row that is not blank. `last_hidden` is its last row with a hidden cell."""
     name = book.calamine.sheets_metadata[place].name
     found = book.sheet(place)
-    rows = max(last_hidden, found.end[0] + 1 if found.end else 0)
-    for row, cells in enumerate(book.rows(found), start=1):
-        texts = tuple(_text(cell) for cell in cells)
-        if any(map(as_seen, texts)):
-            return Sheet(place, name, rows, row, (found.start or (0, 0))[1], texts, last_hidden > 0)
-    return Sheet(place, name, rows, 0, 0, (), last_hidden > 0)
+    first_column = (found.start or (0, 0))[1]
+    height = max(last_hidden, found.end[0] + 1 if found.end else 0)
+    hidden = _HiddenCells(book.hidden([place] if last_hidden else []))
+    rows = enumerate(book.rows(found), start=1)
+    for row, cells in rows:
+        shown = hidden.take(first_column) if row == hidden.row_in(place) else {}
+        header = tuple(shown[at].shown if at in shown else _text(cell) for at, cell in enumerate(cells))
+        if any(map(as_seen, header)):
+            odd = [at for at, cell in shown.items() if not cell.shown or _ERROR.fullmatch(cell.shown)]
+            below = [[_text(cell) for cell in cells] for _, cells in islice(rows, _LOOKED_AT_FOR_HEADER)]
+            is_headless = not names_an_id(header) and (is_line_of_ids(header) or any(map(names_an_id, below)))
+            unreadable = cell_name(row, first_column + odd[0]) if odd else ""
+            return Sheet(place, name, height, row, first_column, header, last_hidden > 0, unreadable, is_headless)
+    return Sheet(place, name, height, 0, 0, (), last_hidden > 0)
 
 
 class _HiddenCells:

@@ -112,7 +112,7 @@ def test_a_sheet_of_another_program_says_the_same(kind):
     assert [row.cells[0] for row in rows if isinstance(row, Broken)] == ["a date", "an error", "a number"]
     assert [row.cells[1:3] for row in rows][:2] == [("12", "2026-01-02"), ("1.5", "2026-01-02T03:04:05")]
     assert [row.cells[3] for row in rows] == ["NA", '="x"', "two\nlines", "null", "#DIV/0!", "\r", ""]
-    assert "cannot be used: A5 holds a date" in told[0]
+    assert "cannot be used: A5 holds a date" in told[1]
 
 
 SHOWN = [
@@ -358,7 +358,8 @@ def test_all_sheets_of_a_report_of_failures_are_one_list(read):
         "line 3 [row 3 of the sheet 'Ask the customer']: the location id holds a space or an invisible character",
         "line 6 [row 2 of the sheet 'For a developer'] has no location id and no company id",
     ]
-    assert told[0].startswith(
+    assert told[0] == "INPUT has several sheets. Read: Ask the customer, For a developer. Not read: My notes"
+    assert told[1].startswith(
         "2 lines (3 [row 3 of the sheet 'Ask the customer'], 6 [row 2 of the sheet 'For a developer']) cannot be used"
     )
 
@@ -374,6 +375,78 @@ def test_rows_below_the_last_that_calamine_shows_are_numbered_too(read):
     _, rows, told = read(file.getvalue())
     assert [(int(row.line), row.account_id) for row in rows] == [(2, "LocA"), (5, "LocB")]
     assert told[0].startswith("2 lines (3 [row 3 of the sheet 'A'], 6 [row 3 of the sheet 'B']) hold only formulas")
+
+
+LOCATIONS = [f"Loc{n:017}" for n in range(3)]
+ASKED = [FAILURES, *map(failure, LOCATIONS)]
+OTHER = [FAILURES, failure("LocB")]
+NO_HEADER = (
+    "is a report of the job, but its header is not in the first row of the sheet 'Ask the customer': put it back"
+)
+NO_LOCATION = "is a report of the job, but has no column location_id on the sheet 'Ask the customer': give the column"
+
+
+def renamed(sheet, name):
+    return [[name if cell == "location_id" else cell for cell in sheet[0]], *sheet[1:]]
+
+
+def without(sheet, *names):
+    kept = [place for place, name in enumerate(sheet[0]) if name not in names]
+    return [[row[place] for place in kept] for row in sheet]
+
+
+@pytest.mark.parametrize(
+    ("sheet", "says"),
+    [
+        ([["Customers"], [], *ASKED], NO_HEADER),
+        (ASKED[1:], NO_HEADER),
+        (renamed(ASKED, "Location"), NO_LOCATION),
+        (renamed(ASKED, ""), NO_LOCATION),
+        (without(ASKED, "location_id"), NO_LOCATION),
+        (without(ASKED, "location_id", "company_id", "client_id"), NO_LOCATION),
+    ],
+    ids=["title", "no header", "renamed", "cleared", "deleted", "no id"],
+)
+def test_a_report_with_a_sheet_whose_installs_would_be_lost_or_become_agencies_is_refused(read, sheet, says):
+    assert refused(read, {"Ask the customer": sheet, "For a developer": OTHER}).startswith(says)
+    for alone in ({"sheet": "Ask the customer"}, {"chosen": {"location_id": ""}, "sheet": "Ask the customer"}):
+        refused(read, {"Ask the customer": sheet, "For a developer": OTHER}, **alone)
+    refused(read, {"Ask the customer": sheet})
+
+
+AGENCIES = [["company_id"], ["CoA"]]
+
+
+@pytest.mark.parametrize("installs", [[["Our list"], [], ["location_id"], ["LocA"]], [[LOCATIONS[0], "x"]]])
+def test_a_sheet_that_seems_to_hold_installs_is_not_passed_over(read, installs):
+    says = refused(read, {"Installs": installs, "Agencies": AGENCIES})
+    assert says == "has several sheets with installs: choose one with --sheet: Installs, Agencies"
+    assert [row.account_id for row in read({"Installs": installs, "Agencies": AGENCIES}, sheet="Agencies")[1]] == [
+        "CoA"
+    ]
+
+
+def test_sheets_that_are_not_read_are_told_unless_one_was_named_or_they_are_empty(read):
+    sheets = {"Notes\n": [["x"]], "Agencies": AGENCIES, "Empty": [], "Old": AGENCIES}
+    told = "INPUT has several sheets. Read: Agencies. Not read: Notes, Old (hidden)"
+    assert told in read(sheets, hidden=["Old"])[2]
+    assert "INPUT has several" not in str(read(sheets, hidden=["Old"], sheet="agencies")[2])
+    assert "INPUT has several" not in str(read({"Agencies": AGENCIES, "Empty": []})[2])
+
+
+@pytest.mark.parametrize("cell", [NA, Formula('=""', "")])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_header_with_an_error_or_a_formula_without_a_value_is_refused(read, cell, place):
+    header = ["company_id", "name"]
+    header.insert(place, cell)
+    name = f"{'ABC'[place]}2 of the sheet 'Sheet1'"
+    says = refused(read, [[], header, ["CoA", "CoA", "CoA"]], chosen={"location_id": ""})
+    assert says == f"has a header with a cell that cannot be read: {name}: enter the name of the column as text"
+
+
+def test_no_name_of_a_column_is_not_the_name_of_nameless_ones(read):
+    sheets = {"Notes": [["a", None, "b"], ["x"]], "Agencies": AGENCIES}
+    assert [row.account_id for row in read(sheets, {"location_id": ""})[1]] == ["CoA"]
 
 
 def test_sheets_of_a_report_whose_columns_were_moved_are_one_list(read):
