@@ -1,7 +1,7 @@
 """The story of a run's metrics: what they are made from, and when their file is written.
 
-A run writes it at its start, each minute, and at its end. So does whoever changes what the last run left: `recover deliver`,
-`recover purge` and `recover seal`.
+A run writes it at its start, each minute, and at its end. `recover deliver`, `recover purge` and `recover seal` change in it how
+many pairs wait, and a run that cannot start changes the end and its code.
 """
 
 from __future__ import annotations
