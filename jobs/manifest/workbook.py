@@ -306,7 +306,8 @@ def _sheet(book: _Book, place: int, last_hidden: int, names_an_id: Callable[[Seq
         shown = hidden.take(first_column) if row == hidden.row_in(place) else {}
         header = tuple(shown[at].shown if at in shown else _text(cell) for at, cell in enumerate(cells))
         if any(map(as_seen, header)):
-            odd = [at for at, cell in shown.items() if not cell.shown or _ERROR.fullmatch(cell.shown)]
+            seen = range(len(header))
+            odd = [at for at, one in shown.items() if at not in seen or not one.shown or _ERROR.fullmatch(one.shown)]
             below = [[_text(cell) for cell in cells] for _, cells in islice(rows, _LOOKED_AT_FOR_HEADER)]
             is_headless = not names_an_id(header) and (is_line_of_ids(header) or any(map(names_an_id, below)))
             unreadable = cell_name(row, first_column + odd[0]) if odd else ""

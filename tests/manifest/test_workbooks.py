@@ -444,6 +444,25 @@ def test_a_header_with_an_error_or_a_formula_without_a_value_is_refused(read, ce
     assert says == f"has a header with a cell that cannot be read: {name}: enter the name of the column as text"
 
 
+def test_a_header_that_calamine_does_not_show_is_read(read):
+    """A text without a type is seen by a person, but not by calamine."""
+
+    typed, untyped = '<table:table-cell office:value-type="string">', "<table:table-cell>"
+
+    def book(*types):
+        rows = [("location_id", "company_id", "name"), ("LocA", "CoA", "x")]
+        cells = [
+            "".join(f"{kind}<text:p>{text}</text:p></table:table-cell>" for kind, text in zip(types, row, strict=True))
+            for row in rows
+        ]
+        return zipped(ods("".join(f"<table:table-row>{row}</table:table-row>" for row in cells)))
+
+    columns, (row,), _ = read(book(typed, untyped, typed))
+    assert (columns, row.account_id, row.company_id) == (("name",), "LocA", "CoA")
+    assert "cell that cannot be read: A1 of" in refused(read, book(untyped, typed, typed))
+    assert "cell that cannot be read: C1 of" in refused(read, book(typed, typed, untyped))
+
+
 def test_no_name_of_a_column_is_not_the_name_of_nameless_ones(read):
     sheets = {"Notes": [["a", None, "b"], ["x"]], "Agencies": AGENCIES}
     assert [row.account_id for row in read(sheets, {"location_id": ""})[1]] == ["CoA"]
