@@ -66,6 +66,7 @@ _OF_LOCATIONS = re.compile(r"location|subacc|loc(?:id)?$")
 _LIKE_A_LOCATION = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9]{20,24}", re.ASCII)
 _DIGIT = re.compile(r"\d")
 _ADDRESS = re.compile(r"[^\s@]@[^\s@]+\.[^\s@]")
+_ERRORS = ("#", "Err:")
 _MOSTLY = 0.8
 _LONGEST_NAME = 200
 _MOST_NAMED = 10
@@ -242,8 +243,10 @@ def holds_ids(layout: Layout, rows: Sequence[Sequence[str]]) -> int | None:
 
 
 def _like_ids(index: int, rows: Iterable[Sequence[str]]) -> list[str]:
-    """The cells of a column that look like ids, if most of them do. Otherwise none."""
-    cells = [cell for row in rows if index < len(row) and (cell := as_seen(row[index]))]
+    """The cells of a column that look like ids, if most of them do. Otherwise none. Errors of a spreadsheet do not count."""
+    cells = [
+        cell for row in rows if index < len(row) and (cell := as_seen(row[index])) and not cell.startswith(_ERRORS)
+    ]
     like = [cell for cell in cells if _LIKE_A_LOCATION.fullmatch(cell)]
     return like if len(like) >= _MOSTLY * len(cells) else []
 

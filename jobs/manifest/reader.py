@@ -368,10 +368,10 @@ def _names_an_id(header: Sequence[str], chosen: Chosen | None) -> bool:
 def _refuse_unknown_locations(manifest: Manifest) -> None:
     """Refuse a list with an unused column that may hold the location ids."""
     path, layout = manifest.path, manifest.layout
-    rows = [record.cells for record in islice(manifest.records(), _LOOKED_AT)]
+    rows = [[*map(_said, record.cells)] for record in islice(manifest.records(), _LOOKED_AT)]
     if layout.location_id < 0 and (column := speaks_of_locations(layout)) is not None:
         raise unknown_locations(path, layout, column, rows)
     place = layout.location_id
-    known = place >= 0 and any(len(row) > place and _said(row[place]) for row in rows)
+    known = place >= 0 and any(len(row) > place and row[place] for row in rows)
     if not known and (column := holds_ids(layout, rows)) is not None:
         raise unknown_locations(path, layout, column, rows)

@@ -60,6 +60,12 @@ def test_a_list_of_no_known_id_at_all_is_refused_with_the_option_too(opened):
     assert "--column location_id=NAME" in refused(opened, "id,name\n1,x\n")
 
 
+@pytest.mark.parametrize("nothing", ["NULL", "nan", r"\N", "#N/A", "#REF!", "Err:502"])
+def test_ids_beside_many_cells_that_hold_nothing_never_become_agencies(opened, nothing):
+    text = of_agencies("key", [*IDS[:5], *[nothing] * 15])
+    assert "its column 'key' seems to hold location ids: use --column location_id=key" in refused(opened, text)
+
+
 @pytest.mark.parametrize("header", ["", " ", "\u00a0"])
 def test_ids_in_a_column_without_a_name_never_become_agencies(opened, header):
     said = refused(opened, of_agencies(header))
