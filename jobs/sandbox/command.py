@@ -6,6 +6,7 @@ import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from jobs.sandbox import alone
 from jobs.sandbox.receiver import Receiver, as_lines, new_secret, receiving
 from jobs.sandbox.server import running
 from jobs.sandbox.world import load_world
@@ -33,6 +34,10 @@ def run(world_file: Path, port: int, out: TextIO, *, receiver: bool = False) -> 
             )
             out.write(f"export HIGHLEVEL_BASE_URL={sandbox.url}\n")
             out.write(f"export HIGHLEVEL_CLIENT_ID={client_id} HIGHLEVEL_CLIENT_SECRET={secret}\n")
+            out.write(
+                "# This keeps what your .env names out of the rehearsal: your store, database, watchers and metrics.\n"
+            )
+            out.write(f"{alone.as_line()}\n")
             if store is not None:
                 out.write("".join(f"{line}\n" for line in as_lines(store)))
             out.flush()

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.sandbox.alone import ALONE
 from jobs.sandbox.receiver import Answer, Receiver, new_secret, receiving
 from jobs.sandbox.server import running
 from jobs.sandbox.world import load_world
@@ -26,22 +27,6 @@ if TYPE_CHECKING:
 
 _REFUSED = "LocHarborDental00001"
 PROJECT = Path(__file__).resolve().parent.parent.parent
-# The user's project may tell people and monitors of its runs, and keep pairs in a database. A rehearsal must reach none of that.
-ALONE = {
-    "RECOVERY_NOTIFY__URL": "",
-    "RECOVERY_NOTIFY__COMMAND": "",
-    "RECOVERY_PING__URL": "",
-    "RECOVERY_METRICS__TEXTFILE": "",
-    "RECOVERY_DELIVER__URL": "",
-    "RECOVERY_DELIVER__SECRET": "",
-    "RECOVERY_DELIVER__COMMAND": "",
-    "RECOVERY_DELIVER__DATABASE_URL": "",
-    "RECOVERY_DELIVER__SQL": "",
-    "RECOVERY_LEDGER__URL": "",
-    "RECOVERY_LEDGER__NAME": "",
-    "RECOVERY_SEAL__RECIPIENTS": "[]",
-}
-"""Every setting that names somebody or a place outside the demo, emptied."""
 
 
 def main() -> int:

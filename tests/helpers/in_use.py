@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import fields
 
 from jobs.config.settings import Settings, load_section_or_defaults
-from jobs.sandbox.demo import ALONE
+from jobs.sandbox.alone import ALONE
 from jobs.start import SETTINGS
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import re
+import shlex
 import signal
 from urllib.parse import urlsplit
 
@@ -149,14 +149,22 @@ def test_the_example_world_knows_every_install_of_the_example_list():
     assert world.installs.keys() <= listed
 
 
-def test_a_sandbox_with_a_receiver_says_how_to_rehearse_a_delivery(play):
+def test_a_sandbox_with_a_receiver_says_how_to_rehearse_a_delivery_which_reaches_nothing_else(play):
     job = play()
+    real = job.folder / "real.prom"
+    own = {"DELIVER__COMMAND": "false", "METRICS__TEXTFILE": str(real), "LEDGER__URL": "postgresql://127.0.0.1:1/real"}
+    job.environment |= {f"RECOVERY_{name}": value for name, value in own.items()}
     served = job.start("sandbox", "--receiver", "--port", "0")
     try:
-        told = "".join(served.stdout.readline() for _ in range(5))
-        job.environment |= dict(re.findall(r"(\w+)=(\S+)", told))
+        told = ""
+        for line in served.stdout:
+            told += line
+            if "whsec_" in line:  # the last one
+                break
+        job.environment |= dict(word.split("=", 1) for word in shlex.split(told, comments=True) if word != "export")
         done = job.run(job.manifest("location_id\nLocHarborYoga0000001\n"))
         assert (done.returncode, job.summary()["counts"]["delivered"]) == (0, 1), done.stdout + done.stderr
+        assert not real.exists()
     finally:
         served.send_signal(signal.SIGINT)
         served.communicate(timeout=10)

@@ -6,7 +6,8 @@ from msgspec.structs import fields
 
 from jobs.config.settings import Settings, load_settings
 from jobs.core.secret import Secret
-from jobs.sandbox.demo import ALONE, PROJECT, play
+from jobs.sandbox.alone import ALONE
+from jobs.sandbox.demo import PROJECT, play
 from jobs.sandbox.world import load_world
 
 NOBODY = ("", (), Secret(""))
