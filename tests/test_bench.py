@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pandas as pd
 import pytest
 
 from tests.bench.__main__ import as_markdown, medians
-from tests.bench.contenders import CONTENDERS, ONE_HOUR, OURS
+from tests.bench.contenders import CONTENDERS, ONE_HOUR, OURS, PROJECT
 from tests.bench.measure import Seen, lost, twice, window
 from tests.bench.picture import draw
 from tests.bench.scenarios import Sizes, faults, flat_out, kill
@@ -47,6 +49,13 @@ def test_the_workbook_is_measured_beside_one_by_pandas():
     assert list(figures) == [OURS, PANDAS]
     assert list(figures[OURS]) == [CPU, PEAK]
     assert min(*figures[PANDAS].values(), figures[OURS][PEAK]) > 0
+
+
+def test_what_starts_the_contenders_holds_little_because_they_count_it_as_their_own():
+    code = "import sys, tests.bench.__main__, tests.bench.scale; print({'jobs', 'pandas', 'pytest', 'sqlalchemy'} & {*sys.modules})"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, check=True).stdout == b"set()\n"
+    )
 
 
 def test_what_is_lost_and_done_twice_is_told_by_the_newest_pair():

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from tests.bench.contenders import CONTENDERS, ONE_HOUR, OURS, PROJECT
 from tests.bench.databases import IN_DATABASE, IN_FILE, play_databases
+from tests.bench.measure import in_use
 from tests.bench.picture import draw
 from tests.bench.scenarios import play_all, sizes_for
 from tests.bench.sealing import OPEN, SEALED, play_sealing
 from tests.bench.workbook import CPU, PANDAS, PEAK, play_workbook
-from tests.helpers.in_use import why_not_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,4 +112,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(why_not_here(PROJECT) or main())
+    sys.exit(in_use() or main())

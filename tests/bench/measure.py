@@ -46,6 +46,14 @@ class Used:
     peak: float
 
 
+def in_use() -> int:
+    """The exit code if nothing may be tested in this project, and why is said. 0 if it may.
+
+    It is found out in a process of its own: a process that is started counts what its starter holds into its own peak.
+    """
+    return subprocess.run([sys.executable, "-m", "tests.helpers.in_use"], cwd=PROJECT, check=False).returncode
+
+
 @contextmanager
 def stand_in(play: Play) -> Iterator[str]:
     """A stand-in API in a process of its own; gives its address."""

@@ -15,9 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.bench import measure
-from tests.bench.contenders import PROJECT, Load, environment
+from tests.bench.contenders import Load, environment
 from tests.bench.stand_in import ACCESS_CHARACTERS, REFRESH_CHARACTERS
-from tests.helpers.in_use import why_not_here
 
 _PAIR = {
     "access_token": "a" * ACCESS_CHARACTERS,
@@ -75,4 +74,4 @@ def fill(ledger: Path, **values: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(why_not_here(PROJECT) or main(int(sys.argv[1])))
+    sys.exit(measure.in_use() or main(int(sys.argv[1])))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from msgspec.structs import fields
 
 from jobs.config.settings import Settings, load_section_or_defaults
 from jobs.sandbox.alone import ALONE
-from jobs.start import SETTINGS
+from jobs.start import PROJECT, SETTINGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,3 +30,7 @@ def _names_somebody(file: Path) -> bool:
     return any(
         load_section_or_defaults(one, file, {}) != load_section_or_defaults(one, file, ALONE) for one in sections
     )
+
+
+if __name__ == "__main__":
+    sys.exit(why_not_here(PROJECT) or 0)
