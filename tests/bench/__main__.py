@@ -52,6 +52,9 @@ def main() -> int:
     for contender in CONTENDERS:
         if missing := contender.missing():
             say(f"{contender.name} is skipped: {', '.join(missing)} is not installed")
+    workbooks = [
+        *_rounds(lambda _: play_workbook(), options.rounds)
+    ]  # First: what comes later makes this process larger.
     rows: list[dict[str, object]] = []
     for number in range(1, options.rounds + 1):
         for contender in there:
@@ -60,7 +63,6 @@ def main() -> int:
                 rows.append({"contender": contender.name, **figures})
     engines = [*_rounds(play_databases, options.rounds)]
     sealing = [*_rounds(play_sealing, options.rounds)]
-    workbooks = [*_rounds(lambda _: play_workbook(), options.rounds)]
     # Not before: a process that is started counts what its starter holds into its own peak.
     import pandas as pd
 
