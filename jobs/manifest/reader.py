@@ -32,9 +32,10 @@ from jobs.manifest.layout import (
     unknown_locations,
 )
 from jobs.manifest.raw_sheets import kind_of
+from jobs.manifest.sheet_choice import open_workbook
 from jobs.manifest.source import Source
 from jobs.manifest.warnings import ListWarnings
-from jobs.manifest.workbook import Workbook, open_workbook
+from jobs.manifest.workbook import Workbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

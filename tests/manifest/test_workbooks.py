@@ -24,8 +24,8 @@ from jobs.core.errors import UserError
 from jobs.core.model import Broken, Level, Row
 from jobs.manifest.raw_sheets import Kind
 from jobs.manifest.reader import open_manifest
+from jobs.manifest.sheet_choice import open_workbook
 from jobs.manifest.warnings import ListWarnings
-from jobs.manifest.workbook import open_workbook
 from jobs.reports import columns as reports
 from jobs.reports import workbook as reports_workbook
 from tests.helpers.raw_workbooks import ods, zipped
