@@ -56,6 +56,8 @@ _NOTHING = {"null", "none", "nan", "undefined", "\\n"}
 _LONGEST_NOTHING = max(map(len, _NOTHING))
 _LONGEST_ROLE = 20
 _MARKUP = re.compile(r"<[!?A-Za-z]")
+# What a report shows in place of an id of a workbook, such as `(a date)`.
+_COULD_NOT_BE_READ = re.compile(r"\((?:an? |TRUE ).+\)")
 _AS_FORMULA = re.compile(r'="([^"]*)"')
 
 
@@ -293,6 +295,8 @@ def _why_broken(line: int, location: str, company: str, client: str) -> str:
 def _why_not_an_id(name: str, value: str) -> str:
     if _SHORTENED.fullmatch(value):
         return f"a spreadsheet shortened the {name}: format the column as text and export it again"
+    if _COULD_NOT_BE_READ.fullmatch(value):
+        return f"the {name} could not be read from an earlier workbook: enter it as text"
     if has_unseen(value):
         return f"the {name} holds a space or an invisible character"
     return f"the {name} is not a valid id (1 to 64 characters of A-Z a-z 0-9 _ . -)"

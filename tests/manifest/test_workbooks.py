@@ -173,6 +173,7 @@ def test_a_location_that_is_not_text_never_makes_an_agency_not_even_in_the_next_
     _, rows, _ = read([["location_id", "company_id"], *([value, "CoA"] for value in NO_IDS[what])])
     again = read([["location_id", "company_id"], *([row.location_id, row.company_id] for row in rows)])[1]
     assert {type(row) for row in (*rows, *again)} == {Broken}
+    assert all(": the location id could not be read from an earlier workbook: enter it" in row.why for row in again)
 
 
 def test_what_an_ods_keeps_as_a_number_is_an_id_only_if_it_is_shown_as_digits(read):
