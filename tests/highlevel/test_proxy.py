@@ -268,7 +268,7 @@ def test_with_however_few_descriptors_a_run_ends_with_reports_or_one_line_and_ne
     job = play()
     job.manifest("location_id\nLocA\nLocB\n")
     codes = []
-    for count in range(5, 24):
+    for count in range(5, 40):
         shutil.rmtree(job.output, ignore_errors=True)
         done = with_descriptors(job, count)
         codes.append(done.returncode)
