@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import os
@@ -26,7 +25,7 @@ from jobs.core.secret import Secret
 from jobs.highlevel.api import CallFailed, Pages
 from jobs.highlevel.jwt_claims import read_claims, why_useless
 from jobs.ledger.place import Place
-from jobs.manifest.reader import is_workbook, open_manifest
+from jobs.manifest.reader import UTF16, is_workbook, open_manifest
 from jobs.manifest.warnings import ListWarnings
 from jobs.pace.gate import Stopped
 from jobs.recovery.agency_tokens import AgencyKey, Bearer, UnreadAgency
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
 TOKEN = "HIGHLEVEL_AGENCY_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _LOOK_UP_SECONDS = 0.2
-_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +241,7 @@ def add(output: Path, question: Question, replies: Sequence[Reply]) -> int:
         return 0
     before = output.read_bytes() if manifest else b""
     lines = _lines(manifest, apps, fresh)
-    encoding = _UTF16.get(before[:2], "utf-8")
+    encoding = UTF16.get(before[:2], "utf-8")
     if before and not before.endswith(("\n".encode(encoding), "\r".encode(encoding))):
         lines = "\n" + lines
     with replacing(output) as file:

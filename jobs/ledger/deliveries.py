@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Select
 
-
 TRY, REST, SENT = "try", "rest", "sent"
 _NAME = "ledger_id"
 # Written out in full, since SQLite recognises a partial index by its exact words.

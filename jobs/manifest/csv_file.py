@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 SEPARATORS = ",;\t"
 _LONGEST_HEADER = 1_048_576
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+"""The encoding of what comes after each byte order mark."""
 _UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 # Which of the first four bytes are 0 if they are two letters in UTF-16.
 _LETTERS_IN_UTF16 = ([False, True, False, True], [True, False, True, False])
@@ -99,7 +100,7 @@ def _encoding(begins: bytes, where: str) -> str:
         raise refuse("is UTF-32", where, "save it as CSV UTF-8")
     if [byte == 0 for byte in begins] in _LETTERS_IN_UTF16:
         raise refuse("is UTF-16 without a byte order mark", where, "save it as CSV UTF-8")
-    return "utf-16" if begins.startswith(_UTF16) else "utf-8-sig"
+    return "utf-16" if begins.startswith(tuple(UTF16)) else "utf-8-sig"
 
 
 def _refuse_undecodable(source: Source) -> NoReturn:

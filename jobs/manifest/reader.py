@@ -18,7 +18,7 @@ from jobs.core.formula_guard import unguard
 from jobs.core.ids import as_seen, has_unseen, is_id
 from jobs.core.model import ARMOR, Broken, Level, Row
 from jobs.core.secret import STARS, Secret
-from jobs.manifest.csv_file import SEPARATORS, CsvFile, open_csv
+from jobs.manifest.csv_file import SEPARATORS, UTF16, CsvFile, open_csv
 from jobs.manifest.layout import (
     IDS,
     ROW_AS_READ,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from jobs.manifest.layout import Chosen
     from jobs.manifest.raw_sheets import Kind
 
-__all__ = ["ROW_AS_READ", "SEPARATORS", "Manifest", "is_workbook", "open_manifest"]
+__all__ = ["ROW_AS_READ", "SEPARATORS", "UTF16", "Manifest", "is_workbook", "open_manifest"]
 
 _SHORTENED = re.compile(r"\d+(?:[.,]\d+)?[eE]\+?\d+")
 _OTHER_SEPARATORS = re.compile(r"[|,;:\t^~ ]")

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 class Progress:
     """The outcomes that were just written down (often none), and how far the run is.
 
-    `requests` were made so far, and `rate_limited` of them were answered with 429. Of `total` installs, `in_flight` are being tried and `waiting` are between two tries.
+    `requests` were made so far, and `rate_limited` of them were answered with 429. Of `total` installs, `in_flight` are being
+    tried and `waiting` are between two tries.
     `alone`: every app still tries one install by itself. `notes` are for a person. `lowered`: why the pace is below
     the one that was set, or None. `unread`: a sealed pair that cannot be read may keep an install from coming back.
     """
